@@ -1,0 +1,110 @@
+"""Multi-head self-attention, with padding and causal masks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .errors import ConfigError, ShapeError
+from .functional import softmax, softmax_backward
+from .layers import Dropout, Linear
+from .module import Array, Module
+
+
+def mask_bias(
+    attention_mask: Array | None, causal: bool, batch: int, length: int, dtype: np.dtype
+) -> Array | None:
+    """What to add to the scores: 0 where a query may look, a huge negative number elsewhere.
+
+    Shapes: attention_mask (B, T), nonzero for real tokens -> (B, 1, 1 or T, T), or None when
+    nothing is hidden. The number is finite, so that a query which sees nothing gives no NaN.
+    Raises: ShapeError for a mask of another shape.
+    """
+    if attention_mask is not None and attention_mask.shape != (batch, length):
+        raise ShapeError(
+            f"attention_mask has shape {attention_mask.shape}; expected {(batch, length)}, "
+            "one entry for each token (1: real, 0: padding)"
+        )
+    visible = None
+    if attention_mask is not None and not attention_mask.all():
+        visible = (attention_mask != 0)[:, None, None, :]  # (B, 1, 1, T): hide padding as key
+    if causal:
+        past = np.tri(length, dtype=bool)  # (T, T): query i sees keys 0..i
+        visible = past[None, None] if visible is None else visible & past
+    if visible is None:
+        return None
+    return np.where(visible, 0, np.finfo(dtype).min / 2).astype(dtype)
+
+
+class MultiHeadAttention(Module):
+    """softmax(Q K^T / sqrt(d_head)) V in n_heads subspaces, concatenated and projected.
+
+    (Vaswani et al. 2017, arXiv 1706.03762, equation 1 and section 3.2.2.)
+    Shapes: x (B, T, d_model) -> (B, T, d_model). `qkv` holds the three projections side by side,
+    (d_model, 3 d_model), each divided into n_heads groups of d_head columns.
+    Raises: ConfigError if n_heads does not divide d_model; ShapeError for a mask of another shape.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        causal: bool = False,
+        dropout: float = 0.0,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        if d_model % n_heads:
+            raise ConfigError(f"n_heads={n_heads} does not divide d_model={d_model}")
+        self.n_heads, self.causal = n_heads, causal
+        self.qkv = Linear(d_model, 3 * d_model, rng)
+        self.dropout = Dropout(dropout)
+        self.out = Linear(d_model, d_model, rng)
+
+    def forward(self, x: Array, attention_mask: Array | None = None) -> Array:
+        B, T, d = x.shape
+        q, k, v = qkv = self.split_heads(self.qkv.forward(x))  # each (B, H, T, d_head)
+        scores = q @ k.swapaxes(-1, -2)  # (B, H, T, T)
+        scores *= self.scale(d)
+        bias = mask_bias(attention_mask, self.causal, B, T, scores.dtype)
+        if bias is not None:
+            scores += bias
+        p = softmax(scores)
+        p_dropped = self.dropout.forward(p)
+
+        context = np.empty((B, T, self.n_heads, d // self.n_heads), x.dtype)
+        np.matmul(p_dropped, v, out=context.swapaxes(1, 2))  # (B, H, T, d_head)
+        y = self.out.forward(context.reshape(B, T, d))
+        if self.qkv.walks_back:
+            self.save(y.shape, qkv, p, p_dropped)
+        else:
+            self.save(y.shape)  # the way back ends at `out`
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        saved = self.take_saved(dy)
+        dcontext = self.out.backward(dy)  # (B, T, d)
+        if dcontext is None:
+            return None
+        qkv, p, p_dropped = saved
+        q, k, v = qkv
+        B, T, d = dy.shape
+        dcontext = dcontext.reshape(B, T, self.n_heads, -1).swapaxes(1, 2)  # (B, H, T, d_head)
+
+        dqkv = np.empty((B, T, 3 * d), dy.dtype)
+        dq, dk, dv = self.split_heads(dqkv)  # views: what is written here arrives in dqkv
+        np.matmul(p_dropped.swapaxes(-1, -2), dcontext, out=dv)
+        dp = self.dropout.backward(dcontext @ v.swapaxes(-1, -2))  # (B, H, T, T)
+        dscores = softmax_backward(dp, p)
+        dscores *= self.scale(d)
+        np.matmul(dscores, k, out=dq)
+        np.matmul(dscores.swapaxes(-1, -2), q, out=dk)
+        return self.qkv.backward(dqkv)
+
+    def split_heads(self, qkv: Array) -> Array:
+        """(B, T, 3 d) -> (3, B, H, T, d_head), a view."""
+        B, T, _ = qkv.shape
+        return qkv.reshape(B, T, 3, self.n_heads, -1).transpose(2, 0, 3, 1, 4)
+
+    def scale(self, d: int) -> float:
+        return 1 / math.sqrt(d // self.n_heads)

@@ -1,0 +1,266 @@
+"""Stateless maths in forward/backward pairs, each pair together.
+
+A forward returns its value and, where there is one, the statistic that its backward reads. This
+is the one file where buffers are reused in place, loops are cut into tiles that stay in cache, or
+a formula is rearranged for speed; everywhere else code reads like the equation in the paper.
+
+All functions keep the dtype of their input: float32 for work, float64 for checks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from .errors import ConfigError, DataError, ShapeError
+from .module import Array
+
+TILE = 1 << 14  # numbers per tile of an element-wise kernel: a few float32 arrays of it fit in L2
+
+
+# -- element-wise functions ---------------------------------------------------------------
+# Each returns (f(x), f'(x)). All their backward passes are the same product: dx = dy * f'(x).
+# The slope is computed while x is still in cache, and only if it is wanted.
+
+Activation = Callable[..., tuple[Array, "Array | None"]]
+
+
+def slope_backward(dy: Array, slope: Array) -> Array:
+    """dx = dy f'(x), for every element-wise function f of this file."""
+    return dy * slope
+
+
+def relu(x: Array, want_slope: bool = True) -> tuple[Array, Array | None]:
+    """max(x, 0); slope 1 where x > 0, else 0 (kept as booleans: a quarter of the memory)."""
+    return np.maximum(x, 0), (x > 0 if want_slope else None)
+
+
+def tanh(x: Array, want_slope: bool = True) -> tuple[Array, Array | None]:
+    """tanh x; slope 1 - tanh^2 x."""
+    y = np.tanh(x)
+    return y, (1 - y * y if want_slope else None)
+
+
+def silu(x: Array, want_slope: bool = True) -> tuple[Array, Array | None]:
+    """x s(x) with the logistic s (Elfwing et al. 2017); slope s + x s (1 - s)."""
+    s = 0.5 * (1 + np.tanh(0.5 * x))  # the logistic, without overflow at either end
+    y = x * s
+    return y, (s + y * (1 - s) if want_slope else None)
+
+
+def gelu(x: Array, want_slope: bool = True) -> tuple[Array, Array | None]:
+    """x Phi(x), Phi the normal distribution function (Hendrycks and Gimpel 2016, section 2).
+
+    Slope: Phi(x) + x phi(x). float64 uses the C library's erf; float32 a polynomial that is
+    exact to its rounding (see `_normal_cdf_tile`).
+    """
+    if x.dtype != np.float32:
+        cdf = 0.5 * (1 + _erf(x / math.sqrt(2)))
+        density = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi) if want_slope else None
+        return x * cdf, (cdf + x * density if density is not None else None)
+    return _tiled(_gelu_tile, x, want_slope)
+
+
+def gelu_tanh(x: Array, want_slope: bool = True) -> tuple[Array, Array | None]:
+    """0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): GPT-2's GELU (same paper, section 2)."""
+    return _tiled(_gelu_tanh_tile, x, want_slope)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": relu,
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "tanh": tanh,
+    "silu": silu,
+}
+
+
+def activation_named(name: str) -> Activation:
+    """The function for a configuration's word. Raises: ConfigError for an unknown one."""
+    if name not in ACTIVATIONS:
+        raise ConfigError(f"activation {name!r} is unknown; choose one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def _erf(x: Array) -> Array:
+    flat = map(math.erf, x.ravel().tolist())
+    return np.fromiter(flat, np.float64, x.size).reshape(x.shape)
+
+
+def _tiled(
+    kernel: Callable[[Array, Array, Array | None], None], x: Array, want_slope: bool
+) -> tuple[Array, Array | None]:
+    """Run an element-wise kernel over tiles that stay in cache."""
+    x = np.ascontiguousarray(x)
+    y = np.empty_like(x)
+    slope = np.empty_like(x) if want_slope else None
+    flat_x, flat_y = x.reshape(-1), y.reshape(-1)
+    flat_slope = slope.reshape(-1) if slope is not None else None
+    for start in range(0, x.size, TILE):
+        tile = slice(start, start + TILE)
+        kernel(flat_x[tile], flat_y[tile], None if flat_slope is None else flat_slope[tile])
+    return y, slope
+
+
+# Phi(x) = (1 + tanh(x p(x^2))) / 2, with p fitted so that x Phi(x) is off by less than 1e-7.
+# The first two coefficients alone are, nearly, the tanh form. From scripts/fit_gelu.py.
+_CDF_POLYNOMIAL = (
+    7.978842e-01,
+    3.633428e-02,
+    -3.312998e-05,
+    -5.524016e-05,
+    3.969110e-06,
+    -1.334464e-07,
+    1.805617e-09,
+)
+_CDF_SQUARE_LIMIT = 31.36  # beyond |x| = 5.6 float32 cannot tell Phi from 0 or 1
+
+
+def _normal_cdf_tile(x: Array, squares: Array) -> Array:
+    """Phi(x) in float32, from x and x^2 (which is clipped in place)."""
+    np.minimum(squares, _CDF_SQUARE_LIMIT, out=squares)
+    cdf = np.full_like(x, _CDF_POLYNOMIAL[-1])
+    for coefficient in _CDF_POLYNOMIAL[-2::-1]:  # Horner's rule
+        cdf *= squares
+        cdf += np.float32(coefficient)
+    cdf *= x
+    np.tanh(cdf, out=cdf)
+    cdf *= 0.5
+    cdf += 0.5
+    return cdf
+
+
+def _gelu_tile(x: Array, y: Array, slope: Array | None) -> None:
+    squares = x * x
+    if slope is not None:  # phi(x) = exp(-x^2 / 2) / sqrt(2 pi), before x^2 is clipped
+        np.multiply(squares, -0.5, out=slope)
+        np.exp(slope, out=slope)
+        slope *= 1 / math.sqrt(2 * math.pi)
+        slope *= x
+    cdf = _normal_cdf_tile(x, squares)
+    if slope is not None:
+        slope += cdf
+    np.multiply(x, cdf, out=y)
+
+
+def _gelu_tanh_tile(x: Array, y: Array, slope: Array | None) -> None:
+    a, b = math.sqrt(2 / math.pi), 0.044715 * math.sqrt(2 / math.pi)
+    squares = x * x
+    t = squares * b
+    t += a
+    t *= x
+    np.tanh(t, out=t)
+    cdf = t * 0.5
+    cdf += 0.5
+    if slope is not None:  # cdf + x/2 (1 - t^2) (a + 3 b x^2)
+        np.multiply(t, t, out=t)
+        np.subtract(1, t, out=t)
+        t *= 0.5
+        t *= x
+        squares *= 3 * b
+        squares += a
+        np.multiply(t, squares, out=slope)
+        slope += cdf
+    np.multiply(x, cdf, out=y)
+
+
+# -- softmax ------------------------------------------------------------------------------
+
+
+def softmax(scores: Array) -> Array:
+    """exp(s) / sum exp(s) over the last axis, shifted by the maximum so that nothing overflows."""
+    p = scores - scores.max(axis=-1, keepdims=True)
+    np.exp(p, out=p)
+    p /= p.sum(axis=-1, keepdims=True)
+    return p
+
+
+def softmax_backward(dp: Array, p: Array) -> Array:
+    """ds = p (dp - sum(dp p)): the Jacobian diag(p) - p p^T, applied to dp."""
+    inner = np.einsum("...i,...i->...", dp, p)[..., None]
+    ds = dp - inner
+    ds *= p
+    return ds
+
+
+# -- layer normalization ------------------------------------------------------------------
+
+
+def layer_norm(x: Array, gain: Array, bias: Array, eps: float) -> tuple[Array, Array, Array]:
+    """y = gain x_hat + bias, x_hat = (x - mean) / sqrt(variance + eps) over the last axis.
+
+    (Ba et al. 2016, arXiv 1607.06450, equation 4.) Returns y, and for the backward x_hat
+    (..., d) and the reciprocal deviation (..., 1).
+    """
+    x_hat = x - x.mean(axis=-1, keepdims=True)
+    variance = np.einsum("...i,...i->...", x_hat, x_hat)[..., None] / x.shape[-1]
+    rstd = 1 / np.sqrt(variance + eps)
+    rstd = rstd.astype(x.dtype, copy=False)
+    x_hat *= rstd
+    y = x_hat * gain
+    y += bias
+    return y, x_hat, rstd
+
+
+def layer_norm_backward(dy: Array, x_hat: Array, rstd: Array, gain: Array) -> Array:
+    """dx = rstd (g - mean(g) - x_hat mean(g x_hat)) with g = gain dy.
+
+    The two means are what the mean and the variance of x take back.
+    """
+    g = dy * gain
+    projection = np.einsum("...i,...i->...", g, x_hat)[..., None] / g.shape[-1]
+    g -= g.mean(axis=-1, keepdims=True)
+    g -= x_hat * projection
+    g *= rstd
+    return g
+
+
+# -- cross-entropy ------------------------------------------------------------------------
+
+IGNORE = -100  # a label with this value takes no part in the loss
+
+
+def cross_entropy(
+    logits: Array, labels: Array, label_smoothing: float = 0.0
+) -> tuple[float, Array]:
+    """Mean of -sum_k q_k log p_k over the labels that are not IGNORE.
+
+    q puts 1 - label_smoothing on the label and spreads label_smoothing evenly over all K classes
+    (Szegedy et al. 2016, arXiv 1512.00567, section 7).
+
+    Shapes: logits (..., K), labels (...) integers. Returns the loss and p (..., K), which
+    `cross_entropy_backward` reads.
+    Raises: ShapeError; DataError for a label out of range or when every label is IGNORE.
+    """
+    n_classes = logits.shape[-1]
+    if labels.shape != logits.shape[:-1]:
+        raise ShapeError(
+            f"labels of shape {labels.shape} do not fit logits of shape {logits.shape}; "
+            f"expected {logits.shape[:-1]}"
+        )
+    counted = labels != IGNORE
+    if not counted.any():
+        raise DataError(f"no label to learn from: all {labels.size} labels are {IGNORE} (ignored)")
+    bad = labels[counted & ((labels < 0) | (labels >= n_classes))]
+    if bad.size:
+        raise DataError(f"label {bad[0]} is out of range: expected 0 to {n_classes - 1}")
+
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    at_label = np.take_along_axis(log_p, np.where(counted, labels, 0)[..., None], axis=-1)[..., 0]
+    losses = (1 - label_smoothing) * at_label + label_smoothing * log_p.mean(axis=-1)
+    return -float(losses[counted].mean(dtype=np.float64)), np.exp(log_p)
+
+
+def cross_entropy_backward(p: Array, labels: Array, label_smoothing: float = 0.0) -> Array:
+    """dlogits = (p - q) / number of counted labels; zero where the label is IGNORE."""
+    counted = (labels != IGNORE)[..., None]
+    d = p - p.dtype.type(label_smoothing / p.shape[-1])
+    index = np.where(counted, labels[..., None], 0)
+    at_label = np.take_along_axis(d, index, axis=-1) - p.dtype.type(1 - label_smoothing)
+    np.put_along_axis(d, index, at_label, axis=-1)
+    d *= counted
+    d /= counted.sum()
+    return d

@@ -1,0 +1,274 @@
+"""The transformer: embeddings, blocks of two sub-layers, and the walk through them and back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .adapters.attach import Adaptable
+from .attention import MultiHeadAttention
+from .checkpoints import read_config, read_weights
+from .config import TransformerConfig
+from .errors import ShapeError
+from .functional import activation_named, slope_backward
+from .functional import tanh as tanh_with_slope
+from .hub import find_checkpoint
+from .layers import Dropout, Embedding, LayerNorm, Linear
+from .module import Array, Module
+
+Rng = np.random.Generator
+
+
+class FeedForward(Module):
+    """down(activation(up(x))), at each position alone (Vaswani et al. 2017, equation 2).
+
+    Shapes: x (B, T, d_model) -> (B, T, d_model); d_ff in between.
+    """
+
+    def __init__(
+        self, d_model: int, d_ff: int, activation: str = "gelu", rng: Rng | None = None
+    ) -> None:
+        self.activation = activation_named(activation)
+        self.up = Linear(d_model, d_ff, rng)
+        self.down = Linear(d_ff, d_model, rng)
+
+    def forward(self, x: Array) -> Array:
+        z = self.up.forward(x)  # (B, T, d_ff)
+        a, slope = self.activation(z, want_slope=self.training and self.up.walks_back)
+        y = self.down.forward(a)
+        self.save(y.shape, slope)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        (slope,) = self.take_saved(dy)
+        da = self.down.backward(dy)
+        if da is None:
+            return None
+        return self.up.backward(slope_backward(da, slope))
+
+
+class SubLayer(Module):
+    """Attention or feed-forward (`core`) with its residual and norm, and the adapter's place.
+
+    post-norm: y = LN(x + core(x));  pre-norm: y = x + core(LN(x)).
+    An active adapter with placement "after_norm" stands at the end: adapter(y) = y + f(y).
+
+    Shapes: x (B, T, d_model) -> (B, T, d_model). Further arguments go to `core`.
+    """
+
+    def __init__(self, core: Module, norm: LayerNorm, pre_norm: bool, dropout: float) -> None:
+        self.core, self.norm, self.pre_norm = core, norm, pre_norm
+        self.dropout = Dropout(dropout)
+        self.adapters: dict[str, Module] = {}
+        self.active: str | None = None
+
+    @property
+    def adapter(self) -> Module | None:
+        """The module that stands here now, if any."""
+        return self.adapters.get(self.active) if self.active is not None else None
+
+    def walk(self) -> list[Module]:
+        branch = [self.core, self.dropout]
+        rooms = [self.norm, *branch] if self.pre_norm else [*branch, self.norm]
+        return [*rooms, self.adapter] if self.adapter else rooms
+
+    def forward(self, x: Array, *core_args: Any) -> Array:
+        if self.pre_norm:
+            branch = self.core.forward(self.norm.forward(x), *core_args)
+            y = x + self.dropout.forward(branch)
+        else:
+            branch = self.core.forward(x, *core_args)
+            y = self.norm.forward(x + self.dropout.forward(branch))
+        if self.adapter is not None:
+            y = self.adapter.forward(y)
+        self.save(y.shape)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        self.take_saved(dy)
+        d: Array | None = dy
+        if self.adapter is not None:
+            d = self.adapter.backward(dy)
+        if not self.pre_norm and d is not None:
+            d = self.norm.backward(d)
+        if d is None:
+            return None  # nothing earlier trains: the walk back ends here
+        dbranch = self.core.backward(self.dropout.backward(d))
+        if self.pre_norm and dbranch is not None:
+            dbranch = self.norm.backward(dbranch)
+        return d + dbranch if self.needs_input_grad else None
+
+
+class Block(Module):
+    """One transformer block: the attention sub-layer, then the feed-forward sub-layer.
+
+    Shapes: x (B, T, d_model), attention_mask (B, T) -> (B, T, d_model).
+    """
+
+    def __init__(self, config: TransformerConfig, rng: Rng | None = None) -> None:
+        d, eps, pre = config.d_model, config.layer_norm_eps, config.norm == "pre"
+        attention = MultiHeadAttention(
+            d, config.n_heads, config.causal, config.attention_dropout, rng
+        )
+        feed_forward = FeedForward(d, config.d_ff, config.activation, rng)
+        self.attention = SubLayer(attention, LayerNorm(d, eps), pre, config.dropout)
+        self.ffn = SubLayer(feed_forward, LayerNorm(d, eps), pre, config.dropout)
+
+    def forward(self, x: Array, attention_mask: Array | None = None) -> Array:
+        h = self.attention.forward(x, attention_mask)
+        y = self.ffn.forward(h)
+        self.save(y.shape)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        self.take_saved(dy)
+        dh = self.ffn.backward(dy)
+        return self.attention.backward(dh) if dh is not None else None
+
+
+class Embeddings(Module):
+    """Token + position (+ token-type) embeddings; BERT normalizes their sum.
+
+    Shapes: ids, token_types (B, T) integers -> (B, T, d_model).
+    """
+
+    def __init__(self, config: TransformerConfig, rng: Rng | None = None) -> None:
+        d = config.d_model
+        self.token = Embedding(config.vocab_size, d, rng)
+        self.position = Embedding(config.max_positions, d, rng)
+        self.token_type = Embedding(config.token_types, d, rng) if config.token_types else None
+        self.norm = LayerNorm(d, config.layer_norm_eps) if config.norm == "post" else None
+        self.dropout = Dropout(config.dropout)
+
+    def walk(self) -> list[Module]:
+        rooms = (self.token, self.position, self.token_type, self.norm, self.dropout)
+        return [room for room in rooms if room is not None]
+
+    def plan(self, needs_input_grad: bool = False) -> bool:
+        tables = [t for t in (self.token, self.position, self.token_type) if t is not None]
+        trains = any([table.plan() for table in tables])  # side by side, not one after another
+        for room in (self.norm, self.dropout):
+            trains = room.plan(trains) if room is not None else trains
+        self.needs_input_grad, self.walks_back = False, trains
+        return trains
+
+    def forward(self, ids: Array, token_types: Array | None = None) -> Array:
+        x = self.token.forward(ids)
+        x += self.position.forward(np.arange(ids.shape[1]))  # the same for each row of the batch
+        if self.token_type is not None:
+            types = np.zeros_like(ids) if token_types is None else token_types
+            x += self.token_type.forward(types)
+        if self.norm is not None:
+            x = self.norm.forward(x)
+        self.save(x.shape)
+        return self.dropout.forward(x)
+
+    def backward(self, dy: Array) -> None:
+        self.take_saved(dy)
+        d = self.dropout.backward(dy)
+        if d is not None and self.norm is not None:
+            d = self.norm.backward(d)
+        if d is None:
+            return
+        if self.token.walks_back:
+            self.token.backward(d)
+        if self.position.walks_back:
+            self.position.backward(d.sum(axis=0))
+        if self.token_type is not None and self.token_type.walks_back:
+            self.token_type.backward(d)
+
+
+class Pooler(Module):
+    """BERT's pooler: tanh(dense(h)) on the [CLS] vector. Shapes: (B, d) -> (B, d)."""
+
+    def __init__(self, d_model: int, rng: Rng | None = None) -> None:
+        self.dense = Linear(d_model, d_model, rng)
+
+    def forward(self, h: Array) -> Array:
+        y, slope = tanh_with_slope(self.dense.forward(h))
+        self.save(y.shape, slope)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        (slope,) = self.take_saved(dy)
+        return self.dense.backward(slope_backward(dy, slope))
+
+
+class Transformer(Adaptable, Module):
+    """A BERT-like encoder or a GPT-2-like decoder: token ids to hidden states.
+
+    Shapes: ids (B, T) integers, attention_mask (B, T) with 1 for real tokens and 0 for padding,
+    token_types (B, T) -> hidden states (B, T, d_model).
+    Raises: ShapeError for ids that are not integers of shape (B, T), out of range, too long or
+    an empty batch, and for a mask of another shape.
+    """
+
+    def __init__(self, config: TransformerConfig, rng: Rng | None = None) -> None:
+        """`rng` draws the start values (truncated normal, sigma 0.02); without it: zeros."""
+        self.config = config
+        self.embeddings = Embeddings(config, rng)
+        self.blocks = [Block(config, rng) for _ in range(config.n_layers)]
+        pre = config.norm == "pre"
+        self.final_norm = LayerNorm(config.d_model, config.layer_norm_eps) if pre else None
+        self.pooler = Pooler(config.d_model, rng) if config.pooler else None
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, dropout: float = 0.0) -> Transformer:
+        """Load a pretrained base: "tiny", "minilm", a folder, or a model-hub id.
+
+        A folder holds `config.json` and `model.safetensors` in the Hugging Face layout. Dropout
+        inside the base is off unless asked for: a frozen base needs no regularization.
+        Raises: HubError if it cannot be fetched, CheckpointError if files and model do not fit.
+        """
+        folder = find_checkpoint(name)
+        config = replace(read_config(folder), dropout=dropout, attention_dropout=dropout)
+        model = cls(config)
+        model.load_state_dict(read_weights(folder, config))
+        return model
+
+    def walk(self) -> list[Module]:
+        rooms = [self.embeddings, *self.blocks]  # the pooler is for a head to visit
+        return [*rooms, self.final_norm] if self.final_norm else rooms
+
+    def plan(self, needs_input_grad: bool = False) -> bool:
+        return super().plan(False)  # token ids have no gradient
+
+    def forward(
+        self, ids: Array, attention_mask: Array | None = None, token_types: Array | None = None
+    ) -> Array:
+        ids = self.check_ids(ids)
+        x = self.embeddings.forward(ids, token_types)  # (B, T, d)
+        for block in self.blocks:
+            x = block.forward(x, attention_mask)
+        if self.final_norm is not None:
+            x = self.final_norm.forward(x)
+        self.save(x.shape)
+        return x
+
+    def backward(self, dy: Array) -> None:
+        self.take_saved(dy)
+        d: Array | None = dy
+        if self.final_norm is not None:
+            d = self.final_norm.backward(dy)
+        for block in reversed(self.blocks):
+            if d is None:
+                return
+            d = block.backward(d)
+        if d is not None:
+            self.embeddings.backward(d)
+
+    def check_ids(self, ids: Array) -> Array:
+        ids = np.asarray(ids)
+        if ids.ndim != 2 or ids.size == 0:
+            raise ShapeError(
+                f"ids of shape {ids.shape}: expected (batch, tokens) with at least one of each"
+            )
+        if ids.shape[1] > self.config.max_positions:
+            raise ShapeError(
+                f"a sequence of {ids.shape[1]} tokens is too long: this model has "
+                f"{self.config.max_positions} positions; truncate with max_length"
+            )
+        return ids
