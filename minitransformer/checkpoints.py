@@ -132,6 +132,17 @@ def read_tensors(path: Path) -> dict[str, Array]:
         raise CheckpointError(f"cannot read {path}: {error}; is it truncated?") from error
 
 
+def tensor_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file. Raises: CheckpointError if it cannot be read."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            return dict(file.metadata() or {})
+    except Exception as error:  # as above
+        raise CheckpointError(f"cannot read {path}: {error}; is it truncated?") from error
+
+
 def read_weights(folder: Path, config: TransformerConfig) -> dict[str, Array]:
     """`model.safetensors` under our names and layout, float32.
 

@@ -1,0 +1,385 @@
+"""A run: from a task's name to a folder with the trained adapter, and from there to answers."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .adapters import AdapterConfig
+from .adapters.store import (
+    METHODS,
+    AdapterRecord,
+    check_base,
+    fingerprint,
+    load_values,
+    read_adapter,
+    save_adapter,
+)
+from .checkpoints import write_text
+from .datasets import Encoded, Task, encode_split, load_task, relabel
+from .errors import CheckpointError, ConfigError
+from .heads import POOLINGS, Classifier
+from .hub import find_checkpoint
+
+from .tokenization import Tokenizer
+from .training import (
+    Evaluation,
+    History,
+    Trainer,
+    TrainingOptions,
+    evaluate,
+    predict_probabilities,
+)
+from .transformer import Transformer
+
+ADAPTER_NAME = "task"  # what the adapter is called inside a run's own model
+LEARNING_RATES = {"adapter": 1e-3, "head": 5e-3, "full": 5e-5}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Everything that decides a run's outcome, beside the task. Checks itself; ConfigError.
+
+    Attributes:
+        base: "tiny", "minilm", a folder, or a model-hub id.
+        method: "adapter" (adapters and head train), "head" (head alone) or "full" (everything).
+        adapter: used by the method "adapter".
+        layer_norm: whether the blocks' layer norms train too (Houlsby et al. 2019 do so).
+        pooling: "cls", "mean" or "pooler": the vector that the head sees.
+        head_dropout: on that vector, in training.
+        max_length: texts are cut to so many tokens.
+        limit: train on at most so many examples.
+        training: epochs, batch size, learning rate, seed, ...
+    """
+
+    base: str = "minilm"
+    method: str = "adapter"
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    layer_norm: bool = False
+    pooling: str = "cls"
+    head_dropout: float = 0.1
+    max_length: int = 128
+    limit: int | None = None
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+
+    def __post_init__(self) -> None:
+        for name, choices in (("method", METHODS), ("pooling", POOLINGS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}"
+                )
+        if self.layer_norm and self.method != "adapter":
+            raise ConfigError(f"layer_norm goes with method='adapter', not {self.method!r}")
+        if not 0 <= self.head_dropout < 1:
+            raise ConfigError(f"head_dropout={self.head_dropout}: expected 0 <= head_dropout < 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `options.json` keeps them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RunOptions:
+        """The inverse of `to_dict`."""
+        adapter = AdapterConfig.from_dict(values["adapter"])
+        training = TrainingOptions(**values["training"])
+        return cls(**{**values, "adapter": adapter, "training": training})
+
+
+def build_classifier(transformer: Transformer, n_classes: int, options: RunOptions) -> Classifier:
+    """Freeze the base, insert what the method trains, put a head on top.
+
+    The starting weights follow from the seed alone.
+    """
+    seed = options.training.seed
+    head_rng, adapter_rng = (np.random.default_rng([seed, i]) for i in (1, 2))
+    transformer.freeze()
+    if options.method == "full":
+        transformer.unfreeze()
+        if transformer.pooler is not None and options.pooling != "pooler":
+            transformer.pooler.freeze()  # no walk comes through it
+    if options.method == "adapter":
+        transformer.add_adapter(ADAPTER_NAME, options.adapter, adapter_rng)
+        transformer.train_layer_norms(options.layer_norm)
+    return Classifier(transformer, n_classes, options.pooling, options.head_dropout, head_rng)
+
+
+# -- a trained model ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one text: the label, and every label's probability."""
+
+    text: str
+    label: str
+    probabilities: dict[str, float]
+
+
+class Run:
+    """A trained task: text in, label out. Made by `train` or `load_run`."""
+
+    def __init__(
+        self, folder: Path, record: AdapterRecord, model: Classifier, tokenizer: Tokenizer
+    ) -> None:
+        self.folder, self.record, self.model, self.tokenizer = folder, record, model, tokenizer
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What was measured, from `metrics.json`."""
+        return read_json(self.folder / "metrics.json")
+
+    @property
+    def history(self) -> History:
+        """The training history, from `history.csv`."""
+        return History.from_csv(read_text(self.folder / "history.csv"))
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        """A label for each text. Raises: DataError for an empty batch or what is not text."""
+        encoded = Encoded(
+            self.tokenizer.encode(texts, self.record.max_length),
+            np.zeros(len(texts), np.int64),
+            self.tokenizer.pad_id,
+        )
+        p = predict_probabilities(self.model, encoded)
+        names = self.record.label_names
+        return [
+            Prediction(text, names[row.argmax()], dict(zip(names, row.tolist(), strict=True)))
+            for text, row in zip(texts, p, strict=True)
+        ]
+
+    def evaluate(self, task: str | Path | Task, split: str = "test") -> Evaluation:
+        """Loss and accuracy on a split of a task, whose labels must be known to this run.
+
+        Raises: DataError for a task that cannot be read or a label that this run never saw.
+        """
+        if split not in ("train", "validation", "test"):
+            raise ConfigError(f"split={split!r}: expected train, validation or test")
+        task = task if isinstance(task, Task) else load_task(task)
+        task = relabel(task, self.record.label_names)
+        encoded = encode_split(getattr(task, split), self.tokenizer, self.record.max_length)
+        return evaluate(self.model, encoded)
+
+
+def load_run(folder: str | Path, base: str | Path | None = None) -> Run:
+    """A trained run from its folder (or from its adapter file alone), ready for texts.
+
+    `base` replaces the recorded name of the base, say by a folder where it lies here.
+    Raises: CheckpointError if the folder holds no run, or the base is not the one it needs.
+    """
+    path = adapter_path(Path(folder).expanduser())
+    record, tensors = read_adapter(path)
+    base = base if base is not None else record.base
+    transformer = Transformer.from_pretrained(base)
+    check_base(record, fingerprint(transformer), path)
+    name = ADAPTER_NAME if record.method == "adapter" else None
+    model = build_classifier(
+        transformer,
+        len(record.label_names),
+        RunOptions(
+            method=record.method,
+            adapter=record.adapter or AdapterConfig(),
+            layer_norm=any(".norm." in key for key in tensors) and name is not None,
+            pooling=record.pooling,
+        ),
+    )
+    load_values(model, tensors, name, path)
+    model.eval()
+    return Run(path.parent, record, model, Tokenizer.from_folder(find_checkpoint(base)))
+
+
+def adapter_path(folder: Path) -> Path:
+    """The adapter file of a run folder. Raises: CheckpointError if there is none."""
+    if folder.is_file():
+        return folder
+    for method in METHODS:
+        if (folder / f"{method}.safetensors").is_file():
+            return folder / f"{method}.safetensors"
+    names = " or ".join(f"{method}.safetensors" for method in METHODS)
+    raise CheckpointError(f"{folder} is not a run: no {names} there; train one first")
+
+
+# -- training -----------------------------------------------------------------------------
+
+
+def train(
+    task: str | Path,
+    options: RunOptions | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Train a task and leave a run folder: what `minitransformer train` does.
+
+    The folder (default: runs/TASK-METHOD-seedN, with a number if that exists) receives
+    `METHOD.safetensors` (the best epoch), `METHOD-last.safetensors`, `history.csv`, `curves.png`,
+    `metrics.json` and `options.json`. Ctrl-C keeps what was learnt so far, and `resume=True` with
+    the same folder goes on from there, with the options of the folder.
+
+    Raises: ConfigError if the folder holds a run already, or (resume) none that can go on;
+    DataError, HubError, CheckpointError for a task or base that cannot be used; TrainingError if
+    the loss is not finite.
+    """
+    from .plots import plot_history
+
+    if resume:
+        if out is None:
+            raise ConfigError("resume needs the folder of the run to go on with (out)")
+        folder = Path(out).expanduser()
+        task, options = resumed(folder, task, options)
+    else:
+        options = options or RunOptions()
+        folder = new_folder(task, options, out)
+    data = load_task(task, limit=options.limit)
+    source = find_checkpoint(options.base)
+    tokenizer = Tokenizer.from_folder(source)
+    transformer = Transformer.from_pretrained(options.base)
+    positions = transformer.config.max_positions
+    options = replace(options, max_length=min(options.max_length, positions))
+    train_set, validation, test = (
+        encode_split(split, tokenizer, options.max_length)
+        for split in (data.train, data.validation, data.test)
+    )
+
+    before = fingerprint(transformer)
+    model = build_classifier(transformer, len(data.label_names), options)
+    record = AdapterRecord(
+        fingerprint=before,
+        base=options.base,
+        method=options.method,
+        task=data.name,
+        label_names=data.label_names,
+        pooling=options.pooling,
+        max_length=options.max_length,
+        adapter=options.adapter if options.method == "adapter" else None,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    state_file = folder / "state.safetensors"
+    trainer = Trainer(model, train_set, validation, options.training, state_file, progress)
+    if resume:
+        trainer.load_state()
+    else:
+        kept = {"task": str(task), **options.to_dict()}
+        write_text(folder / "options.json", json.dumps(kept, indent=2) + "\n")
+    trainer.fit()
+
+    # What was learnt is on disk before anything else is tried.
+    name = ADAPTER_NAME if options.method == "adapter" else None
+    save_adapter(folder / f"{options.method}-last.safetensors", model, record, name)
+    trainer.restore_best()
+    size = save_adapter(folder / f"{options.method}.safetensors", model, record, name)
+    write_text(folder / "history.csv", trainer.history.to_csv())
+    plot_history(trainer.history, f"{data.name}: {describe(options)}", folder / "curves.png")
+
+    run = Run(folder, record, model, tokenizer)
+    summary = model.summary()
+    metrics: dict[str, Any] = {
+        "task": data.name,
+        **options.to_dict(),
+        "finished": not trainer.interrupted,
+        "steps": trainer.step,
+        "best_epoch": trainer.best_epoch,
+        "validation_accuracy": trainer.best_accuracy() if trainer.best else None,
+        "parameters": summary.total,
+        "trainable_parameters": summary.trainable,
+        "file_bytes": size,
+        "training_seconds": trainer.seconds,
+        "peak_memory_mb": peak_memory_mb(),
+        "base_sha256_before": before,
+        "base_sha256_after": fingerprint(transformer),
+        "versions": {"python": platform.python_version(), "numpy": np.__version__},
+    }
+    if not trainer.interrupted:
+        found = evaluate(model, test)
+        metrics |= {"test_accuracy": found.accuracy, "test_loss": found.loss}
+        metrics |= {"test_examples": len(test)}
+        state_file.unlink(missing_ok=True)
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    model.eval()
+    return run
+
+
+def new_folder(task: str | Path, options: RunOptions, out: str | Path | None) -> Path:
+    """Where a new run goes; never where one lies already."""
+    if out is not None:
+        folder = Path(out).expanduser()
+        if (folder / "options.json").exists():
+            raise ConfigError(
+                f"{folder} holds a run already; choose another folder, or resume it"
+            )
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder} is a file; expected a folder to put the run in")
+        return folder
+    stem = f"{Path(task).stem}-{options.method}-seed{options.training.seed}"
+    folder, number = Path("runs") / stem, 2
+    while folder.exists():
+        folder, number = Path("runs") / f"{stem}-{number}", number + 1
+    return folder
+
+
+def resumed(
+    folder: Path, task: str | Path, options: RunOptions | None
+) -> tuple[str, RunOptions]:
+    """The task and the options of an interrupted run.
+
+    Raises: ConfigError if there is nothing to go on with, or other options are asked for.
+    """
+    if not (folder / "options.json").is_file():
+        raise ConfigError(f"{folder} holds no run to resume")
+    if not (folder / "state.safetensors").is_file():
+        raise ConfigError(f"{folder} holds a run that is finished: nothing to resume")
+    values = read_json(folder / "options.json")
+    try:
+        kept_task = values.pop("task")
+        kept = RunOptions.from_dict(values)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder / 'options.json'} is damaged: {error}") from error
+    if str(task) != kept_task:
+        raise ConfigError(f"{folder} holds a run on {kept_task!r}, not on {str(task)!r}")
+    if options is not None and options != kept:
+        raise ConfigError(
+            f"{folder} was started with other options; resume without any: they are kept there"
+        )
+    return kept_task, kept
+
+
+def describe(options: RunOptions) -> str:
+    """A few words for a figure's title."""
+    if options.method == "adapter":
+        return f"adapters on a frozen {options.base}"
+    what = "head alone on a frozen" if options.method == "head" else "full fine-tuning of"
+    return f"{what} {options.base}"
+
+
+def peak_memory_mb() -> float | None:
+    """The most memory this process has used, MB; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)  # bytes there, kB elsewhere
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(read_text(path))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    return values
+
+
+
