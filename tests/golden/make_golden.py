@@ -1,0 +1,63 @@
+"""Write the golden arrays: what PyTorch, transformers and adapters compute, for test_golden.py.
+
+    python tests/golden/make_golden.py            # all files, in place
+    python tests/golden/make_golden.py --out DIR --only functional layers
+
+Needs the libraries in requirements.txt beside this file. The part `minilm` reads the real weights
+and sentences, through this library's own download.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]  # tests/ for reference, and the project
+
+from reference.names import Arrays  # noqa: E402
+
+SEEDS = {"functional": 1, "layers": 2, "tiny_bert": 3, "tiny_gpt2": 4, "minilm": 5}
+
+
+def make(part: str, out: Path) -> Arrays:
+    """The arrays of one file; `tiny_bert` also leaves its weights as a folder in `out`."""
+    import torch
+
+    torch.manual_seed(0)  # every weight is drawn by NumPy; this is for what nobody thought of
+    rng = np.random.default_rng(SEEDS[part])
+    if part in ("functional", "layers"):
+        from reference import functions
+
+        return getattr(functions, part)(rng)
+    if part == "minilm":
+        from reference import minilm
+
+        return minilm.golden(minilm.weights_folder(), minilm.reviews_file(), rng)
+    from reference import models, tiny
+
+    if part == "tiny_gpt2":
+        return tiny.gpt2(rng)
+    models.save_tiny_bert(out / "tiny_bert", rng)
+    return tiny.bert(out / "tiny_bert", rng)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Make the parts that were asked for."""
+    parser = argparse.ArgumentParser(description="write the golden arrays")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder to write to")
+    parser.add_argument("--only", nargs="+", choices=SEEDS, default=list(SEEDS))
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for part in options.only:
+        arrays = make(part, options.out)
+        path = options.out / f"{part}.npz"
+        np.savez_compressed(path, **arrays)
+        print(f"{path.name}: {len(arrays)} arrays, {path.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

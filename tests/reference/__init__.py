@@ -1,0 +1,1 @@
+"""Independent references: the same models in PyTorch, transformers and adapters."""

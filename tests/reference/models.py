@@ -1,0 +1,127 @@
+"""The reference models: transformers' BERT and GPT-2, with the adapters of the `adapters` library.
+
+All run with plain ("eager") attention and without dropout, so that forward and gradients are one
+definite computation. Weights come from NumPy generators, so they do not change with PyTorch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import adapters as adapter_library
+import numpy as np
+import torch
+from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from reference import names
+
+transformers_logging.set_verbosity_error()
+logging.getLogger("adapters").setLevel(logging.ERROR)  # it warns between adding and activating
+
+TINY_BERT = BertConfig(
+    vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+    intermediate_size=48, max_position_embeddings=24, type_vocab_size=2, hidden_act="gelu",
+    hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, layer_norm_eps=1e-12,
+    architectures=["BertModel"],
+)  # fmt: skip
+
+TINY_GPT2 = GPT2Config(
+    vocab_size=60, n_embd=32, n_layer=2, n_head=4, n_inner=48, n_positions=24,
+    activation_function="gelu_new", layer_norm_epsilon=1e-5,
+    embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0,
+    bos_token_id=0, eos_token_id=0, architectures=["GPT2Model"],
+)  # fmt: skip
+
+
+def randomize(parameters: dict[str, torch.Tensor], rng: np.random.Generator) -> None:
+    """Weights that leave no gain at 1 and no bias at 0, in float32 numbers.
+
+    Float32 values are exact in float64, so a model saved in single precision and read back in
+    double is the same model.
+    """
+    for name, parameter in parameters.items():
+        noise = rng.standard_normal(tuple(parameter.shape))
+        if parameter.ndim == 1:
+            is_gain = name.endswith("weight")  # of a layer norm
+            value = 1 + 0.3 * noise if is_gain else 0.2 * noise
+        elif "embed" in name or name.startswith(("wte", "wpe")):
+            value = 0.5 * noise
+        else:
+            value = noise / np.sqrt(max(parameter.shape))
+        with torch.no_grad():
+            parameter.copy_(torch.from_numpy(value.astype(np.float32)))
+
+
+def save_tiny_bert(folder: Path, rng: np.random.Generator) -> None:
+    """A random BERT as a folder in the Hugging Face layout."""
+    model = BertModel(TINY_BERT)
+    randomize(dict(model.named_parameters()), rng)
+    model.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("transformers_version")  # the folder should change with the model only
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def bert(folder: str | Path, dtype: torch.dtype) -> BertModel:
+    """The BERT in a folder, ready for comparison: eager attention, no dropout."""
+    model = BertModel.from_pretrained(folder, attn_implementation="eager", dtype=dtype)
+    return model.eval()
+
+
+def tiny_gpt2(rng: np.random.Generator, dtype: torch.dtype) -> GPT2Model:
+    """A random pre-norm decoder."""
+    model = GPT2Model._from_config(TINY_GPT2, attn_implementation="eager")
+    randomize(dict(model.named_parameters()), rng)
+    return model.to(dtype).eval()
+
+
+def add_adapter(
+    model: PreTrainedModel,
+    name: str,
+    bottleneck: int,
+    activation: str,
+    scaling: float,
+    rng: np.random.Generator,
+) -> None:
+    """A bottleneck adapter at the end of both sub-layers: h + scaling * up(act(down(h))).
+
+    In a post-norm block h = LN(x + sublayer(x)), in a pre-norm one h = x + sublayer(LN(x)): the
+    original residual (and norm, if it is there) come before the adapter, none after it, and the
+    adapter's own skip starts behind them. These are exactly the four switches below.
+    """
+    d_model = model.config.hidden_size
+    adapter_library.init(model)
+    config = adapter_library.BnConfig(
+        mh_adapter=True,
+        output_adapter=True,
+        reduction_factor=d_model / (bottleneck + 0.5),  # the library rounds d / factor down
+        non_linearity=activation,
+        scaling=scaling,
+        original_ln_before=True,
+        original_ln_after=False,
+        residual_before_ln=False,
+        adapter_residual_before_ln=False,
+    )
+    model.add_adapter(name, config=config)
+    model.set_active_adapters(name)
+    parts = {key: p for key, p in model.named_parameters() if f".adapters.{name}." in key}
+    assert parts and {min(p.shape) for p in parts.values() if p.ndim == 2} == {bottleneck}
+    randomize(parts, rng)
+    model.to(model.dtype).eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+
+
+def weights(model: torch.nn.Module) -> names.Arrays:
+    """Every parameter's value, under the reference's own names."""
+    return {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
+
+
+def gradients(loss: torch.Tensor, model: torch.nn.Module) -> names.Arrays:
+    """d loss / d parameter for each parameter that the loss depends on."""
+    model.zero_grad(set_to_none=True)
+    loss.backward(retain_graph=True)
+    return {n: p.grad.numpy().copy() for n, p in model.named_parameters() if p.grad is not None}

@@ -1,0 +1,107 @@
+"""Names and layouts of the reference libraries, written as they are called here.
+
+Two conversions are all there is to it: a PyTorch `Linear` keeps its weight as (d_out, d_in) where
+this library keeps (d_in, d_out), and BERT's three projections query, key and value stand side by
+side in one matrix here. The same functions serve weights and gradients. They are written without
+a look at the library's own checkpoint reader, so that a slip there does not hide itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+Array = np.ndarray
+Arrays = dict[str, Array]
+Renaming = Callable[[Mapping[str, Array]], Arrays]
+
+EMBEDDINGS = {
+    "embeddings.word_embeddings.weight": "embeddings.token.weight",
+    "embeddings.position_embeddings.weight": "embeddings.position.weight",
+    "embeddings.token_type_embeddings.weight": "embeddings.token_type.weight",
+    "embeddings.LayerNorm.weight": "embeddings.norm.weight",
+    "embeddings.LayerNorm.bias": "embeddings.norm.bias",
+}
+
+BERT_BLOCK = {
+    "attention.output.dense": "attention.core.out",
+    "attention.output.LayerNorm": "attention.norm",
+    "intermediate.dense": "ffn.core.up",
+    "output.dense": "ffn.core.down",
+    "output.LayerNorm": "ffn.norm",
+}
+
+GPT2_BLOCK = {
+    "attn.c_attn": "attention.core.qkv",
+    "attn.c_proj": "attention.core.out",
+    "ln_1": "attention.norm",
+    "mlp.c_fc": "ffn.core.up",
+    "mlp.c_proj": "ffn.core.down",
+    "ln_2": "ffn.norm",
+}
+
+GPT2_ENDS = {
+    "wte.weight": "embeddings.token.weight",
+    "wpe.weight": "embeddings.position.weight",
+    "ln_f.weight": "final_norm.weight",
+    "ln_f.bias": "final_norm.bias",
+}
+
+ADAPTER = re.compile(
+    r"(?:encoder\.layer|h)\.(\d+)\."
+    r"(attention\.output|output|attention_adapters|output_adapters)\."
+    r"adapters\.(\w+)\.adapter_(down\.0|up)\.(weight|bias)"
+)
+
+
+def linear(value: Array) -> Array:
+    """(d_out, d_in) -> (d_in, d_out) for matrices; vectors stay as they are."""
+    return np.ascontiguousarray(value.T) if value.ndim == 2 else value
+
+
+def bert(tensors: Mapping[str, Array]) -> Arrays:
+    """Everything of a transformers `BertModel`, adapters left out."""
+    found: Arrays = {}
+    for name, value in tensors.items():
+        if name in EMBEDDINGS:
+            found[EMBEDDINGS[name]] = value
+        elif name.startswith("pooler.dense."):
+            found[name] = linear(value)
+        elif match := re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)\.(weight|bias)", name):
+            block, inner, kind = match.groups()
+            if ".adapters." in inner:
+                continue
+            if inner == "attention.self.query":
+                parts = [tensors[name.replace("query", part)] for part in ("query", "key", "value")]
+                fused = np.concatenate([linear(part) for part in parts], axis=-1)
+                found[f"blocks.{block}.attention.core.qkv.{kind}"] = fused
+            elif inner in BERT_BLOCK:
+                found[f"blocks.{block}.{BERT_BLOCK[inner]}.{kind}"] = linear(value)
+    return found
+
+
+def gpt2(tensors: Mapping[str, Array]) -> Arrays:
+    """Everything of a transformers `GPT2Model`; its `Conv1D` is (d_in, d_out) already."""
+    found: Arrays = {}
+    for name, value in tensors.items():
+        if name in GPT2_ENDS:
+            found[GPT2_ENDS[name]] = value
+        elif match := re.fullmatch(r"h\.(\d+)\.(.+)\.(weight|bias)", name):
+            block, inner, kind = match.groups()
+            if inner in GPT2_BLOCK:
+                found[f"blocks.{block}.{GPT2_BLOCK[inner]}.{kind}"] = value
+    return found
+
+
+def adapters(tensors: Mapping[str, Array]) -> Arrays:
+    """Bottleneck adapters that the `adapters` library put into a BERT or a GPT-2."""
+    found: Arrays = {}
+    for name, value in tensors.items():
+        if match := ADAPTER.fullmatch(name):
+            block, place, adapter, projection, kind = match.groups()
+            site = "attention" if place.startswith("attention") else "ffn"
+            inner = f"blocks.{block}.{site}.adapters.{adapter}.{projection.split('.')[0]}.{kind}"
+            found[inner] = linear(value)
+    return found
