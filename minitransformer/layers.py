@@ -159,3 +159,10 @@ class Dropout(Module):
         if not self.needs_input_grad:
             return None
         return dy if scale is None else dy * scale
+
+
+def seed_dropouts(module: Module, *seed: int) -> None:
+    """Give every Dropout inside a generator of its own, so that no two draw the same masks."""
+    dropouts = [m for _, m in module.named_modules() if isinstance(m, Dropout)]
+    for i, dropout in enumerate(dropouts):
+        dropout.rng = np.random.default_rng([*seed, i])

@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import BackwardError, CheckpointError, ShapeError
 from .summary import Summary, SummaryRow
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Array = npt.NDArray[Any]
 
@@ -205,33 +208,33 @@ class Module:
             return parameter.value.dtype
         return np.dtype(np.float32)
 
-    def astype(self, dtype: npt.DTypeLike) -> Module:
+    def astype(self, dtype: npt.DTypeLike) -> Self:
         """Convert every parameter in place; gradients are dropped. Returns self."""
         for parameter in self.parameters():
             parameter.value = parameter.value.astype(dtype)
             parameter.grad = None
         return self
 
-    def freeze(self) -> Module:
+    def freeze(self) -> Self:
         """Nothing in here trains any more; existing gradients are dropped. Returns self."""
         for parameter in self.parameters():
             parameter.trainable = False
         return self
 
-    def unfreeze(self) -> Module:
+    def unfreeze(self) -> Self:
         """Everything in here trains. Returns self."""
         for parameter in self.parameters():
             parameter.trainable = True
         return self
 
-    def train(self, mode: bool = True) -> Module:
+    def train(self, mode: bool = True) -> Self:
         """Dropout on, and forward saves for backward. Returns self."""
         for _, module in self.named_modules():
             module.training = mode
             module._saved = None
         return self
 
-    def eval(self) -> Module:
+    def eval(self) -> Self:
         """No dropout, nothing saved. Returns self."""
         return self.train(False)
 
@@ -239,8 +242,11 @@ class Module:
         for parameter in self.parameters():
             parameter.grad = None
 
-    def replica(self) -> Module:
-        """A second walker over the same weights, with its own saved arrays and gradients."""
+    def replica(self) -> Self:
+        """A second walker over the same weights, with its own saved arrays and gradients.
+
+        Dropout generators are copied as they stand; `layers.seed_dropouts` tells them apart.
+        """
         for _, module in self.named_modules():
             module._saved = None
         shared: dict[int, Any] = {id(p.value): p.value for p in self.parameters()}

@@ -21,7 +21,7 @@ from .datasets import Batch, Encoded, batches
 from .errors import CheckpointError, ConfigError, TrainingError
 from .functional import softmax
 from .heads import Classifier, CrossEntropy
-from .layers import Dropout
+from .layers import Dropout, seed_dropouts
 from .module import Array
 from .optim import AdamW, clip_by_global_norm, warmup_linear_decay
 
@@ -231,8 +231,7 @@ class Trainer:
         self.total_steps = o.epochs * self.steps_per_epoch
         self.schedule = warmup_linear_decay(o.lr, int(o.warmup * self.total_steps), self.total_steps)
         self.loss = CrossEntropy(o.label_smoothing)
-        for i, dropout in enumerate(self.dropouts()):
-            dropout.rng = np.random.default_rng([o.seed, i])
+        seed_dropouts(model, o.seed)
 
         self.history = History()
         self.step = 0  # steps done

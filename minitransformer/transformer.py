@@ -16,7 +16,7 @@ from .errors import ShapeError
 from .functional import activation_named, slope_backward
 from .functional import tanh as tanh_with_slope
 from .hub import find_checkpoint
-from .layers import Dropout, Embedding, LayerNorm, Linear
+from .layers import Dropout, Embedding, LayerNorm, Linear, seed_dropouts
 from .module import Array, Module
 
 Rng = np.random.Generator
@@ -214,6 +214,7 @@ class Transformer(Adaptable, Module):
         pre = config.norm == "pre"
         self.final_norm = LayerNorm(config.d_model, config.layer_norm_eps) if pre else None
         self.pooler = Pooler(config.d_model, rng) if config.pooler else None
+        seed_dropouts(self)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, dropout: float = 0.0) -> Transformer:
