@@ -249,10 +249,10 @@ class Module:
         """
         for _, module in self.named_modules():
             module._saved = None
-        shared: dict[int, Any] = {id(p.value): p.value for p in self.parameters()}
-        twin = copy.deepcopy(self, shared)
-        twin.zero_grad()
-        return twin
+        parameters = self.parameters()
+        shared: dict[int, Any] = {id(p.value): p.value for p in parameters}
+        shared |= {id(p.grad): None for p in parameters}  # gradients are not copied
+        return copy.deepcopy(self, shared)
 
     def state_dict(self) -> dict[str, Array]:
         """Name -> value of every parameter (the arrays themselves, not copies)."""

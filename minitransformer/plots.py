@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .training import History
+from .history import History
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,32 +16,41 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
 
 
 def plot_history(history: History, title: str, path: Path | None = None) -> Figure:
-    """Loss, accuracy and learning rate over the training steps.
+    """Loss and accuracy over the training steps, with the epoch that was the best.
 
     With `path`, the figure is also written there as PNG.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     steps = [row for row in history if row.step and row.loss is not None]
     evaluations = history.evaluations()
+    x = np.array([row.step for row in steps])
+    window = max(1, len(x) // 20)  # a twentieth of the run: single batches hide the trend
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots(1, 2)
     for axis, column, label in (
         (axes[0], "loss", "cross-entropy (nats)"),
         (axes[1], "accuracy", "accuracy (share of examples)"),
     ):
-        x = np.array([row.step for row in steps])
         y = np.array([getattr(row, column) for row in steps])
-        axis.plot(*running_mean(x, y), color=BLUE, lw=1.6, label="training (running mean)")
-        axis.plot(
-            [row.step for row in evaluations],
-            [getattr(row, f"validation_{column}") for row in evaluations],
-            "o--", color=ORANGE, ms=6, label="validation",
-        )  # fmt: skip
+        name = f"training (mean of {window} steps)" if window > 1 else "training"
+        axis.plot(*running_mean(x, y, window), color=BLUE, lw=1.6, label=name)
+        measured = [getattr(row, f"validation_{column}") for row in evaluations]
+        places = [row.step for row in evaluations]
+        axis.plot(places, measured, "o--", color=ORANGE, ms=5, label="validation")
+        best = best_of(history)
+        if best is not None:
+            axis.plot(
+                places[best], measured[best], "o",
+                ms=12, mew=1.6, mfc="none", mec="black", ls="none",
+                label=f"best epoch: {evaluations[best].epoch}",
+            )  # fmt: skip
         axis.set(xlabel="training step", ylabel=label)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         axis.grid(color="#dddddd", lw=0.6)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle(title)
     if path is not None:
         temporary = path.with_name(f".{path.name}.tmp")
@@ -50,9 +59,14 @@ def plot_history(history: History, title: str, path: Path | None = None) -> Figu
     return figure
 
 
-def running_mean(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over a window of a twentieth of the run, so that single batches do not hide the trend."""
-    window = max(1, len(y) // 20)
+def best_of(history: History) -> int | None:
+    """Which of the evaluations after training began has the highest accuracy; the first of ties."""
+    accuracies = [row.validation_accuracy or 0.0 for row in history.evaluations()]
+    return 1 + int(np.argmax(accuracies[1:])) if len(accuracies) > 1 else None
+
+
+def running_mean(x: np.ndarray, y: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over the last `window` values, from where there are so many."""
     if len(y) < window or not len(y):
         return x, y
     return x[window - 1 :], np.convolve(y, np.ones(window) / window, mode="valid")

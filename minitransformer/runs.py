@@ -25,18 +25,14 @@ from .adapters.store import (
 from .checkpoints import write_text
 from .datasets import Encoded, Task, encode_split, load_task, relabel
 from .errors import CheckpointError, ConfigError
+from .evaluation import Evaluation, evaluate, predict_probabilities
 from .heads import POOLINGS, Classifier
+from .history import History
 from .hub import find_checkpoint
 
+from .parallel import cores
 from .tokenization import Tokenizer
-from .training import (
-    Evaluation,
-    History,
-    Trainer,
-    TrainingOptions,
-    evaluate,
-    predict_probabilities,
-)
+from .training import Trainer, TrainingOptions
 from .transformer import Transformer
 
 ADAPTER_NAME = "task"  # what the adapter is called inside a run's own model
@@ -53,9 +49,11 @@ class RunOptions:
         adapter: used by the method "adapter".
         layer_norm: whether the blocks' layer norms train too (Houlsby et al. 2019 do so).
         pooling: "cls", "mean" or "pooler": the vector that the head sees.
-        head_dropout: on that vector, in training.
+        dropout: inside the base, in training; 0 keeps a frozen base's output the same each epoch.
+        head_dropout: on the vector that the head sees, in training.
         max_length: texts are cut to so many tokens.
         limit: train on at most so many examples.
+        threads: walk slices of each batch side by side; 0 for one for each core.
         training: epochs, batch size, learning rate, seed, ...
     """
 
@@ -64,9 +62,11 @@ class RunOptions:
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     layer_norm: bool = False
     pooling: str = "cls"
+    dropout: float = 0.0
     head_dropout: float = 0.1
     max_length: int = 128
     limit: int | None = None
+    threads: int = 0
     training: TrainingOptions = field(default_factory=TrainingOptions)
 
     def __post_init__(self) -> None:
@@ -77,8 +77,9 @@ class RunOptions:
                 )
         if self.layer_norm and self.method != "adapter":
             raise ConfigError(f"layer_norm goes with method='adapter', not {self.method!r}")
-        if not 0 <= self.head_dropout < 1:
-            raise ConfigError(f"head_dropout={self.head_dropout}: expected 0 <= head_dropout < 1")
+        for name in ("dropout", "head_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected 0 <= {name} < 1")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `options.json` keeps them."""
@@ -239,9 +240,13 @@ def train(
     data = load_task(task, limit=options.limit)
     source = find_checkpoint(options.base)
     tokenizer = Tokenizer.from_folder(source)
-    transformer = Transformer.from_pretrained(options.base)
+    transformer = Transformer.from_pretrained(options.base, options.dropout)
     positions = transformer.config.max_positions
-    options = replace(options, max_length=min(options.max_length, positions))
+    options = replace(
+        options,
+        max_length=min(options.max_length, positions),
+        threads=options.threads or cores(),
+    )
     train_set, validation, test = (
         encode_split(split, tokenizer, options.max_length)
         for split in (data.train, data.validation, data.test)
@@ -261,7 +266,9 @@ def train(
     )
     folder.mkdir(parents=True, exist_ok=True)
     state_file = folder / "state.safetensors"
-    trainer = Trainer(model, train_set, validation, options.training, state_file, progress)
+    trainer = Trainer(
+        model, train_set, validation, options.training, state_file, progress, options.threads
+    )
     if resume:
         trainer.load_state()
     else:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,13 @@ import numpy as np
 from .checkpoints import read_tensors, tensor_metadata, write_tensors, write_text
 from .datasets import Batch, Encoded, batches
 from .errors import CheckpointError, ConfigError, TrainingError
-from .functional import softmax
-from .heads import Classifier, CrossEntropy
-from .layers import Dropout, seed_dropouts
+from .evaluation import evaluation_of, walk_over
+from .heads import Classifier
+from .history import History, HistoryRow
+from .layers import Dropout
 from .module import Array
 from .optim import AdamW, clip_by_global_norm, warmup_linear_decay
+from .parallel import Walkers
 
 
 @dataclass(frozen=True)
@@ -62,104 +62,6 @@ class TrainingOptions:
             raise ConfigError(f"weight_decay={self.weight_decay!r}: expected 0 or more")
         if self.seed < 0:
             raise ConfigError(f"seed={self.seed}: expected 0 or more")
-
-
-# -- what is measured ---------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class HistoryRow:
-    """One training step (step 0: before training). Evaluation columns are filled once an epoch.
-
-    `loss` and `accuracy` are those of the step's batch, `grad_norm` is before clipping,
-    `seconds` is the time in training steps so far (without evaluations).
-    """
-
-    step: int
-    epoch: int
-    loss: float | None = None
-    accuracy: float | None = None
-    lr: float | None = None
-    grad_norm: float | None = None
-    seconds: float = 0.0
-    validation_loss: float | None = None
-    validation_accuracy: float | None = None
-
-
-class History(list[HistoryRow]):
-    """The rows of a training run, in order; `to_csv` and `from_csv` keep every digit."""
-
-    def to_csv(self) -> str:
-        text = io.StringIO()
-        names = [field.name for field in fields(HistoryRow)]
-        writer = csv.DictWriter(text, names, lineterminator="\n")
-        writer.writeheader()
-        for row in self:
-            values = asdict(row)
-            writer.writerow({k: "" if v is None else repr(v) for k, v in values.items()})
-        return text.getvalue()
-
-    @classmethod
-    def from_csv(cls, text: str) -> History:
-        """The inverse of `to_csv`. Raises: CheckpointError for anything else."""
-        try:
-            return cls(
-                HistoryRow(
-                    **{
-                        k: None if v == "" else int(v) if k in ("step", "epoch") else float(v)
-                        for k, v in row.items()
-                    }
-                )
-                for row in csv.DictReader(io.StringIO(text))
-            )
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"this is not a training history: {error}") from error
-
-    def evaluations(self) -> list[HistoryRow]:
-        """The rows that hold an evaluation: before training, and after each epoch."""
-        return [row for row in self if row.validation_accuracy is not None]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Mean loss and accuracy over a split; probabilities (n, n_classes) in the split's order."""
-
-    loss: float
-    accuracy: float
-    probabilities: Array
-
-    @property
-    def predictions(self) -> Array:
-        """(n,) the most probable class of each example."""
-        return self.probabilities.argmax(axis=1)
-
-
-def predict_probabilities(
-    model: Classifier, encoded: Encoded, batch_size: int = 64, on_batch: Callable[[], None] | None = None
-) -> Array:
-    """(n, n_classes) in the order of `encoded`; in eval mode, so that nothing is saved."""
-    was_training = model.training
-    model.eval()
-    probabilities = np.zeros((len(encoded), model.head.linear.weight.shape[1]), model.dtype)
-    try:
-        for batch in batches(encoded, batch_size):
-            probabilities[batch.index] = softmax(model(batch.ids, batch.attention_mask))
-            if on_batch is not None:
-                on_batch()
-    finally:
-        model.train(was_training)
-    return probabilities
-
-
-def evaluate(
-    model: Classifier, encoded: Encoded, batch_size: int = 64, on_batch: Callable[[], None] | None = None
-) -> Evaluation:
-    """Loss and accuracy of a classifier on labelled examples, without dropout."""
-    p = predict_probabilities(model, encoded, batch_size, on_batch)
-    at_label = p[np.arange(len(p)), encoded.labels].astype(np.float64)
-    loss = -np.log(np.maximum(at_label, np.finfo(np.float32).tiny)).mean()
-    accuracy = (p.argmax(axis=1) == encoded.labels).mean()
-    return Evaluation(float(loss), float(accuracy), p)
 
 
 # -- interruption -------------------------------------------------------------------------
@@ -217,6 +119,7 @@ class Trainer:
         options: TrainingOptions | None = None,
         state_file: Path | None = None,
         progress: bool = True,
+        threads: int = 0,
     ) -> None:
         self.model, self.train_set, self.validation = model, train, validation
         self.options = options or TrainingOptions()
@@ -230,8 +133,8 @@ class Trainer:
         self.steps_per_epoch = math.ceil(len(train) / o.batch_size)
         self.total_steps = o.epochs * self.steps_per_epoch
         self.schedule = warmup_linear_decay(o.lr, int(o.warmup * self.total_steps), self.total_steps)
-        self.loss = CrossEntropy(o.label_smoothing)
-        seed_dropouts(model, o.seed)
+        self.walkers = Walkers(model, threads)
+        self.walkers.seed_dropouts(o.seed)
 
         self.history = History()
         self.step = 0  # steps done
@@ -245,9 +148,9 @@ class Trainer:
         from tqdm.auto import tqdm
 
         self.interrupted = False
-        self.model.train()
         total, start = self.total_steps, self.step
         with (
+            self.walkers,
             interruptible() as interrupt,
             tqdm(total=total, initial=start, unit="step", disable=not self.progress) as bar,
         ):
@@ -268,6 +171,7 @@ class Trainer:
         """From wherever the run is, to the end of that epoch."""
         number, done = divmod(self.step, self.steps_per_epoch)
         order = np.random.default_rng([self.options.seed, number])
+        self.walkers.train()
         plan = batches(self.train_set, self.options.batch_size, order)
         for position in range(done, len(plan)):
             row = self.train_step(plan[position], number + 1)
@@ -280,16 +184,13 @@ class Trainer:
     def train_step(self, batch: Batch, epoch: int) -> HistoryRow:
         """Forward, backward, clip, update: one batch."""
         started = time.perf_counter()
-        self.model.zero_grad()
-        logits = self.model(batch.ids, batch.attention_mask)
-        loss = self.loss(logits, batch.labels)
+        loss, logits = self.walkers.forward_backward(batch, self.options.label_smoothing)
         lr = self.schedule(self.step)
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss is {loss} at step {self.step + 1} of {self.total_steps} "
                 f"(learning rate {lr:.1e}); try a lower lr, or a longer warm-up"
             )
-        self.model.backward(self.loss.backward())
         norm = clip_by_global_norm(self.parameters, self.options.max_grad_norm)
         self.optimizer.lr = lr
         self.optimizer.step()
@@ -312,7 +213,9 @@ class Trainer:
             if interrupt.pressed:
                 raise KeyboardInterrupt
 
-        found = evaluate(self.model, self.validation, on_batch=stop_if_pressed)
+        p = walk_over(self.walkers, self.validation, 64, stop_if_pressed)
+        self.walkers.train()
+        found = evaluation_of(p, self.validation)
         last = self.history.pop() if self.history else HistoryRow(0, 0)
         measured = {"validation_loss": found.loss, "validation_accuracy": found.accuracy}
         self.history.append(HistoryRow(**{**asdict(last), **measured}))
@@ -335,7 +238,8 @@ class Trainer:
             self.parameters[name].value[...] = value
 
     def dropouts(self) -> list[Dropout]:
-        return [m for _, m in self.model.named_modules() if isinstance(m, Dropout)]
+        found = [m for walker in self.walkers.models for _, m in walker.named_modules()]
+        return [m for m in found if isinstance(m, Dropout)]
 
     # -- state on disk --------------------------------------------------------------------
 
@@ -349,6 +253,7 @@ class Trainer:
         record = {
             "options": asdict(self.options),
             "examples": len(self.train_set),
+            "threads": len(self.walkers.models),
             "step": self.step,
             "seconds": self.seconds,
             "best_epoch": self.best_epoch,
@@ -370,7 +275,11 @@ class Trainer:
             record = json.loads(tensor_metadata(path)["state"])
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"{path} is not the state of a training run") from error
-        own = {"options": asdict(self.options), "examples": len(self.train_set)}
+        own = {
+            "options": asdict(self.options),
+            "examples": len(self.train_set),
+            "threads": len(self.walkers.models),
+        }
         for key, value in own.items():
             if record[key] != value:
                 raise CheckpointError(f"{path} is from another run: {key} {record[key]}, not {value}")

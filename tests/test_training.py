@@ -11,7 +11,9 @@ import minitransformer as mt
 from minitransformer.adapters.store import fingerprint
 from minitransformer.datasets import Encoded
 from minitransformer.errors import CheckpointError, ConfigError, TrainingError
-from minitransformer.training import History, Trainer, TrainingOptions, evaluate
+from minitransformer.evaluation import evaluate
+from minitransformer.history import History
+from minitransformer.training import Trainer, TrainingOptions
 
 
 def sequences(n: int, seed: int) -> Encoded:

@@ -1,0 +1,62 @@
+"""The record of a training run, one row a step, and its way through a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict, dataclass, fields
+
+from .errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class HistoryRow:
+    """One training step (step 0: before training). Evaluation columns are filled once an epoch.
+
+    `loss` and `accuracy` are those of the step's batch, `grad_norm` is before clipping,
+    `seconds` is the time in training steps so far (without evaluations).
+    """
+
+    step: int
+    epoch: int
+    loss: float | None = None
+    accuracy: float | None = None
+    lr: float | None = None
+    grad_norm: float | None = None
+    seconds: float = 0.0
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+
+
+class History(list[HistoryRow]):
+    """The rows of a training run, in order; `to_csv` and `from_csv` keep every digit."""
+
+    def to_csv(self) -> str:
+        text = io.StringIO()
+        names = [field.name for field in fields(HistoryRow)]
+        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer.writeheader()
+        for row in self:
+            values = asdict(row)
+            writer.writerow({k: "" if v is None else repr(v) for k, v in values.items()})
+        return text.getvalue()
+
+    @classmethod
+    def from_csv(cls, text: str) -> History:
+        """The inverse of `to_csv`. Raises: CheckpointError for anything else."""
+        try:
+            return cls(
+                HistoryRow(
+                    **{
+                        k: None if v == "" else int(v) if k in ("step", "epoch") else float(v)
+                        for k, v in row.items()
+                    }
+                )
+                for row in csv.DictReader(io.StringIO(text))
+            )
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"this is not a training history: {error}") from error
+
+    def evaluations(self) -> list[HistoryRow]:
+        """The rows that hold an evaluation: before training, and after each epoch."""
+        return [row for row in self if row.validation_accuracy is not None]
