@@ -2,7 +2,12 @@
 
 from .adapters import Adapter, AdapterConfig
 from .config import TransformerConfig
+from .datasets import load_task
+from .gradcheck import gradcheck
 from .heads import Classifier, CrossEntropy, LanguageModel
+from .runs import Run, RunOptions, load_run, train
+from .tokenization import Tokenizer
+from .training import Trainer, TrainingOptions
 from .transformer import Transformer
 
 __version__ = "0.1.0"
@@ -12,6 +17,15 @@ __all__ = [
     "Classifier",
     "CrossEntropy",
     "LanguageModel",
+    "Run",
+    "RunOptions",
+    "Tokenizer",
+    "Trainer",
+    "TrainingOptions",
     "Transformer",
     "TransformerConfig",
+    "gradcheck",
+    "load_run",
+    "load_task",
+    "train",
 ]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from .errors import ConfigError, ShapeError
-from .functional import softmax, softmax_backward
+from .functional import attention, attention_backward
 from .layers import Dropout, Linear
 from .module import Array, Module
 
@@ -17,8 +15,8 @@ def mask_bias(
 ) -> Array | None:
     """What to add to the scores: 0 where a query may look, a huge negative number elsewhere.
 
-    Shapes: attention_mask (B, T), nonzero for real tokens -> (B, 1, 1 or T, T), or None when
-    nothing is hidden. The number is finite, so that a query which sees nothing gives no NaN.
+    Shapes: attention_mask (B, T), nonzero for real tokens -> (B or 1, 1, 1 or T, T), or None when
+    nothing is hidden. A query that would see nothing at all sees itself.
     Raises: ShapeError for a mask of another shape.
     """
     if attention_mask is not None and attention_mask.shape != (batch, length):
@@ -34,6 +32,9 @@ def mask_bias(
         visible = past[None, None] if visible is None else visible & past
     if visible is None:
         return None
+    blind = ~visible.any(axis=-1, keepdims=True)  # padding on the left of a causal sequence, say
+    if blind.any():
+        visible = visible | (blind & np.eye(length, dtype=bool))  # it sees itself: no NaN
     return np.where(visible, 0, np.finfo(dtype).min / 2).astype(dtype)
 
 
@@ -63,22 +64,14 @@ class MultiHeadAttention(Module):
 
     def forward(self, x: Array, attention_mask: Array | None = None) -> Array:
         B, T, d = x.shape
-        q, k, v = qkv = self.split_heads(self.qkv.forward(x))  # each (B, H, T, d_head)
-        scores = q @ k.swapaxes(-1, -2)  # (B, H, T, T)
-        scores *= self.scale(d)
-        bias = mask_bias(attention_mask, self.causal, B, T, scores.dtype)
-        if bias is not None:
-            scores += bias
-        p = softmax(scores)
-        p_dropped = self.dropout.forward(p)
-
-        context = np.empty((B, T, self.n_heads, d // self.n_heads), x.dtype)
-        np.matmul(p_dropped, v, out=context.swapaxes(1, 2))  # (B, H, T, d_head)
+        qkv = self.qkv.forward(x)  # (B, T, 3 d)
+        keep = self.dropout.draw((B, self.n_heads, T, T), x.dtype)
+        bias = mask_bias(attention_mask, self.causal, B, T, x.dtype)
+        # The way back comes this far only if something at or before qkv trains.
+        want_p = self.training and self.qkv.walks_back
+        context, p = attention(*self.split_heads(qkv), bias, keep, want_p)
         y = self.out.forward(context.reshape(B, T, d))
-        if self.qkv.walks_back:
-            self.save(y.shape, qkv, p, p_dropped)
-        else:
-            self.save(y.shape)  # the way back ends at `out`
+        self.save(y.shape, *((qkv, p, keep) if want_p else ()))
         return y
 
     def backward(self, dy: Array) -> Array | None:
@@ -86,25 +79,14 @@ class MultiHeadAttention(Module):
         dcontext = self.out.backward(dy)  # (B, T, d)
         if dcontext is None:
             return None
-        qkv, p, p_dropped = saved
-        q, k, v = qkv
+        qkv, p, keep = saved
         B, T, d = dy.shape
-        dcontext = dcontext.reshape(B, T, self.n_heads, -1).swapaxes(1, 2)  # (B, H, T, d_head)
-
-        dqkv = np.empty((B, T, 3 * d), dy.dtype)
-        dq, dk, dv = self.split_heads(dqkv)  # views: what is written here arrives in dqkv
-        np.matmul(p_dropped.swapaxes(-1, -2), dcontext, out=dv)
-        dp = self.dropout.backward(dcontext @ v.swapaxes(-1, -2))  # (B, H, T, T)
-        dscores = softmax_backward(dp, p)
-        dscores *= self.scale(d)
-        np.matmul(dscores, k, out=dq)
-        np.matmul(dscores.swapaxes(-1, -2), q, out=dk)
+        dcontext = dcontext.reshape(B, T, self.n_heads, -1)
+        dqkv = np.empty_like(qkv)
+        attention_backward(dcontext, *self.split_heads(qkv), p, keep, self.split_heads(dqkv))
         return self.qkv.backward(dqkv)
 
     def split_heads(self, qkv: Array) -> Array:
-        """(B, T, 3 d) -> (3, B, H, T, d_head), a view."""
+        """(B, T, 3 d) -> (3, B, H, T, d_head), a view: what is written there arrives in qkv."""
         B, T, _ = qkv.shape
         return qkv.reshape(B, T, 3, self.n_heads, -1).transpose(2, 0, 3, 1, 4)
-
-    def scale(self, d: int) -> float:
-        return 1 / math.sqrt(d // self.n_heads)

@@ -166,23 +166,81 @@ def _gelu_tanh_tile(x: Array, y: Array, slope: Array | None) -> None:
     np.multiply(x, cdf, out=y)
 
 
-# -- softmax ------------------------------------------------------------------------------
+# -- softmax and attention ----------------------------------------------------------------
 
 
-def softmax(scores: Array) -> Array:
-    """exp(s) / sum exp(s) over the last axis, shifted by the maximum so that nothing overflows."""
-    p = scores - scores.max(axis=-1, keepdims=True)
+def softmax(scores: Array, out: Array | None = None) -> Array:
+    """exp(s) / sum exp(s) over the last axis, shifted by the maximum so that nothing overflows.
+
+    `out` may be `scores` itself.
+    """
+    p = np.subtract(scores, scores.max(axis=-1, keepdims=True), out=out)
     np.exp(p, out=p)
     p /= p.sum(axis=-1, keepdims=True)
     return p
 
 
-def softmax_backward(dp: Array, p: Array) -> Array:
-    """ds = p (dp - sum(dp p)): the Jacobian diag(p) - p p^T, applied to dp."""
-    inner = np.einsum("...i,...i->...", dp, p)[..., None]
-    ds = dp - inner
+def softmax_backward(dp: Array, p: Array, out: Array | None = None) -> Array:
+    """ds = p (dp - sum(dp p)): the Jacobian diag(p) - p p^T, applied to dp.
+
+    `out` may be `dp` itself.
+    """
+    ds = np.subtract(dp, np.einsum("...i,...i->...", dp, p)[..., None], out=out)
     ds *= p
     return ds
+
+
+def attention(
+    q: Array, k: Array, v: Array, bias: Array | None, keep: Array | None, want_p: bool = True
+) -> tuple[Array, Array | None]:
+    """softmax(Q K^T / sqrt(d_head) + bias) V (Vaswani et al. 2017, arXiv 1706.03762, equation 1).
+
+    Shapes: q, k, v (B, H, T, d_head); bias (B or 1, 1, T or 1, T); keep, what dropout multiplies
+    the probabilities by, (B, H, T, T). Returns the context (B, T, H, d_head), heads side by side,
+    and the probabilities p (B, H, T, T) if they are wanted: the backward reads them.
+
+    A few sequences at a time, so that their scores stay in cache.
+    """
+    B, H, T, d_head = q.shape
+    context = np.empty((B, T, H, d_head), q.dtype)
+    p = np.empty((B, H, T, T), q.dtype) if want_p else None
+    for rows in _sequence_tiles(B, H * T * T):
+        p_rows = np.matmul(q[rows], k[rows].swapaxes(-1, -2), out=None if p is None else p[rows])
+        p_rows *= 1 / math.sqrt(d_head)
+        if bias is not None:
+            p_rows += bias[rows] if len(bias) > 1 else bias
+        softmax(p_rows, out=p_rows)
+        kept = p_rows if keep is None else p_rows * keep[rows]
+        np.matmul(kept, v[rows], out=context[rows].swapaxes(1, 2))
+    return context, p
+
+
+def attention_backward(
+    dcontext: Array, q: Array, k: Array, v: Array, p: Array, keep: Array | None, dqkv: Array
+) -> None:
+    """Gradients of `attention`, written into `dqkv` (3, B, H, T, d_head).
+
+    dV = P^T dC;  dS = softmax'(dC V^T) / sqrt(d_head);  dQ = dS K;  dK = dS^T Q.
+    """
+    B, H, T, d_head = q.shape
+    dq, dk, dv = dqkv
+    for rows in _sequence_tiles(B, H * T * T):
+        dc = dcontext[rows].swapaxes(1, 2)  # (b, H, T, d_head)
+        kept = p[rows] if keep is None else p[rows] * keep[rows]
+        np.matmul(kept.swapaxes(-1, -2), dc, out=dv[rows])
+        ds = dc @ v[rows].swapaxes(-1, -2)  # (b, H, T, T)
+        if keep is not None:
+            ds *= keep[rows]
+        softmax_backward(ds, p[rows], out=ds)
+        ds *= 1 / math.sqrt(d_head)
+        np.matmul(ds, k[rows], out=dq[rows])
+        np.matmul(ds.swapaxes(-1, -2), q[rows], out=dk[rows])
+
+
+def _sequence_tiles(n: int, size_of_one: int) -> list[slice]:
+    """Cut n sequences into groups that hold about 4 TILE numbers, at least one sequence each."""
+    step = max(1, 4 * TILE // size_of_one)
+    return [slice(start, start + step) for start in range(0, n, step)]
 
 
 # -- layer normalization ------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .errors import ConfigError, ShapeError
@@ -145,20 +147,22 @@ class Dropout(Module):
         self.p = p
         self.rng = rng if rng is not None else np.random.default_rng(0)
 
-    def forward(self, x: Array) -> Array:
+    def draw(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array | None:
+        """What to multiply by: 0 or 1 / (1 - p); None where nothing is dropped."""
         if self.p == 0 or not self.training:
-            self.save(x.shape, None)
-            return x
-        kept = self.rng.random(x.shape, dtype=np.float32) >= self.p
-        scale = kept * x.dtype.type(1 / (1 - self.p))
-        self.save(x.shape, scale)
-        return x * scale
+            return None
+        return (self.rng.random(shape, dtype=np.float32) >= self.p) * dtype.type(1 / (1 - self.p))
+
+    def forward(self, x: Array) -> Array:
+        keep = self.draw(x.shape, x.dtype)
+        self.save(x.shape, keep)
+        return x if keep is None else x * keep
 
     def backward(self, dy: Array) -> Array | None:
-        (scale,) = self.take_saved(dy)
+        (keep,) = self.take_saved(dy)
         if not self.needs_input_grad:
             return None
-        return dy if scale is None else dy * scale
+        return dy if keep is None else dy * keep
 
 
 def seed_dropouts(module: Module, *seed: int) -> None:

@@ -1,0 +1,393 @@
+"""What a wrong gradient looks like, and what to do about it.
+
+A mistake in a hand-written backward leaves a fingerprint: the transpose of the right values, a
+constant factor, only some rows. Each function here compares what backward computed with the
+central differences, and returns a sentence a student can act on, or None if its mistake is not
+the one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import GradientError
+from .gradreport import axis_name, index_text, ranges
+from .module import Array, Module
+
+CLOSE = 1e-3  # a fingerprint fits if the values agree to this, relative to their size
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One array whose gradient is wrong."""
+
+    label: str  # what to call it, for instance "weight.grad" or "dx"
+    analytic: Array  # the whole gradient that backward computed
+    entries: Array  # flat indices at which there is a numerical gradient
+    numeric: Array  # the central differences there
+    wrong: Array  # which of them disagree
+    dy: Array  # what backward was given
+    inputs: tuple[Any, ...]  # what forward was given
+    module: Module  # the module under test
+
+    def fits(self, candidate: Array | float) -> bool:
+        """Whether the numerical gradient is `candidate` (an array like `analytic`)."""
+        expected = np.broadcast_to(candidate, self.analytic.shape).flat[self.entries]
+        return alike(expected, self.numeric)
+
+
+def alike(a: Array, b: Array) -> bool:
+    """Equal to CLOSE in (nearly) all places: one in twenty may sit near a kink."""
+    size = np.abs(b) + np.sqrt(np.mean(b * b))
+    return bool(np.mean(np.abs(a - b) <= CLOSE * size) >= 0.95)
+
+
+def explain(e: Evidence) -> str:
+    """The first cause that fits."""
+    if not e.wrong.any():
+        return (
+            f"{e.label}: every sampled entry is right but a random direction is not, so entries "
+            "outside the sample are wrong; raise max_entries, or check a smaller module"
+        )
+    for cause in CAUSES:
+        advice = cause(e)
+        if advice is not None:
+            return advice
+    places = [index_text(np.unravel_index(i, e.analytic.shape)) for i in e.entries[e.wrong][:3]]
+    g = e.analytic.flat[e.entries]
+    cosine = g @ e.numeric / (np.linalg.norm(g) * np.linalg.norm(e.numeric) or 1)
+    return (
+        f"{e.label}: {e.wrong.sum()} of {e.wrong.size} entries disagree, first {', '.join(places)},"
+        f" in no pattern known here (cosine with the numerical gradient: {cosine:.3f}). Derive the "
+        "formula again for one entry, and try the smallest input that still fails"
+    )
+
+
+# -- one function for each mistake ---------------------------------------------------------
+
+
+def all_zero(e: Evidence) -> str | None:
+    if e.analytic.any():
+        return None
+    return (
+        f"{e.label} is all zeros, but the loss depends on it: backward never adds anything to it, "
+        "or an earlier step has multiplied by zero"
+    )
+
+
+def constant_factor(e: Evidence) -> str | None:
+    told = factor_between(e.analytic.flat[e.entries], e.numeric, e)
+    return f"{e.label} is off by a constant factor: {told}" if told else None
+
+
+def transposed(e: Evidence) -> str | None:
+    shape = e.analytic.shape
+    if len(shape) < 2:
+        return None
+    if shape[-1] == shape[-2] and e.fits(e.analytic.swapaxes(-1, -2)):
+        if len(shape) == 2:
+            return f"{e.label} is the transpose of what it should be: {TRANSPOSE_HINT}"
+        return f"{e.label} has its last two axes exchanged: apply .swapaxes(-1, -2) to it"
+    reread = e.analytic.reshape(*shape[:-2], shape[-1], shape[-2]).swapaxes(-1, -2)
+    if e.fits(reread):
+        return f"{e.label} has its numbers in the wrong order: .reshape is used where .T is meant"
+    return None
+
+
+def skip_connection(e: Evidence) -> str | None:
+    if e.dy.shape != e.analytic.shape:
+        return None
+    if e.fits(e.analytic + e.dy):
+        return (
+            f"{e.label} is too small by exactly dy: the skip connection's gradient is missing; "
+            "y = x + f(x) gives dx = dy + (what comes back through f)"
+        )
+    if e.fits(e.analytic - e.dy):
+        return f"{e.label} is too large by exactly dy: the skip connection is counted twice"
+    return None
+
+
+def partial_sum(e: Evidence) -> str | None:
+    """A bias that is added to the output at every position gets the sum of dy over them all."""
+    leading = tuple(range(e.dy.ndim - 1))
+    if e.dy.ndim < 2 or e.analytic.shape != e.dy.shape[-1:] or not e.fits(e.dy.sum(axis=leading)):
+        return None
+    return (
+        f"{e.label} is not summed over all positions: the bias is added {e.dy[..., 0].size} times, "
+        f"so its gradient is dy.sum(axis={leading}) for this dy of shape {e.dy.shape}"
+    )
+
+
+def mask_forgotten(e: Evidence) -> str | None:
+    """Entries without influence on the loss have a gradient all the same."""
+    g, n = e.analytic.flat[e.entries], e.numeric
+    dead = (n == 0) & e.wrong
+    live = n != 0
+    told = factor_between(g[live], n[live], e) if live.any() else None
+    if not dead.any() or not live.any() or ((e.wrong & live).any() and not told):
+        return None
+    elsewhere = f"; elsewhere {told}" if told else ", and it is right elsewhere"
+    return (
+        f"{e.label} is not zero at {dead.sum()} entries that have no influence on the output "
+        "(dropped, masked, ignored, or cut off by ReLU): multiply by the mask of forward"
+        f"{elsewhere}"
+    )
+
+
+def only_some(e: Evidence) -> str | None:
+    """Wrong entries that keep to some rows, columns or positions."""
+    shape = e.analytic.shape
+    places = np.unravel_index(e.entries, shape)
+    share, axis, lines = 1.0, 0, np.arange(0)
+    for i, place in enumerate(places):
+        wrong = np.unique(place[e.wrong])
+        checked = np.unique(place)
+        # Whole lines must be wrong: otherwise it is chance, not a pattern.
+        whole = np.mean(e.wrong[np.isin(place, wrong)]) > 0.5
+        if whole and wrong.size / checked.size < share:
+            share, axis, lines = wrong.size / checked.size, i, wrong
+    if share == 1:
+        return None
+    where = f"{e.label} is wrong only at {axis_name(shape, axis)} {ranges(lines)} of {shape[axis]}"
+    if axis == 0 and repeated_lookups(e, lines):
+        return (
+            f"{where}: these rows are looked up more than once, and only one of their gradients "
+            "is kept; grad[ids] += dy does not add repeated rows, np.add.at(grad, ids, dy) does"
+        )
+    here = e.wrong & np.isin(places[axis], lines)
+    g, n = e.analytic.flat[e.entries][here], e.numeric[here]
+    if not g.any():
+        return f"{where}, and zero there: backward forgets that part"
+    told = factor_between(g, n, e)
+    if told:
+        return f"{where}, where it is off by a constant factor: {told}"
+    return f"{where}: look at what backward does differently for that part"
+
+
+def repeated_lookups(e: Evidence, rows: Array) -> bool:
+    """Whether this is an embedding's gradient, wrong at rows that occur more than once."""
+    reached = np.flatnonzero(e.analytic.any(axis=1)) if e.analytic.ndim == 2 else rows
+    for ids in e.inputs:
+        if isinstance(ids, np.ndarray) and ids.dtype.kind in "iu":
+            values, counts = np.unique(ids, return_counts=True)
+            if np.isin(reached, values).all() and np.isin(rows, values[counts > 1]).all():
+                return e.analytic.ndim == 2
+    return False
+
+
+SPECIFIC = (all_zero, constant_factor, transposed, skip_connection, partial_sum, mask_forgotten)
+CAUSES = (*SPECIFIC, only_some)
+
+
+# -- before any number is compared ----------------------------------------------------------
+
+
+def check_unchanged(who: str, before: dict[str, Array], now: dict[str, Array]) -> None:
+    """Raises: GradientError if `who` has written into an array that belongs to the caller."""
+    for name, old in before.items():
+        if now[name].shape != old.shape or not np.array_equal(now[name], old, equal_nan=True):
+            raise GradientError(
+                f"{who} changed {name} in place, but others still read it (a skip connection "
+                "reads dy, backward reads x): write into a new array, y = x * 2, not x *= 2"
+            )
+
+
+def check_output(y: Array, again: Array) -> None:
+    """Raises: GradientError unless forward returned float64 numbers, the same in two calls."""
+    if y.size == 0:
+        raise GradientError(f"forward returned an empty array of shape {y.shape}")
+    if y.dtype != np.float64:
+        raise GradientError(
+            f"forward returned {y.dtype} for float64 inputs and weights: somewhere it makes an "
+            "array of a dtype of its own; use x.dtype, for instance np.zeros(n, x.dtype)"
+        )
+    if not np.isfinite(y).all():
+        raise GradientError(
+            f"forward returned NaN or infinity, {first(~np.isfinite(y))} of shape {y.shape}: look "
+            "for a division by zero, the logarithm of zero, or exp of a large number"
+        )
+    if again.shape != y.shape or not np.allclose(again, y, 1e-12, 1e-12 * abs(y).max()):
+        raise GradientError(
+            "forward is not deterministic: two calls with the same input differ. Keep the "
+            "numpy.random.Generator it draws from as an attribute of the module (it is then "
+            "rewound before each call), and let nothing else of one call influence the next"
+        )
+
+
+def unusable(label: str, gradient: Array, array: Array) -> str | None:
+    """Advice for what cannot be compared: a wrong shape or dtype, or no numbers."""
+    if gradient.shape != array.shape:
+        return wrong_shape(label, gradient.shape, array.shape)
+    if not np.isfinite(gradient).all():
+        return (
+            f"{label} contains NaN or infinity, {first(~np.isfinite(gradient))}: look for 0 / 0, "
+            "a slope that is infinite (square root at 0), or 0 times a mask of -inf"
+        )
+    if gradient.dtype != array.dtype:
+        return (
+            f"{label} is {gradient.dtype}, but its array is {array.dtype}: somewhere backward "
+            "makes an array of a dtype of its own; use dy.dtype"
+        )
+    return None
+
+
+def not_doubled(name: str, once: Array, twice: Array | None) -> str | None:
+    """Advice if a second forward and backward did not double a parameter's gradient."""
+    close = 1e-9 * np.abs(once).max(initial=0)
+    if twice is not None and np.allclose(twice, 2 * once, rtol=0, atol=close):
+        return None
+    kept = twice is not None and np.allclose(twice, once, rtol=0, atol=close)
+    return (
+        f"{name}.grad did not double after a second forward and backward: "
+        f"{'it was overwritten' if kept else 'it became something else'}. Gradients of several "
+        f"uses and batches are added up; call self.{name}.accumulate(gradient)"
+    )
+
+
+def never_added(name: str) -> str:
+    return (
+        f"{name}.grad is None, but the loss depends on {name}: backward never adds to it; "
+        f"it should call self.{name}.accumulate(gradient)"
+    )
+
+
+def not_returned(name: str) -> str:
+    return (
+        f"backward returned None for the input {name}: it must return d{name} if "
+        "self.needs_input_grad is true (for several floating-point inputs: a tuple). What needs no "
+        "gradient, such as a mask, is given as integers, as booleans or by keyword"
+    )
+
+
+def frozen_with_gradient(name: str) -> str:
+    return (
+        f"{name}: a frozen parameter has a gradient; compute it only "
+        f"`if self.{name}.trainable`, so that what is frozen costs nothing"
+    )
+
+
+def at_kinks(name: str, skipped: int, checked: int) -> str:
+    return (
+        f"{name}: the slope could not be told at {skipped} or more of {checked} points, too many "
+        "to pass: the loss has kinks there (ReLU at 0), or the tolerance is finer than float64. "
+        "Check at random inputs instead of zeros or whole numbers, with biases that are not zero"
+    )
+
+
+def where_to_begin(module: Module, wrong: set[str]) -> str | None:
+    """Of several wrong arrays, the one that the walk back reaches first."""
+    on_the_way = [name for name in walk_order(module) if name in wrong]
+    if len(wrong) < 2 or not on_the_way:
+        return None
+    return (
+        f"{len(wrong)} arrays are wrong; the walk back meets {on_the_way[-1]} first. Begin there: "
+        "the mistake is in its gradient, or in the dx of what comes right after it in forward"
+    )
+
+
+def walk_order(module: Module) -> list[str]:
+    """The names of the parameters in the order in which forward meets them."""
+    names = {id(p): name for name, p in module.named_parameters()}
+
+    def visit(room: Module) -> list[str]:
+        own = [names[id(p)] for _, p in room.own_parameters()]
+        return own + [name for inner in room.walk() for name in visit(inner)]
+
+    return visit(module)
+
+
+def first(where: Array) -> str:
+    """Where an array of booleans is true for the first time."""
+    if where.ndim == 0:
+        return "in its only entry"
+    index = np.unravel_index(int(np.argmax(where)), where.shape)
+    return f"first at index {index_text(index)}"
+
+
+# -- shapes --------------------------------------------------------------------------------
+
+TRANSPOSE_HINT = "for y = x @ W it is x.T @ dy, with x and dy flattened to (N, d)"
+
+
+def wrong_shape(label: str, got: Shape, expected: Shape) -> str:
+    """Advice for a gradient whose shape is not that of its array."""
+    said = f"{label} has shape {got}, but should have {expected}"
+    if len(got) == 2 and got == expected[::-1]:
+        return f"{said}: it is the transpose of what it should be; {TRANSPOSE_HINT}"
+    extra = len(got) - len(expected)
+    if extra > 0 and got[extra:] == expected:
+        axes = tuple(range(extra))
+        return f"{said}: it is not summed over the leading axes (batch, time): .sum(axis={axes})"
+    if math.prod(got) == math.prod(expected):
+        return f"{said}: the number of entries is right; did an axis get lost or reordered?"
+    return f"{said}: a gradient always has the shape of its array"
+
+
+# -- factors -------------------------------------------------------------------------------
+
+
+def factor_between(g: Array, n: Array, e: Evidence) -> str | None:
+    """Name k if g = k n throughout, k not 1."""
+    large = (np.abs(n) > 0.1 * np.abs(n).max()) & (g != 0)
+    if not large.any():
+        return None
+    k = float(np.median(g[large] / n[large]))
+    if not math.isfinite(k) or abs(k - 1) < CLOSE or not alike(g / k, n):
+        return None
+    if abs(k + 1) < CLOSE:
+        return "the sign is flipped; look for a minus (for instance q - p where p - q is meant)"
+    sign = "the sign is flipped, and " if k < 0 else ""
+    names = []
+    for name, value, (if_large, if_small) in known_factors(e):
+        if abs(abs(k) / value - 1) < CLOSE:
+            names.append(f"{abs(k):.4g} = {name}: {if_large}")
+        elif abs(abs(k) * value - 1) < CLOSE:
+            names.append(f"{abs(k):.4g} = 1 / {name}: {if_small}")
+    if not names:
+        names = ["look for a factor of forward that backward forgets or applies twice"]
+    return f"{sign}it is {k:.5g} times what it should be ({'; or '.join(names)})"
+
+
+COUNT = (
+    "backward multiplies by it once too often, or forgets to divide as forward's mean does",
+    "a mean is taken where a sum is meant (the loss has averaged already)",
+)
+SCALE = ("it is forgotten or applied twice on the way back",) * 2
+
+
+def known_factors(e: Evidence) -> list[tuple[str, float, tuple[str, str]]]:
+    """(name, value, (advice if too large, advice if too small)) for numbers in this module."""
+    factors: list[tuple[str, float, tuple[str, str]]] = []
+    arrays = [x for x in e.inputs if isinstance(x, np.ndarray) and x.ndim]
+    first = arrays[0] if arrays else e.dy
+    if first.ndim:
+        factors.append(("the batch size", first.shape[0], COUNT))
+    if first.ndim == 3 or (first.ndim == 2 and first.dtype.kind in "iu"):
+        B, T = first.shape[:2]
+        factors += [("the number of tokens", B * T, COUNT), ("the sequence length", T, COUNT)]
+    width = e.dy.shape[-1] if e.dy.ndim else 0
+    for _, module in e.module.named_modules():
+        n_heads = getattr(module, "n_heads", None)
+        if isinstance(n_heads, int) and n_heads and width % n_heads == 0 and width:
+            d_head = width // n_heads
+            factors += [
+                ("the number of heads", n_heads, COUNT),
+                ("sqrt(d_head)", math.sqrt(d_head), SCALE),
+                ("d_head", d_head, SCALE),
+            ]
+        p = getattr(module, "p", None)
+        if isinstance(p, float) and 0 < p < 1:
+            factors.append(("1 / (1 - p) of dropout", 1 / (1 - p), SCALE))
+        scaling = getattr(module, "scaling", getattr(getattr(module, "config", None), "scaling", 0))
+        if isinstance(scaling, int | float) and scaling:
+            factors.append(("the scaling", abs(scaling), SCALE))
+    if width:
+        factors.append(("sqrt(the width)", math.sqrt(width), SCALE))
+    factors.append(("the 2 of a square", 2, ("d(x^2)/dx is 2 x: the 2 is extra or forgotten",) * 2))
+    once = {name: (name, value, hint) for name, value, hint in factors if value != 1}
+    return list(once.values())

@@ -1,0 +1,152 @@
+"""What a gradient check found: one row for each array, as text and as HTML in a notebook."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from .module import Array
+
+ALIGN = ("<", "<", "<", "<", ">", ">", ">", "<")
+FORMULA = (
+    "relative error = |analytic - numeric| / max(|analytic|, |numeric|, size), "
+    "size = root mean square of the array's gradient"
+)
+
+
+@dataclass(frozen=True)
+class GradCheckRow:
+    """One input or parameter.
+
+    Attributes:
+        name, shape: the array.
+        checked: how: "all 12", or "256 of 4,096 + 4 directions".
+        worst: the entry (or direction) with the largest relative error.
+        analytic, numeric, error: backward's value there, the central difference, their distance.
+        skipped: how many entries lie at a kink, where the slopes from both sides differ.
+        advice: what is wrong and what to do; empty if nothing is.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    checked: str = "not compared"
+    worst: str = ""
+    analytic: float = math.nan
+    numeric: float = math.nan
+    error: float = math.inf
+    skipped: int = 0
+    advice: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.advice
+
+    @property
+    def verdict(self) -> str:
+        """ "ok" or "WRONG", and how many entries were skipped."""
+        verdict = "ok" if self.passed else "WRONG"
+        return f"{verdict}, {self.skipped} at kinks skipped" if self.skipped else verdict
+
+    def cells(self) -> tuple[str, ...]:
+        numbers = (f"{self.analytic:.6g}", f"{self.numeric:.6g}", f"{self.error:.1e}")
+        return (self.name, str(self.shape), self.checked, self.worst, *numbers, self.verdict)
+
+
+@dataclass(frozen=True)
+class GradCheckReport:
+    """`print` it, or let a notebook show it as a table.
+
+    Attributes:
+        title: the kind of module.
+        tolerance: the largest relative error that passes.
+        rows: one for each array that was checked.
+        problems: what else is wrong. If the walk itself failed, there are no rows.
+    """
+
+    title: str
+    tolerance: float
+    rows: tuple[GradCheckRow, ...]
+    problems: tuple[str, ...] = ()
+
+    HEADER = (
+        "array", "shape", "checked", "worst at", "analytic", "numeric", "rel. error", "verdict",
+    )  # fmt: skip
+
+    @property
+    def passed(self) -> bool:
+        return not self.problems and all(row.passed for row in self.rows)
+
+    @property
+    def max_error(self) -> float:
+        """The largest relative error of all rows; infinity if nothing could be checked."""
+        return max((row.error for row in self.rows), default=float("inf"))
+
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """Everything that is wrong, one sentence or two for each."""
+        return (*self.problems, *(row.advice for row in self.rows if row.advice))
+
+    def verdict(self) -> str:
+        if self.passed:
+            return f"passed: largest relative error {self.max_error:.1e} <= {self.tolerance:g}"
+        wrong = sum(not row.passed for row in self.rows)
+        if not self.rows:
+            return "FAILED before any gradient could be compared"
+        return f"FAILED: {wrong} of {len(self.rows)} arrays wrong, at tolerance {self.tolerance:g}"
+
+    def __str__(self) -> str:
+        lines = [f"gradcheck of {self.title}"]
+        if self.rows:
+            table = [self.HEADER, *(row.cells() for row in self.rows)]
+            widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+            rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+            forms = [f"{{:{a}{w}}}" for a, w in zip(ALIGN, widths, strict=True)]
+            text = ["  ".join(forms).format(*line).rstrip() for line in table]
+            lines += [text[0], rule, *text[1:], rule, FORMULA]
+        lines += [self.verdict(), *(f"* {advice}" for advice in self.advice)]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        def line(cells: tuple[str, ...], tag: str, style: str = "") -> str:
+            sides = {"<": "left", ">": "right"}
+            html = "".join(
+                f'<{tag} style="text-align:{sides[a]}">{escape(c)}</{tag}>'
+                for c, a in zip(cells, ALIGN, strict=True)
+            )
+            return f'<tr style="{style}">{html}</tr>'
+
+        body = "".join(
+            line(row.cells(), "td", "" if row.passed else "font-weight:bold;color:#b00020")
+            for row in self.rows
+        )
+        advice = "".join(f"<li>{escape(text)}</li>" for text in self.advice)
+        caption = escape(f"gradcheck of {self.title}. {self.verdict()}. {FORMULA}")
+        return (
+            f'<table><caption style="caption-side:bottom;text-align:left">{caption}</caption>'
+            f"<thead>{line(self.HEADER, 'th')}</thead><tbody>{body}</tbody></table>"
+            + (f"<ul>{advice}</ul>" if advice else "")
+        )
+
+
+# -- words for places --------------------------------------------------------------------
+
+
+def index_text(index: tuple[Any, ...]) -> str:
+    return f"({', '.join(str(int(i)) for i in index)})"
+
+
+def axis_name(shape: tuple[int, ...], axis: int) -> str:
+    names = {1: ("entries",), 2: ("rows", "columns"), 3: ("batch rows", "positions", "columns")}
+    return names[len(shape)][axis] if len(shape) in names else f"axis {axis} indices"
+
+
+def ranges(numbers: Array) -> str:
+    """[0, 1, 2, 5] -> "0-2, 5"."""
+    cuts = [0, *(np.flatnonzero(np.diff(numbers) > 1) + 1).tolist(), len(numbers)]
+    runs = [(numbers[a], numbers[b - 1]) for a, b in pairwise(cuts)]
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

@@ -1,0 +1,190 @@
+"""Every module of this library in a tiny size, with inputs: what `check_library` walks through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .adapters import Adapter, AdapterConfig
+from .attention import MultiHeadAttention
+from .config import TransformerConfig
+from .functional import ACTIVATIONS, IGNORE
+from .heads import ClassificationHead, Classifier, CrossEntropy, LanguageModel, Pooling
+from .layers import Dropout, Embedding, LayerNorm, Linear
+from .module import Array, Module
+from .transformer import Block, Embeddings, FeedForward, Pooler, SubLayer, Transformer
+
+# Small, and as different as can be, so that hardly two axes can be mistaken for one another.
+B, T, D, HEADS, D_FF, M, VOCABULARY, CLASSES = 2, 5, 4, 2, 6, 3, 7, 3
+MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])  # the second sequence is padded
+TYPES = np.array([[0, 0, 0, 1, 1], [0, 1, 1, 0, 0]])
+
+ENCODER = TransformerConfig(
+    VOCABULARY, D, 2, HEADS, D_FF, max_positions=6, token_types=2, pooler=True
+)
+DECODER = TransformerConfig(
+    VOCABULARY, D, 2, HEADS, D_FF, max_positions=6, norm="pre", causal=True,
+    activation="gelu_tanh", layer_norm_eps=1e-5,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """A module to check: `gradcheck(case.module, *case.inputs, **case.options)`."""
+
+    name: str
+    module: Module
+    inputs: tuple[Any, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def cases(seed: int = 0) -> list[Case]:
+    """One case for every module and every way of freezing, in the order of the files."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((B, T, D))
+    ids = rng.integers(0, VOCABULARY, (B, T))  # some ids appear more than once
+    return [
+        *layers(rng, x, ids),
+        *attention(rng, x),
+        *sublayers_and_blocks(rng, x),
+        *adapters(rng, x),
+        *heads_and_loss(rng, x),
+        *whole_models(rng, ids),
+    ]
+
+
+def shaken(module: Any, rng: np.random.Generator) -> Any:
+    """Move every parameter off its start: gains that are 1 and biases that are 0 hide mistakes."""
+    module.astype(np.float64)
+    for parameter in module.parameters():
+        parameter.value += 0.4 * rng.standard_normal(parameter.shape)
+    return module
+
+
+def layers(rng: np.random.Generator, x: Array, ids: Array) -> Iterator[Case]:
+    yield Case("Linear", shaken(Linear(D, M), rng), (x,))
+    yield Case("Linear, one vector", shaken(Linear(D, M), rng), (x[0, 0],))
+    linear = shaken(Linear(D, M), rng)
+    linear.weight.trainable = False
+    yield Case("Linear, weight frozen", linear, (x,))
+    yield Case("Linear, frozen", shaken(Linear(D, M), rng).freeze(), (x,))
+    first = shaken(Linear(D, M), rng)
+    yield Case("Linear, nothing before it trains", first, (x,), {"check_inputs": False})
+    yield Case("Embedding", shaken(Embedding(VOCABULARY, D), rng), (ids,))
+    yield Case("LayerNorm", shaken(LayerNorm(D), rng), (x,))
+    yield Case("LayerNorm, frozen", shaken(LayerNorm(D), rng).freeze(), (x,))
+    yield Case("Dropout", Dropout(0.4), (x,))
+
+
+def attention(rng: np.random.Generator, x: Array) -> Iterator[Case]:
+    for mask, masked in ((None, ""), (MASK, ", padding")):
+        for causal in (False, True):
+            name = "MultiHeadAttention" + masked + (", causal" if causal else "")
+            yield Case(name, shaken(MultiHeadAttention(D, HEADS, causal), rng), (x, mask))
+    dropped = shaken(MultiHeadAttention(D, HEADS, dropout=0.3), rng)
+    yield Case("MultiHeadAttention, dropout", dropped, (x, MASK))
+    frozen = shaken(MultiHeadAttention(D, HEADS), rng).freeze()
+    yield Case("MultiHeadAttention, frozen", frozen, (x, MASK))
+    last = shaken(MultiHeadAttention(D, HEADS), rng).freeze()
+    last.out.unfreeze()
+    yield Case("MultiHeadAttention, only out", last, (x, MASK), {"check_inputs": False})
+
+
+def sublayers_and_blocks(rng: np.random.Generator, x: Array) -> Iterator[Case]:
+    for activation in ACTIVATIONS:
+        module = shaken(FeedForward(D, D_FF, activation), rng)
+        yield Case(f"FeedForward, {activation}", module, (x,))
+    for pre_norm, word in ((False, "post-norm"), (True, "pre-norm")):
+        core = FeedForward(D, D_FF, "gelu")
+        module = shaken(SubLayer(core, LayerNorm(D), pre_norm, dropout=0.2), rng)
+        yield Case(f"SubLayer, {word}", module, (x,))
+    for config, word in ((ENCODER, "post-norm"), (DECODER, "pre-norm")):
+        yield Case(f"Block, {word}", shaken(Block(config), rng), (x, MASK))
+        yield Case(f"Block, {word}, with adapters", block_with_adapters(config, rng), (x, MASK))
+        first = block_with_adapters(config, rng)
+        name = f"Block, {word}, with adapters, first in the walk"
+        yield Case(name, first, (x, MASK), {"check_inputs": False})
+
+
+def block_with_adapters(config: TransformerConfig, rng: np.random.Generator) -> Module:
+    """A frozen block with a trainable adapter after each sub-layer."""
+    block = shaken(Block(config), rng).freeze()
+    for site in (block.attention, block.ffn):
+        site.adapters["task"] = shaken(Adapter(D, AdapterConfig(M, activation="gelu"), rng), rng)
+        site.active = "task"
+    return block
+
+
+def adapters(rng: np.random.Generator, x: Array) -> Iterator[Case]:
+    for init in ("near_identity", "zero_up"):
+        for activation in ACTIVATIONS:
+            module = Adapter(D, AdapterConfig(M, activation=activation, init=init), rng)
+            yield Case(f"Adapter, {activation}, {init}", module, (x,))
+    config = AdapterConfig(M, activation="gelu", scaling=0.5, dropout=0.3)
+    yield Case("Adapter, scaled, dropout", shaken(Adapter(D, config), rng), (x,))
+
+
+def heads_and_loss(rng: np.random.Generator, x: Array) -> Iterator[Case]:
+    yield Case("Pooling, cls", Pooling("cls"), (x, MASK))
+    yield Case("Pooling, mean", Pooling("mean"), (x, MASK))
+    yield Case("Pooling, mean without a mask", Pooling("mean"), (x,))
+    yield Case("Pooler", shaken(Pooler(D), rng), (x[:, 0],))
+    head = shaken(ClassificationHead(D, CLASSES, dropout=0.2), rng)
+    yield Case("ClassificationHead", head, (x[:, 0],))
+    labels = rng.integers(0, CLASSES, (B, T))
+    some = np.where(MASK == 0, IGNORE, labels)
+    logits = rng.standard_normal((B, T, CLASSES))
+    yield Case("CrossEntropy", CrossEntropy(), (logits, labels))
+    yield Case("CrossEntropy, ignored positions", CrossEntropy(), (logits, some))
+    yield Case("CrossEntropy, label smoothing", CrossEntropy(0.1), (logits, labels))
+    yield Case("CrossEntropy, both", CrossEntropy(0.1), (logits, some))
+
+
+def whole_models(rng: np.random.Generator, ids: Array) -> Iterator[Case]:
+    inputs = (ids, MASK, TYPES)
+    few = {"max_entries": 12}  # the modules are checked at every entry above
+    yield Case("Embeddings, encoder", shaken(Embeddings(ENCODER), rng), (ids, TYPES))
+    yield Case("Embeddings, decoder", shaken(Embeddings(DECODER), rng), (ids,))
+    for config, word in ((ENCODER, "encoder"), (DECODER, "decoder")):
+        given = inputs if config is ENCODER else (ids, MASK)
+        yield Case(f"Transformer, {word}", shaken(Transformer(config), rng), given, few)
+
+        everything = classifier(config, rng).unfreeze()
+        yield Case(f"Classifier, {word}, everything trains", everything, given, few)
+        only_adapters = classifier(config, rng)
+        yield Case(f"Classifier, {word}, adapters and head", only_adapters, given, few)
+        with_norms = classifier(config, rng)
+        with_norms.transformer.train_layer_norms()
+        yield Case(f"Classifier, {word}, adapters, norms and head", with_norms, given, few)
+        top = classifier(config, rng, layers=(1,))
+        yield Case(f"Classifier, {word}, adapters in the top block", top, given, few)
+        head_only = classifier(config, rng)
+        head_only.transformer.freeze()
+        yield Case(f"Classifier, {word}, head alone", head_only, given, few)
+
+        model = shaken(LanguageModel(Transformer(config)), rng)
+        yield Case(f"LanguageModel, {word}, everything trains", model, given, few)
+        model = LanguageModel(Transformer(config))
+        model.freeze()
+        model.transformer.add_adapter("task", AdapterConfig(M, activation="gelu"))
+        yield Case(f"LanguageModel, {word}, adapters", shaken(model, rng), given, few)
+    for pooling in ("mean", "pooler"):
+        model = classifier(ENCODER, rng, pooling=pooling).unfreeze()
+        yield Case(f"Classifier, {pooling} pooling", model, inputs, few)
+
+
+def classifier(
+    config: TransformerConfig,
+    rng: np.random.Generator,
+    pooling: str = "cls",
+    layers: tuple[int, ...] | None = None,
+) -> Classifier:
+    """A frozen base, trainable adapters and head; the encoder with dropout in its head."""
+    transformer = Transformer(config)
+    transformer.freeze()
+    transformer.add_adapter("task", AdapterConfig(M, activation="gelu", layers=layers))
+    model: Classifier = shaken(Classifier(transformer, CLASSES, pooling, dropout=0.2), rng)
+    return model
