@@ -42,7 +42,7 @@ class MultiHeadAttention(Module):
     """softmax(Q K^T / sqrt(d_head)) V in n_heads subspaces, concatenated and projected.
 
     (Vaswani et al. 2017, arXiv 1706.03762, equation 1 and section 3.2.2.)
-    Shapes: x (B, T, d_model) -> (B, T, d_model). `qkv` holds the three projections side by side,
+    Shapes: x (B, T, d_model) -> (B, queries, d_model). `qkv` holds the three projections side by side,
     (d_model, 3 d_model), each divided into n_heads groups of d_head columns.
     Raises: ConfigError if n_heads does not divide d_model; ShapeError for a mask of another shape.
     """
@@ -62,28 +62,37 @@ class MultiHeadAttention(Module):
         self.dropout = Dropout(dropout)
         self.out = Linear(d_model, d_model, rng)
 
-    def forward(self, x: Array, attention_mask: Array | None = None) -> Array:
+    def forward(
+        self, x: Array, attention_mask: Array | None = None, queries: int | None = None
+    ) -> Array:
+        """`queries`: how many positions ask, from the first; all if None. Every position answers."""
         B, T, d = x.shape
+        Q = T if queries is None else queries
         qkv = self.qkv.forward(x)  # (B, T, 3 d)
-        keep = self.dropout.draw((B, self.n_heads, T, T), x.dtype)
+        q, k, v = self.split_heads(qkv)  # (B, H, T, d_head) each
+        keep = self.dropout.draw((B, self.n_heads, Q, T), x.dtype)
         bias = mask_bias(attention_mask, self.causal, B, T, x.dtype)
+        bias = bias if bias is None else bias[:, :, :Q]
         # The way back comes this far only if something at or before qkv trains.
         want_p = self.training and self.qkv.walks_back
-        context, p = attention(*self.split_heads(qkv), bias, keep, want_p)
-        y = self.out.forward(context.reshape(B, T, d))
+        context, p = attention(q[:, :, :Q], k, v, bias, keep, want_p)
+        y = self.out.forward(context.reshape(B, Q, d))
         self.save(y.shape, *((qkv, p, keep) if want_p else ()))
         return y
 
     def backward(self, dy: Array) -> Array | None:
         saved = self.take_saved(dy)
-        dcontext = self.out.backward(dy)  # (B, T, d)
+        dcontext = self.out.backward(dy)  # (B, Q, d)
         if dcontext is None:
             return None
         qkv, p, keep = saved
-        B, T, d = dy.shape
-        dcontext = dcontext.reshape(B, T, self.n_heads, -1)
+        B, Q, _ = dy.shape
+        q, k, v = self.split_heads(qkv)
         dqkv = np.empty_like(qkv)
-        attention_backward(dcontext, *self.split_heads(qkv), p, keep, self.split_heads(dqkv))
+        dq, dk, dv = self.split_heads(dqkv)
+        dcontext = dcontext.reshape(B, Q, self.n_heads, -1)
+        attention_backward(dcontext, q[:, :, :Q], k, v, p, keep, dq[:, :, :Q], dk, dv)
+        dq[:, :, Q:] = 0  # nobody used what these positions would have asked
         return self.qkv.backward(dqkv)
 
     def split_heads(self, qkv: Array) -> Array:

@@ -195,16 +195,16 @@ def attention(
 ) -> tuple[Array, Array | None]:
     """softmax(Q K^T / sqrt(d_head) + bias) V (Vaswani et al. 2017, arXiv 1706.03762, equation 1).
 
-    Shapes: q, k, v (B, H, T, d_head); bias (B or 1, 1, T or 1, T); keep, what dropout multiplies
-    the probabilities by, (B, H, T, T). Returns the context (B, T, H, d_head), heads side by side,
-    and the probabilities p (B, H, T, T) if they are wanted: the backward reads them.
+    Shapes: q (B, H, Q, d_head); k, v (B, H, T, d_head); bias (B or 1, 1, Q or 1, T); keep, what
+    dropout multiplies the probabilities by, (B, H, Q, T). Returns the context (B, Q, H, d_head),
+    heads side by side, and the probabilities p (B, H, Q, T) if they are wanted for the backward.
 
     A few sequences at a time, so that their scores stay in cache.
     """
-    B, H, T, d_head = q.shape
-    context = np.empty((B, T, H, d_head), q.dtype)
-    p = np.empty((B, H, T, T), q.dtype) if want_p else None
-    for rows in _sequence_tiles(B, H * T * T):
+    (B, H, Q, d_head), T = q.shape, k.shape[2]
+    context = np.empty((B, Q, H, d_head), q.dtype)
+    p = np.empty((B, H, Q, T), q.dtype) if want_p else None
+    for rows in _sequence_tiles(B, H * Q * T):
         p_rows = np.matmul(q[rows], k[rows].swapaxes(-1, -2), out=None if p is None else p[rows])
         p_rows *= 1 / math.sqrt(d_head)
         if bias is not None:
@@ -216,19 +216,26 @@ def attention(
 
 
 def attention_backward(
-    dcontext: Array, q: Array, k: Array, v: Array, p: Array, keep: Array | None, dqkv: Array
+    dcontext: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    p: Array,
+    keep: Array | None,
+    dq: Array,
+    dk: Array,
+    dv: Array,
 ) -> None:
-    """Gradients of `attention`, written into `dqkv` (3, B, H, T, d_head).
+    """Gradients of `attention`, written into dq, dk, dv.
 
     dV = P^T dC;  dS = softmax'(dC V^T) / sqrt(d_head);  dQ = dS K;  dK = dS^T Q.
     """
-    B, H, T, d_head = q.shape
-    dq, dk, dv = dqkv
-    for rows in _sequence_tiles(B, H * T * T):
-        dc = dcontext[rows].swapaxes(1, 2)  # (b, H, T, d_head)
+    B, H, Q, d_head = q.shape
+    for rows in _sequence_tiles(B, H * Q * k.shape[2]):
+        dc = dcontext[rows].swapaxes(1, 2)  # (b, H, Q, d_head)
         kept = p[rows] if keep is None else p[rows] * keep[rows]
         np.matmul(kept.swapaxes(-1, -2), dc, out=dv[rows])
-        ds = dc @ v[rows].swapaxes(-1, -2)  # (b, H, T, T)
+        ds = dc @ v[rows].swapaxes(-1, -2)  # (b, H, Q, T)
         if keep is not None:
             ds *= keep[rows]
         softmax_backward(ds, p[rows], out=ds)

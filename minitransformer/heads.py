@@ -112,7 +112,9 @@ class Classifier(Module):
     def forward(
         self, ids: Array, attention_mask: Array | None = None, token_types: Array | None = None
     ) -> Array:
-        h = self.transformer.forward(ids, attention_mask, token_types)  # (B, T, d)
+        # Unless all positions are averaged, the last block need not finish the others.
+        first_only = self.pooling.kind != "mean"
+        h = self.transformer.forward(ids, attention_mask, token_types, first_only)  # (B, T or 1, d)
         v = self.pooling.forward(h, attention_mask)  # (B, d)
         for room in self.walk()[2:]:
             v = room.forward(v)

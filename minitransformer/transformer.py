@@ -77,11 +77,11 @@ class SubLayer(Module):
 
     def forward(self, x: Array, *core_args: Any) -> Array:
         if self.pre_norm:
-            branch = self.core.forward(self.norm.forward(x), *core_args)
-            y = x + self.dropout.forward(branch)
+            branch = self.dropout.forward(self.core.forward(self.norm.forward(x), *core_args))
+            y = x[:, : branch.shape[1]] + branch
         else:
-            branch = self.core.forward(x, *core_args)
-            y = self.norm.forward(x + self.dropout.forward(branch))
+            branch = self.dropout.forward(self.core.forward(x, *core_args))
+            y = self.norm.forward(x[:, : branch.shape[1]] + branch)
         if self.adapter is not None:
             y = self.adapter.forward(y)
         self.save(y.shape)
@@ -96,16 +96,20 @@ class SubLayer(Module):
             d = self.norm.backward(d)
         if d is None:
             return None  # nothing earlier trains: the walk back ends here
-        dbranch = self.core.backward(self.dropout.backward(d))
-        if self.pre_norm and dbranch is not None:
-            dbranch = self.norm.backward(dbranch)
-        return d + dbranch if self.needs_input_grad else None
+        dx = self.core.backward(self.dropout.backward(d))
+        if self.pre_norm and dx is not None:
+            dx = self.norm.backward(dx)
+        if dx is None or not self.needs_input_grad:
+            return None
+        dx[:, : d.shape[1]] += d  # the residual hands d on unchanged
+        return dx
 
 
 class Block(Module):
     """One transformer block: the attention sub-layer, then the feed-forward sub-layer.
 
-    Shapes: x (B, T, d_model), attention_mask (B, T) -> (B, T, d_model).
+    Shapes: x (B, T, d_model), attention_mask (B, T) -> (B, T, d_model), or only the first
+    `queries` positions of it.
     """
 
     def __init__(self, config: TransformerConfig, rng: Rng | None = None) -> None:
@@ -117,8 +121,10 @@ class Block(Module):
         self.attention = SubLayer(attention, LayerNorm(d, eps), pre, config.dropout)
         self.ffn = SubLayer(feed_forward, LayerNorm(d, eps), pre, config.dropout)
 
-    def forward(self, x: Array, attention_mask: Array | None = None) -> Array:
-        h = self.attention.forward(x, attention_mask)
+    def forward(
+        self, x: Array, attention_mask: Array | None = None, queries: int | None = None
+    ) -> Array:
+        h = self.attention.forward(x, attention_mask, queries)
         y = self.ffn.forward(h)
         self.save(y.shape)
         return y
@@ -201,7 +207,8 @@ class Transformer(Adaptable, Module):
     """A BERT-like encoder or a GPT-2-like decoder: token ids to hidden states.
 
     Shapes: ids (B, T) integers, attention_mask (B, T) with 1 for real tokens and 0 for padding,
-    token_types (B, T) -> hidden states (B, T, d_model).
+    token_types (B, T) -> hidden states (B, T, d_model), or (B, 1, d_model) with `first_only`: then
+    the last block computes for other positions only what the first one looks at.
     Raises: ShapeError for ids that are not integers of shape (B, T), out of range, too long or
     an empty batch, and for a mask of another shape.
     """
@@ -238,12 +245,18 @@ class Transformer(Adaptable, Module):
         return super().plan(False)  # token ids have no gradient
 
     def forward(
-        self, ids: Array, attention_mask: Array | None = None, token_types: Array | None = None
+        self,
+        ids: Array,
+        attention_mask: Array | None = None,
+        token_types: Array | None = None,
+        first_only: bool = False,
     ) -> Array:
         ids = self.check_ids(ids)
         x = self.embeddings.forward(ids, token_types)  # (B, T, d)
-        for block in self.blocks:
+        *lower, last = self.blocks
+        for block in lower:
             x = block.forward(x, attention_mask)
+        x = last.forward(x, attention_mask, 1 if first_only else None)
         if self.final_norm is not None:
             x = self.final_norm.forward(x)
         self.save(x.shape)
