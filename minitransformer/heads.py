@@ -82,6 +82,7 @@ class Classifier(Module):
     """A transformer with a classification head.
 
     Shapes: ids (B, T), attention_mask (B, T), token_types (B, T) -> logits (B, n_classes).
+    `start` and `hidden` as in `Transformer`.
     Raises: ConfigError if "pooler" is asked of a model without one.
     """
 
@@ -110,11 +111,18 @@ class Classifier(Module):
         return super().plan(False)  # token ids have no gradient
 
     def forward(
-        self, ids: Array, attention_mask: Array | None = None, token_types: Array | None = None
+        self,
+        ids: Array,
+        attention_mask: Array | None = None,
+        token_types: Array | None = None,
+        start: int = 0,
+        hidden: Array | None = None,
     ) -> Array:
         # Unless all positions are averaged, the last block need not finish the others.
         first_only = self.pooling.kind != "mean"
-        h = self.transformer.forward(ids, attention_mask, token_types, first_only)  # (B, T or 1, d)
+        h = self.transformer.forward(  # (B, T or 1, d)
+            ids, attention_mask, token_types, first_only, start, hidden
+        )
         v = self.pooling.forward(h, attention_mask)  # (B, d)
         for room in self.walk()[2:]:
             v = room.forward(v)

@@ -22,6 +22,7 @@ from .functional import cross_entropy, cross_entropy_backward
 from .heads import Classifier
 from .layers import seed_dropouts
 from .module import Array
+from .prefix import KeptPrefix
 
 T = TypeVar("T")
 
@@ -62,7 +63,9 @@ class Walkers:
         for model in self.models:
             model.train(mode)
 
-    def forward_backward(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[float, Array]:
+    def forward_backward(
+        self, batch: Batch, label_smoothing: float = 0.0, prefix: KeptPrefix | None = None
+    ) -> tuple[float, Array]:
         """Loss and logits (B, n_classes) of a batch; its gradients end up in the model."""
         model, *replicas = self.models
         slices = list(cut(batch, len(self.models)))
@@ -71,7 +74,10 @@ class Walkers:
             walker, part = self.models[i], slices[i]
             share = len(part.labels) / len(batch.labels)
             walker.zero_grad()
-            logits = walker(part.ids, part.attention_mask)
+            start, hidden = 0, None
+            if prefix is not None:
+                start, hidden = prefix.depth, prefix.hidden(walker.transformer, part)
+            logits = walker(part.ids, part.attention_mask, start=start, hidden=hidden)
             loss, p = cross_entropy(logits, part.labels, label_smoothing)
             if np.isfinite(loss):
                 walker.backward(cross_entropy_backward(p, part.labels, label_smoothing) * share)

@@ -31,6 +31,7 @@ from .history import History
 from .hub import find_checkpoint
 
 from .parallel import cores
+from .prefix import KeptPrefix
 from .tokenization import Tokenizer
 from .training import Trainer, TrainingOptions
 from .transformer import Transformer
@@ -54,6 +55,8 @@ class RunOptions:
         max_length: texts are cut to so many tokens.
         limit: train on at most so many examples.
         threads: walk slices of each batch side by side; 0 for one for each core.
+        keep_prefix: keep what the blocks below the first adapter make of each example, so that later
+            epochs start above them (see `prefix`); there is then no dropout in those blocks.
         training: epochs, batch size, learning rate, seed, ...
     """
 
@@ -67,6 +70,7 @@ class RunOptions:
     max_length: int = 128
     limit: int | None = None
     threads: int = 0
+    keep_prefix: bool = False
     training: TrainingOptions = field(default_factory=TrainingOptions)
 
     def __post_init__(self) -> None:
@@ -266,8 +270,9 @@ def train(
     )
     folder.mkdir(parents=True, exist_ok=True)
     state_file = folder / "state.safetensors"
+    prefix = KeptPrefix(transformer, train_set) if options.keep_prefix else None
     trainer = Trainer(
-        model, train_set, validation, options.training, state_file, progress, options.threads
+        model, train_set, validation, options.training, state_file, progress, options.threads, prefix
     )
     if resume:
         trainer.load_state()

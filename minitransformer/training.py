@@ -24,6 +24,7 @@ from .layers import Dropout
 from .module import Array
 from .optim import AdamW, clip_by_global_norm, warmup_linear_decay
 from .parallel import Walkers
+from .prefix import KeptPrefix
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,11 @@ class Trainer:
         state_file: Path | None = None,
         progress: bool = True,
         threads: int = 0,
+        prefix: KeptPrefix | None = None,
     ) -> None:
         self.model, self.train_set, self.validation = model, train, validation
         self.options = options or TrainingOptions()
-        self.state_file, self.progress = state_file, progress
+        self.state_file, self.progress, self.prefix = state_file, progress, prefix
         self.parameters = model.trainable_parameters()
         if not self.parameters:
             raise ConfigError("nothing to train: every parameter of this model is frozen")
@@ -184,7 +186,8 @@ class Trainer:
     def train_step(self, batch: Batch, epoch: int) -> HistoryRow:
         """Forward, backward, clip, update: one batch."""
         started = time.perf_counter()
-        loss, logits = self.walkers.forward_backward(batch, self.options.label_smoothing)
+        smoothing = self.options.label_smoothing
+        loss, logits = self.walkers.forward_backward(batch, smoothing, self.prefix)
         lr = self.schedule(self.step)
         if not math.isfinite(loss):
             raise TrainingError(

@@ -208,7 +208,8 @@ class Transformer(Adaptable, Module):
 
     Shapes: ids (B, T) integers, attention_mask (B, T) with 1 for real tokens and 0 for padding,
     token_types (B, T) -> hidden states (B, T, d_model), or (B, 1, d_model) with `first_only`: then
-    the last block computes for other positions only what the first one looks at.
+    the last block computes for other positions only what the first one looks at. With `hidden`
+    (B, T, d_model), what `below(start, ...)` returned, the walk begins at block `start`.
     Raises: ShapeError for ids that are not integers of shape (B, T), out of range, too long or
     an empty batch, and for a mask of another shape.
     """
@@ -250,16 +251,35 @@ class Transformer(Adaptable, Module):
         attention_mask: Array | None = None,
         token_types: Array | None = None,
         first_only: bool = False,
+        start: int = 0,
+        hidden: Array | None = None,
     ) -> Array:
         ids = self.check_ids(ids)
-        x = self.embeddings.forward(ids, token_types)  # (B, T, d)
-        *lower, last = self.blocks
-        for block in lower:
-            x = block.forward(x, attention_mask)
-        x = last.forward(x, attention_mask, 1 if first_only else None)
+        x = self.embeddings.forward(ids, token_types) if hidden is None else hidden  # (B, T, d)
+        for block in self.blocks[start:]:
+            ends_here = first_only and block is self.blocks[-1]
+            x = block.forward(x, attention_mask, 1 if ends_here else None)
         if self.final_norm is not None:
             x = self.final_norm.forward(x)
         self.save(x.shape)
+        return x
+
+    def below(
+        self, depth: int, ids: Array, attention_mask: Array | None = None
+    ) -> Array:
+        """The hidden states (B, T, d_model) that enter block `depth`; nothing is saved for backward.
+
+        `forward(ids, mask, start=depth, hidden=...)` goes on from there.
+        """
+        rooms = [self.embeddings, *self.blocks[:depth]]
+        training = self.training
+        for room in rooms:
+            room.eval()
+        x = self.embeddings.forward(self.check_ids(ids))
+        for block in self.blocks[:depth]:
+            x = block.forward(x, attention_mask)
+        for room in rooms:
+            room.train(training)
         return x
 
     def backward(self, dy: Array) -> None:
