@@ -42,6 +42,10 @@ class Walkers:
 
     def __enter__(self) -> Walkers:
         keep_freed_memory()
+        # Planned and listed once: what trains does not change while the walkers walk.
+        for model in self.models:
+            model.plan()
+        self.trained = [list(model.trainable_parameters().values()) for model in self.models]
         self.pool = ThreadPoolExecutor(len(self.models))
         self.single = single_threaded_products() if len(self.models) > 1 else None
         if self.single is not None:
@@ -67,25 +71,25 @@ class Walkers:
         self, batch: Batch, label_smoothing: float = 0.0, prefix: KeptPrefix | None = None
     ) -> tuple[float, Array]:
         """Loss and logits (B, n_classes) of a batch; its gradients end up in the model."""
-        model, *replicas = self.models
         slices = list(cut(batch, len(self.models)))
 
         def walk(i: int) -> tuple[float, Array]:
             walker, part = self.models[i], slices[i]
             share = len(part.labels) / len(batch.labels)
-            walker.zero_grad()
+            for parameter in self.trained[i]:
+                parameter.grad = None
             start, hidden = 0, None
             if prefix is not None:
                 start, hidden = prefix.depth, prefix.hidden(walker.transformer, part)
-            logits = walker(part.ids, part.attention_mask, start=start, hidden=hidden)
+            logits = walker.forward(part.ids, part.attention_mask, start=start, hidden=hidden)
             loss, p = cross_entropy(logits, part.labels, label_smoothing)
             if np.isfinite(loss):
                 walker.backward(cross_entropy_backward(p, part.labels, label_smoothing) * share)
             return loss * share, logits
 
         walked = list(self.pool.map(walk, range(len(slices))))
-        for replica in replicas[: len(slices) - 1]:  # what the walkers exchange
-            for own, other in zip(model.parameters(), replica.parameters(), strict=True):
+        for others in self.trained[1 : len(slices)]:  # what the walkers exchange
+            for own, other in zip(self.trained[0], others, strict=True):
                 if other.grad is not None:
                     own.accumulate(other.grad)
         logits = np.empty((len(batch.labels), walked[0][1].shape[1]), walked[0][1].dtype)
