@@ -6,7 +6,7 @@ from .datasets import load_task
 from .gradcheck import gradcheck
 from .heads import Classifier, CrossEntropy, LanguageModel
 from .runs import Run, RunOptions, load_run, train
-from .tokenization import Tokenizer
+from .tokenization import Tokenizer, pad
 from .training import Trainer, TrainingOptions
 from .transformer import Transformer
 
@@ -27,5 +27,6 @@ __all__ = [
     "gradcheck",
     "load_run",
     "load_task",
+    "pad",
     "train",
 ]

@@ -227,11 +227,12 @@ def write_checkpoint(
 
 def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
     """A safetensors file, complete or not at all: written beside its name, then renamed."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary, dict(metadata))
+        contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+        temporary.write_bytes(save(contiguous, dict(metadata)))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

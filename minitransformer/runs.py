@@ -28,7 +28,6 @@ from .errors import CheckpointError, ConfigError
 from .evaluation import Evaluation, evaluate, predict_probabilities
 from .heads import POOLINGS, Classifier
 from .history import History
-from .hub import find_checkpoint
 
 from .parallel import cores
 from .prefix import KeptPrefix
@@ -196,7 +195,7 @@ def load_run(folder: str | Path, base: str | Path | None = None) -> Run:
     )
     load_values(model, tensors, name, path)
     model.eval()
-    return Run(path.parent, record, model, Tokenizer.from_folder(find_checkpoint(base)))
+    return Run(path.parent, record, model, Tokenizer.from_pretrained(base))
 
 
 def adapter_path(folder: Path) -> Path:
@@ -242,8 +241,7 @@ def train(
         options = options or RunOptions()
         folder = new_folder(task, options, out)
     data = load_task(task, limit=options.limit)
-    source = find_checkpoint(options.base)
-    tokenizer = Tokenizer.from_folder(source)
+    tokenizer = Tokenizer.from_pretrained(options.base)
     transformer = Transformer.from_pretrained(options.base, options.dropout)
     positions = transformer.config.max_positions
     options = replace(

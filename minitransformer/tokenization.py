@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import CheckpointError, ConfigError, DataError
+from .hub import find_checkpoint
 from .module import Array
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ class Tokenizer:
         backend.no_padding()
         backend.no_truncation()
         self._backend = backend
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> Tokenizer:
+        """The tokenizer of a base: "tiny", "minilm", a folder, or a model-hub id."""
+        return cls.from_folder(find_checkpoint(name))
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Tokenizer:

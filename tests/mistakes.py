@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minitransformer import attention as attention_room
 from minitransformer.attention import MultiHeadAttention
 from minitransformer.layers import Dropout, Embedding, Linear, flat
 from minitransformer.module import Array, Module
@@ -172,16 +173,19 @@ class Noisy(Module):
 class UnscaledScores(MultiHeadAttention):
     """Applies 1 / sqrt(d_head) in forward only."""
 
-    going_back = False
-
     def backward(self, dy):
-        self.going_back = True
-        dx = super().backward(dy)
-        self.going_back = False
-        return dx
+        right = attention_room.attention_backward
 
-    def scale(self, d):
-        return 1.0 if self.going_back else super().scale(d)
+        def unscaled(dcontext, q, k, v, p, keep, dq, dk, dv):
+            right(dcontext, q, k, v, p, keep, dq, dk, dv)
+            for gradient in (dq, dk):
+                gradient *= q.shape[-1] ** 0.5
+
+        attention_room.attention_backward = unscaled
+        try:
+            return super().backward(dy)
+        finally:
+            attention_room.attention_backward = right
 
 
 def unscaled_attention() -> MultiHeadAttention:

@@ -13,7 +13,7 @@ import pytest
 from minitransformer import AdapterConfig, Classifier, LanguageModel, Transformer, TransformerConfig
 from minitransformer.errors import BackwardError, ShapeError
 from minitransformer.gradcheck import cases, gradcheck
-from minitransformer.library_cases import Case
+from minitransformer.gradcheck.cases import Case
 from minitransformer.module import Array, Module
 
 CASES = cases()

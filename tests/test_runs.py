@@ -82,7 +82,7 @@ def test_adapter_file_carries_its_record(run) -> None:
     assert record["label_names"] == ["negative", "positive"]
     assert record["task"] == "toy-reviews"
     assert record["adapter"]["bottleneck"] == 64
-    assert "blocks.0.attention.adapter.down.weight" in names
+    assert "transformer.blocks.0.attention.adapter.down.weight" in names
     assert "head.linear.weight" in names
     assert all(".adapter." in name or name.startswith("head.") for name in names)
 
@@ -101,7 +101,7 @@ def test_layer_norms_travel_in_the_file(tmp_path) -> None:
     run = train("toy-reviews", options(layer_norm=True), tmp_path / "n", progress=False)
     assert load_run(run.folder).predict(TEXTS) == run.predict(TEXTS)
     with safe_open(run.folder / "adapter.safetensors", framework="np") as file:
-        assert "blocks.1.ffn.norm.weight" in file.keys()  # noqa: SIM118
+        assert "transformer.blocks.1.ffn.norm.weight" in file.keys()  # noqa: SIM118
 
 
 def test_wrong_base_is_refused_with_both_fingerprints(run, tmp_path) -> None:
@@ -152,7 +152,7 @@ def test_file_with_missing_and_extra_tensors_lists_them_all(run, tmp_path) -> No
 
 
 def test_unknown_label_is_named(run, tmp_path) -> None:
-    rows = [f"text {i},{label}" for i in range(40) for label in ("good", "bad")]
+    rows = [f"{label} text {i},{label}" for i in range(40) for label in ("good", "bad")]
     (tmp_path / "own.csv").write_text("text,label\n" + "\n".join(rows))
     with pytest.raises(DataError, match=r"'bad' of own is unknown here; known: negative, positive"):
         run.evaluate(tmp_path / "own.csv")

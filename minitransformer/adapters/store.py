@@ -1,8 +1,8 @@
 """Adapter files: what was trained, and which base it belongs to, in one safetensors file.
 
 The file holds the trained parameters under their names in the model, with the adapter's own name
-taken out (`blocks.0.attention.adapter.down.weight`, `head.linear.weight`, ...), and a metadata
-record: configuration, task, label names, and the fingerprint of the base.
+taken out (`transformer.blocks.0.attention.adapter.down.weight`, `head.linear.weight`, ...), and a
+metadata record: configuration, task, label names, and the fingerprint of the base.
 """
 
 from __future__ import annotations

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from .adapters import Adapter, AdapterConfig
-from .attention import MultiHeadAttention
-from .config import TransformerConfig
-from .functional import ACTIVATIONS, IGNORE
-from .heads import ClassificationHead, Classifier, CrossEntropy, LanguageModel, Pooling
-from .layers import Dropout, Embedding, LayerNorm, Linear
-from .module import Array, Module
-from .transformer import Block, Embeddings, FeedForward, Pooler, SubLayer, Transformer
+from ..adapters import Adapter, AdapterConfig
+from ..attention import MultiHeadAttention
+from ..config import TransformerConfig
+from ..functional import ACTIVATIONS, IGNORE
+from ..heads import ClassificationHead, Classifier, CrossEntropy, LanguageModel, Pooling
+from ..layers import Dropout, Embedding, LayerNorm, Linear
+from ..module import Array, Module
+from ..transformer import Block, Embeddings, FeedForward, Pooler, SubLayer, Transformer
 
 # Small, and as different as can be, so that hardly two axes can be mistaken for one another.
 B, T, D, HEADS, D_FF, M, VOCABULARY, CLASSES = 2, 5, 4, 2, 6, 3, 7, 3

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from .errors import GradientError
-from .gradreport import axis_name, index_text, ranges
-from .module import Array, Module
+from ..errors import GradientError
+from .report import axis_name, index_text, ranges
+from ..module import Array, Module
 
 CLOSE = 1e-3  # a fingerprint fits if the values agree to this, relative to their size
 Shape = tuple[int, ...]

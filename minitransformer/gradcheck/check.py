@@ -17,10 +17,10 @@ import numpy as np
 
 from . import diagnosis
 from .diagnosis import Evidence
-from .errors import BackwardError, ConfigError, GradientError, ShapeError
-from .gradreport import GradCheckReport, GradCheckRow, index_text
-from .library_cases import cases
-from .module import Array, Module
+from ..errors import BackwardError, ConfigError, GradientError, ShapeError
+from .report import GradCheckReport, GradCheckRow, index_text
+from .cases import cases
+from ..module import Array, Module
 
 __all__ = ["GradCheckReport", "GradCheckRow", "cases", "check_library", "gradcheck"]
 

@@ -1,0 +1,35 @@
+"""The README's Python runs as it stands, and what it names exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_first_snippet_runs_without_a_network(capsys) -> None:
+    exec(compile(SNIPPETS[0], "README.md", "exec"), {})
+    assert "trainable" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_second_snippet_runs(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    quick = "mt.RunOptions(limit=64, training=mt.TrainingOptions(epochs=1), adapter="
+    code = SNIPPETS[1].replace("mt.RunOptions(adapter=", quick)
+    assert quick in code
+    exec(compile("import minitransformer as mt\n" + code, "README.md", "exec"), {})
+
+
+def test_every_room_in_the_listing_exists_and_every_room_is_listed() -> None:
+    listing = re.search(r"```\n(minitransformer/\n.*?)```", README, re.DOTALL)[1]
+    package = listing.split("benchmarks/")[0]
+    named = set(re.findall(r"(\w+\.py)\b", package)) | set(re.findall(r"  (\w+)/ ", package))
+    rooms = [*(ROOT / "minitransformer").iterdir(), *(ROOT / "minitransformer/adapters").iterdir()]
+    there = {p.name for p in rooms if p.suffix == ".py" or (p / "__init__.py").exists()}
+    there -= {"__init__.py", "__main__.py"}
+    assert named >= there - {"errors.py"}
+    assert named <= there
