@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minitransformer.runs import LEARNING_RATES, RunOptions, load_run, train
+from minitransformer.runs import RunOptions, load_run, train
 from minitransformer.training import TrainingOptions
 
 RESULTS = Path(__file__).parent / "results"
@@ -27,7 +27,7 @@ def measure(task: str, method: str, seed: int, limit: int | None, out: Path) -> 
     if (folder / "metrics.json").exists():
         run = load_run(folder)
     else:
-        training = TrainingOptions(lr=LEARNING_RATES[method], seed=seed)
+        training = TrainingOptions(seed=seed)
         options = RunOptions(method=method, limit=limit, training=training)
         run = train(task, options, folder)
     metrics = run.metrics

@@ -37,6 +37,7 @@ from .transformer import Transformer
 
 ADAPTER_NAME = "task"  # what the adapter is called inside a run's own model
 LEARNING_RATES = {"adapter": 1e-3, "head": 5e-3, "full": 5e-5}
+DROPOUTS = {"adapter": 0.1, "head": 0.0, "full": 0.1}  # BERT's own where something inside learns
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,14 @@ class RunOptions:
         adapter: used by the method "adapter".
         layer_norm: whether the blocks' layer norms train too (Houlsby et al. 2019 do so).
         pooling: "cls", "mean" or "pooler": the vector that the head sees.
-        dropout: inside the base, in training; 0 keeps a frozen base's output the same each epoch.
+        dropout: inside the base, in training. None: what the method usually takes (DROPOUTS).
         head_dropout: on the vector that the head sees, in training.
         max_length: texts are cut to so many tokens.
         limit: train on at most so many examples.
         threads: walk slices of each batch side by side; 0 for one for each core.
         keep_prefix: keep what the blocks below the first adapter make of each example, so that later
             epochs start above them (see `prefix`); there is then no dropout in those blocks.
-        training: epochs, batch size, learning rate, seed, ...
+        training: epochs, batch size, learning rate (None: see LEARNING_RATES), seed, ...
     """
 
     base: str = "minilm"
@@ -64,7 +65,7 @@ class RunOptions:
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     layer_norm: bool = False
     pooling: str = "cls"
-    dropout: float = 0.0
+    dropout: float | None = None
     head_dropout: float = 0.1
     max_length: int = 128
     limit: int | None = None
@@ -78,6 +79,11 @@ class RunOptions:
                 raise ConfigError(
                     f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}"
                 )
+        if self.dropout is None:
+            object.__setattr__(self, "dropout", DROPOUTS[self.method])
+        if self.training.lr is None:
+            training = replace(self.training, lr=LEARNING_RATES[self.method])
+            object.__setattr__(self, "training", training)
         if self.layer_norm and self.method != "adapter":
             raise ConfigError(f"layer_norm goes with method='adapter', not {self.method!r}")
         for name in ("dropout", "head_dropout"):
@@ -242,6 +248,7 @@ def train(
         folder = new_folder(task, options, out)
     data = load_task(task, limit=options.limit)
     tokenizer = Tokenizer.from_pretrained(options.base)
+    assert options.dropout is not None  # RunOptions has filled it in
     transformer = Transformer.from_pretrained(options.base, options.dropout)
     positions = transformer.config.max_positions
     options = replace(

@@ -34,7 +34,7 @@ class TrainingOptions:
     Attributes:
         epochs, batch_size, seed.
         lr: peak learning rate; warm-up over the first `warmup` share of the steps, then decay
-            in a line to 0.
+            in a line to 0. None: 1e-3, or in a run what its method usually takes.
         weight_decay: of matrices only.
         max_grad_norm: gradients are scaled down to this global norm.
         label_smoothing: see `functional.cross_entropy`.
@@ -42,7 +42,7 @@ class TrainingOptions:
 
     epochs: int = 3
     batch_size: int = 32
-    lr: float = 1e-3
+    lr: float | None = None
     warmup: float = 0.1
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
@@ -54,7 +54,7 @@ class TrainingOptions:
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected a whole number above 0")
         for name in ("lr", "max_grad_norm"):
-            if not 0 < getattr(self, name) < math.inf:
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected a positive number")
         for name in ("warmup", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
@@ -131,10 +131,11 @@ class Trainer:
             raise ConfigError("nothing to train: every parameter of this model is frozen")
 
         o = self.options
-        self.optimizer = AdamW(self.parameters, o.lr, weight_decay=o.weight_decay)
+        lr = o.lr if o.lr is not None else 1e-3
+        self.optimizer = AdamW(self.parameters, lr, weight_decay=o.weight_decay)
         self.steps_per_epoch = math.ceil(len(train) / o.batch_size)
         self.total_steps = o.epochs * self.steps_per_epoch
-        self.schedule = warmup_linear_decay(o.lr, int(o.warmup * self.total_steps), self.total_steps)
+        self.schedule = warmup_linear_decay(lr, int(o.warmup * self.total_steps), self.total_steps)
         self.walkers = Walkers(model, threads)
         self.walkers.seed_dropouts(o.seed)
 
