@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,14 +21,13 @@ def plot_history(history: History, title: str, path: Path | None = None) -> Figu
 
     With `path`, the figure is also written there as PNG.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     steps = [row for row in history if row.step and row.loss is not None]
     evaluations = history.evaluations()
     x = np.array([row.step for row in steps])
     window = max(1, len(x) // 20)  # a twentieth of the run: single batches hide the trend
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = new_figure(9, 3.6)
     axes = figure.subplots(1, 2)
     for axis, column, label in (
         (axes[0], "loss", "cross-entropy (nats)"),
@@ -57,6 +57,22 @@ def plot_history(history: History, title: str, path: Path | None = None) -> Figu
         figure.savefig(temporary, dpi=150, format="png")
         temporary.replace(path)
     return figure
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure (inches) which a notebook shows as a picture.
+
+    It is made without pyplot, whose global state and choice of a screen are not needed here.
+    """
+    from matplotlib.figure import Figure
+
+    class ShownFigure(Figure):
+        def _repr_png_(self) -> bytes:
+            png = io.BytesIO()
+            self.savefig(png, dpi=100, format="png")
+            return png.getvalue()
+
+    return ShownFigure(figsize=(width, height), layout="constrained")
 
 
 def best_of(history: History) -> int | None:

@@ -21,7 +21,9 @@ from minitransformer.ledger import (
 from minitransformer.runs import RunOptions, build_classifier
 
 configs = st.builds(
-    lambda heads, width, **others: TransformerConfig(n_heads=heads, d_model=heads * width, **others),
+    lambda heads, width, **others: TransformerConfig(
+        n_heads=heads, d_model=heads * width, **others
+    ),
     heads=st.integers(1, 3),
     width=st.integers(1, 4),
     vocab_size=st.integers(5, 20),

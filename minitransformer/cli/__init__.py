@@ -1,0 +1,5 @@
+"""The command line: `minitransformer`, also `python -m minitransformer`."""
+
+from .commands import app, main
+
+__all__ = ["app", "main"]

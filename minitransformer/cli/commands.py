@@ -1,0 +1,383 @@
+"""The commands, and the way out of each.
+
+Exit status: 0 success; 1 failure, with one line on standard error; 2 bad usage; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import __version__
+from ..datasets import TASKS, load_task
+from ..errors import ConfigError, DataError, MiniTransformerError
+from ..hub import find_checkpoint
+from ..ledger import adapter_costs
+from ..runs import load_run, new_folder
+from ..runs import train as train_run
+from . import options as opt
+from .text import (
+    announcement,
+    costs_text,
+    gradcheck_record,
+    gradcheck_text,
+    interruption_report,
+    table,
+    training_report,
+)
+
+INTERRUPTED = 130  # as shells count it: 128 + SIGINT
+AT_ONCE = 64  # texts from standard input that are answered together
+
+# Whatever is wrong with a command line; click's class, or typer's own copy of it.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name="minitransformer",
+    add_completion=False,
+    no_args_is_help=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Begin with `minitransformer demo`: 20 seconds, no network.",
+)
+
+
+def say(message: str) -> None:
+    """To the person in front of the screen, not to the program behind a pipe."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"minitransformer {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def options_of_all(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print it.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="On failure, show the traceback. Goes anywhere.")
+    ] = False,
+) -> None:
+    """Adapter-based fine-tuning of transformers, in NumPy, every gradient by hand.
+
+    A pretrained transformer is frozen; small trainable modules (adapters) are put into it and
+    learn a task; the file that holds them is all that the task needs beside the base.
+    """
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
+
+
+@app.command()
+def train(
+    task: opt.Task,
+    base: opt.Base = None,
+    method: opt.Method = None,
+    bottleneck: opt.Bottleneck = None,
+    activation: opt.Activation = None,
+    placement: opt.Placement = None,
+    layers: opt.Layers = None,
+    layer_norm: opt.LayerNorm = None,
+    pooling: opt.Pooling = None,
+    dropout: opt.DropoutInBase = None,
+    epochs: opt.Epochs = None,
+    batch_size: opt.BatchSize = None,
+    lr: opt.Lr = None,
+    max_length: opt.MaxLength = None,
+    limit: opt.Limit = None,
+    keep_prefix: opt.KeepPrefix = None,
+    threads: opt.Threads = None,
+    seed: opt.Seed = None,
+    out: opt.Out = None,
+    resume: opt.Resume = False,
+    as_json: opt.AsJson = False,
+) -> int:
+    """Train a task, measure it on held-out examples, and leave a run folder.
+
+    The base is frozen and its weights stay as they are; adapters and a classifier head learn.
+    After each epoch the validation accuracy is measured; the best epoch is what is kept and, at
+    the end, tested. Ctrl-C keeps what was learnt and says how to go on (exit status 130).
+
+    Example: `minitransformer train rotten-tomatoes --bottleneck 16 --epochs 2`
+    """
+    typed = {
+        "base": base,
+        "method": method,
+        "bottleneck": bottleneck,
+        "activation": activation,
+        "placement": placement,
+        "layers": opt.whole_numbers("layers", layers) if layers is not None else None,
+        "layer_norm": layer_norm,
+        "pooling": pooling,
+        "dropout": dropout,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "max_length": max_length,
+        "limit": limit,
+        "keep_prefix": keep_prefix,
+        "threads": threads,
+        "seed": seed,
+    }
+    given = {name: value for name, value in typed.items() if value is not None}
+    if resume:
+        folder = out.expanduser() if out is not None else the_interrupted_run()
+        options = opt.check_resumed(folder, task, given)
+    else:
+        options = opt.new_options(given)
+        folder = new_folder(task, options, out)
+    if task not in TASKS:
+        load_task(task)  # what is wrong with a name or a file is said before anything starts
+    find_checkpoint(options.base)
+    say(announcement(task, options, folder))
+    run = train_run(task, None if resume else options, folder, resume)
+    metrics = run.metrics
+    if as_json:
+        print_json({"folder": str(folder), **metrics})
+    if not metrics["finished"]:
+        say(interruption_report(task, folder, metrics))
+        return INTERRUPTED
+    if not as_json:
+        print(training_report(folder, metrics))
+    return 0
+
+
+def the_interrupted_run() -> Path:
+    """The only one below runs/. Raises: ConfigError if there is none, or a choice."""
+    found = sorted(path.parent for path in Path("runs").glob("*/state.safetensors"))
+    if len(found) == 1:
+        return found[0]
+    seen = ", ".join(map(str, found)) or "none in runs/"
+    raise ConfigError(f"--resume: say which run with --out FOLDER (interrupted: {seen})")
+
+
+@app.command()
+def evaluate(
+    run: opt.RunFolder,
+    task: opt.OtherTask,
+    split: opt.Split = "test",
+    base: opt.BaseNow = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Measure a trained run on a task's held-out examples.
+
+    The task may be another one than it was trained on, if its labels have the same names: a
+    sentiment adapter for films, tried on your own reviews.
+
+    Example: `minitransformer evaluate runs/rotten-tomatoes-adapter-seed0 imdb`
+    """
+    found = load_run(run, base).evaluate(task, split)
+    n = len(found.probabilities)
+    if as_json:
+        values = {"task": task, "split": split, "examples": n}
+        print_json({**values, "accuracy": found.accuracy, "loss": found.loss})
+    else:
+        print(f"accuracy {found.accuracy:.4f}, loss {found.loss:.4f} on {n:,} {split} examples")
+
+
+@app.command()
+def predict(
+    run: opt.RunFolder,
+    texts: opt.Texts = None,
+    base: opt.BaseNow = None,
+    as_json: opt.AsJsonLines = False,
+) -> None:
+    """Answer each text with a label and its probability, one line for each, in order.
+
+    Example: `minitransformer predict runs/rotten-tomatoes-adapter-seed0 "a gem"`
+
+    Example: `cat reviews.txt | minitransformer predict RUN --json`
+    """
+    trained = load_run(run, base)
+    lines = iter(texts) if texts else lines_of_input()
+    at_once = 1 if not texts and sys.stdin.isatty() else AT_ONCE
+    while some := list(islice(lines, at_once)):
+        for found in trained.predict(some):
+            if as_json:
+                record = {
+                    "text": found.text,
+                    "label": found.label,
+                    "probabilities": found.probabilities,
+                }
+                print(json.dumps(record, ensure_ascii=False))
+            else:
+                print(found.label, f"{found.probabilities[found.label]:.3f}", found.text, sep="\t")
+        sys.stdout.flush()
+
+
+def lines_of_input() -> Iterator[str]:
+    """Standard input, line by line. Raises: DataError for what is not UTF-8."""
+    if sys.stdin.isatty():
+        say("type texts, one a line; Ctrl-D ends")
+    try:
+        for line in sys.stdin:
+            yield line.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"standard input is not UTF-8: {error}") from error
+
+
+@app.command()
+def params(
+    base: opt.Shape = "bert-base",
+    bottleneck: opt.Widths = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Count parameters: where the base has them, and what adapters of width m add.
+
+    Exact, from the shapes alone: no weights are needed or fetched for the names above. One
+    adapter site, d -> m -> d, costs 2dm + d + m parameters.
+
+    Example: `minitransformer params --base bert-base --bottleneck 8,64,256`
+    """
+    widths = [m for text in bottleneck or ["64"] for m in opt.whole_numbers("bottleneck", text)]
+    costs = adapter_costs(base, widths)
+    if as_json:
+        print_json(costs)
+    else:
+        print(costs_text(costs))
+
+
+@app.command()
+def tasks(as_json: opt.AsJson = False) -> None:
+    """List the built-in tasks.
+
+    All but toy-reviews are fetched once, when first used, through your own pip.
+
+    Example: `minitransformer tasks --json`
+    """
+    if as_json:
+        print_json(
+            [
+                {"name": name, "description": known.description, "labels": known.label_names}
+                for name, known in TASKS.items()
+            ]
+        )
+        return
+    rows = [(name, known.description) for name, known in TASKS.items()]
+    print(table(("task", "what it is"), rows, left=2))
+    print("\nOr your own .csv, .tsv or .jsonl file with the columns text and label.")
+
+
+@app.command()
+def gradcheck(
+    tolerance: opt.Tolerance = 1e-6,
+    as_json: opt.AsJson = False,
+) -> int:
+    """Check every hand-written gradient of the library against central differences.
+
+    Each module is walked forward and back in float64 in a tiny size, with and without frozen
+    parts. Exit status 1 if a gradient is wrong. In Python, `gradcheck(module, x)` does the same
+    for a module of your own.
+
+    Example: `minitransformer gradcheck`
+    """
+    from ..gradcheck import check_library
+
+    results = check_library(tolerance)
+    wrong = [name for name, report in results if not report.passed]
+    if as_json:
+        print_json([{"case": name, **gradcheck_record(report)} for name, report in results])
+    else:
+        print(gradcheck_text(results))
+    if wrong:
+        return failed(f"wrong gradients in {len(wrong)} of {len(results)}: {', '.join(wrong)}", 1)
+    return 0
+
+
+@app.command()
+def demo(out: opt.DemoOut = None) -> int:
+    """Train an adapter in 20 seconds, without a network, and show what it learnt.
+
+    A tiny pretrained encoder that comes with the library is frozen; an adapter learns to tell
+    positive opinions from negative ones; you see the accuracy before and after, some answers,
+    and where the picture of the training curves is.
+
+    Example: `minitransformer demo --out my-first-run`
+    """
+    from . import demo as the_demo
+
+    folder = new_folder("demo", the_demo.OPTIONS, out)
+    print(the_demo.INTRODUCTION + "\n", flush=True)
+    run = the_demo.run_demo(folder)
+    if not run.metrics["finished"]:
+        say(interruption_report(the_demo.TASK, folder, run.metrics))
+        return INTERRUPTED
+    print("\n" + the_demo.demo_report(run))
+    return 0
+
+
+# -- the way out --------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    end = typed.index("--") if "--" in typed else len(typed)  # beyond it everything is text
+    debug = "--debug" in typed[:end]
+    typed = [word for word in typed[:end] if word != "--debug"] + typed[end:]
+    speak_utf8()
+    try:
+        status = app(typed, prog_name="minitransformer", standalone_mode=False) or 0
+        sys.stdout.flush()
+        return int(status)
+    except UsageError as error:
+        return failed(usage(error), 2)
+    except ConfigError as error:
+        return failed(one_line(error), 2, debug)
+    except BrokenPipeError:  # whoever read our output has left: go quietly
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        return failed("interrupted", INTERRUPTED)
+    except MiniTransformerError as error:
+        return failed(one_line(error), 1, debug)
+    except Exception as error:
+        return failed(f"{type(error).__name__}: {one_line(error)}", 1, debug)
+
+
+def speak_utf8() -> None:
+    """UTF-8 in and out, whatever the locale; streams that a test has replaced stay as they are."""
+    streams: list[tuple[Any, str]] = [(sys.stdin, "strict")]
+    streams += [(sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace")]
+    for stream, errors in streams:
+        with suppress(AttributeError, ValueError):
+            stream.reconfigure(encoding="utf-8", errors=errors)
+
+
+def failed(message: str, status: int, debug: bool = False) -> int:
+    if debug:
+        traceback.print_exc()
+    say(f"minitransformer: error: {message}")
+    return status
+
+
+def usage(error: Any) -> str:
+    command = error.ctx.command_path if error.ctx else "minitransformer"
+    return f"{error.format_message().rstrip('.')}; see {command} --help"
+
+
+def one_line(error: Exception) -> str:
+    """The message; of a list of many wrong things, the first three."""
+    first, *others = (line.strip() for line in str(error).splitlines() or [""])
+    shown = "; ".join(others[:3])
+    rest = f"; and {len(others) - 3} more (--debug shows them)" if len(others) > 3 else ""
+    return f"{first} {shown}{rest}".strip()

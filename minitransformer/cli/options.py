@@ -1,0 +1,196 @@
+"""The options of the command line: their help, and the way from what was typed to RunOptions.
+
+Options of `train` default to None, so that what was typed can be told from what was not: a new
+run fills the rest with the defaults, a resumed one with what it was started with.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..adapters.bottleneck import PLACEMENTS, AdapterConfig
+from ..errors import ConfigError
+from ..ledger import SHAPES
+from ..runs import DROPOUTS, LEARNING_RATES, RunOptions, resumed
+from ..training import TrainingOptions
+
+ADAPTER = ("bottleneck", "activation", "placement", "layers")
+TRAINING = ("epochs", "batch_size", "lr", "seed")
+
+Given = dict[str, Any]  # option -> value, of the options that were typed
+
+
+def option(text: str, default: object = None, flag: str | None = None) -> Any:
+    """`default` is for the help alone, which would say "None" otherwise."""
+    names = (flag,) if flag is not None else ()
+    if default is not None:
+        text = f"{text} Default: {default}."
+    return typer.Option(*names, help=text, show_default=False)
+
+
+def by_method(values: dict[str, float]) -> str:
+    return ", ".join(f"{value:g} ({method})" for method, value in values.items())
+
+
+# -- of several commands ------------------------------------------------------------------
+
+AsJson = Annotated[bool, option("Print JSON for a program, nothing else.", flag="--json")]
+BaseNow = Annotated[
+    str | None, option("Where the base lies now, if not where it was.", "as recorded")
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+
+# -- train --------------------------------------------------------------------------------
+
+Task = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK",
+        help="A name from `minitransformer tasks`, or your own .csv, .tsv or .jsonl "
+        "file with the columns text and label.",
+    ),
+]
+Base = Annotated[
+    str | None, option("tiny (comes along), minilm, a folder, or a model-hub id.", RunOptions.base)
+]
+Method = Annotated[
+    str | None,
+    option(
+        "What trains: adapter (adapters and head), head (alone), full (everything).",
+        RunOptions.method,
+    ),
+]
+Bottleneck = Annotated[int | None, option("Width m of the adapters.", AdapterConfig().bottleneck)]
+Activation = Annotated[
+    str | None, option("relu, gelu, gelu_tanh, tanh or silu.", AdapterConfig.activation)
+]
+Placement = Annotated[
+    str | None, option(f"Where adapters stand: {', '.join(PLACEMENTS)}.", AdapterConfig.placement)
+]
+Layers = Annotated[str | None, option("Blocks with adapters, from 0: 0,1 or 3-5.", "all")]
+LayerNorm = Annotated[
+    bool | None,
+    option("Train the layer norms too, as Houlsby et al. 2019 do.", flag="--layer-norm"),
+]
+Pooling = Annotated[
+    str | None,
+    option("What the head sees: cls (first token), mean (of all), pooler.", RunOptions.pooling),
+]
+DropoutInBase = Annotated[
+    float | None, option("Dropout inside the base, in training.", by_method(DROPOUTS))
+]
+Epochs = Annotated[int | None, option("Passes over the data.", TrainingOptions.epochs)]
+BatchSize = Annotated[int | None, option("Examples a step.", TrainingOptions.batch_size)]
+Lr = Annotated[
+    float | None,
+    option("Peak learning rate.", by_method(LEARNING_RATES)),
+]
+MaxLength = Annotated[int | None, option("Texts are cut to so many tokens.", RunOptions.max_length)]
+Limit = Annotated[int | None, option("Train on at most so many examples.", "all")]
+KeepPrefix = Annotated[
+    bool | None,
+    option(
+        "Keep what the blocks below the first adapter make of each text: later epochs are faster.",
+        flag="--keep-prefix",
+    ),
+]
+Threads = Annotated[
+    int | None, option("Slices of a batch walked side by side.", "one for each core")
+]
+Seed = Annotated[int | None, option("Decides everything random.", TrainingOptions.seed)]
+Out = Annotated[Path | None, option("Folder of the run.", "runs/TASK-METHOD-seedN")]
+Resume = Annotated[
+    bool,
+    option("Go on with the interrupted run in --out; it knows its options.", flag="--resume"),
+]
+
+# -- evaluate, predict, params, ... --------------------------------------------------------
+
+OtherTask = Annotated[str, typer.Argument(metavar="TASK", help="A task's name, or your own file.")]
+Split = Annotated[str, option("test, validation or train.", "test")]
+Texts = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="TEXT...", help="None: standard input, one text a line."),
+]
+AsJsonLines = Annotated[
+    bool, option("One JSON object a line, with all probabilities.", flag="--json")
+]
+Shape = Annotated[
+    str, option(f"{', '.join(SHAPES)}; or tiny, a folder, or a model-hub id.", "bert-base")
+]
+Widths = Annotated[list[str] | None, option("Widths m, as 8,64,256.", "64")]
+Tolerance = Annotated[float, option("The largest relative error that passes.", "1e-6")]
+DemoOut = Annotated[Path | None, option("Folder of the run.", "runs/demo-adapter-seed0")]
+
+
+# -- from what was typed to RunOptions ----------------------------------------------------
+
+
+def new_options(given: Given) -> RunOptions:
+    """The defaults of the method, with what was typed in their place.
+
+    Raises: ConfigError for a value that cannot be, and for an adapter's option without adapters.
+    """
+    method = given.get("method", RunOptions.method)
+    if method != "adapter":
+        for name in (*ADAPTER, "layer_norm"):
+            if name in given:
+                raise ConfigError(f"{flag(name)} goes with --method adapter, not {method}")
+    return replaced(RunOptions(method=method), given)
+
+
+def check_resumed(folder: Path, task: str, given: Given) -> RunOptions:
+    """The options of an interrupted run; what was typed must say the same.
+
+    Raises: ConfigError if there is nothing to resume, or if an option differs from the run's.
+    """
+    _, kept = resumed(folder, task, None)
+    for name, value in given.items():
+        if replaced(kept, {name: value}) != kept:
+            raise ConfigError(
+                f"{flag(name)} {shown(value)} is not what the run in {folder} was started with "
+                f"({shown(kept_value(kept, name))}); leave it out: the run's options are kept there"
+            )
+    return kept
+
+
+def replaced(options: RunOptions, given: Given) -> RunOptions:
+    adapter = {name: value for name, value in given.items() if name in ADAPTER}
+    training = {name: value for name, value in given.items() if name in TRAINING}
+    rest = {name: given[name] for name in given.keys() - adapter.keys() - training.keys()}
+    return replace(
+        options,
+        adapter=replace(options.adapter, **adapter),
+        training=replace(options.training, **training),
+        **rest,
+    )
+
+
+def kept_value(options: RunOptions, name: str) -> Any:
+    part = options.adapter if name in ADAPTER else options.training if name in TRAINING else options
+    return getattr(part, name)
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def whole_numbers(name: str, text: str) -> tuple[int, ...]:
+    """ "0,3-5" -> (0, 3, 4, 5). Raises: ConfigError for anything else."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if found is None:
+            raise ConfigError(f"{flag(name)} {text!r}: expected numbers such as 0,1 or 3-5")
+        first, last = int(found[1]), int(found[2] or found[1])
+        numbers += range(first, last + 1)
+    return tuple(numbers)

@@ -1,0 +1,164 @@
+"""What the command line prints: tables, and the words around them."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..gradcheck.report import GradCheckReport
+from ..runs import RunOptions
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Columns side by side, the first `left` of them flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (
+            f"{cell:{'<' if i < left else '>'}{width}}"
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "  ".join(padded).rstrip()
+
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([line(header), rule, *map(line, rows)])
+
+
+def size(count: float) -> str:
+    """Bytes as people say them."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.2f} %"
+
+
+# -- train --------------------------------------------------------------------------------
+
+
+def announcement(task: str, options: RunOptions, folder: Path) -> str:
+    """What is about to happen."""
+    what = {
+        "adapter": f"adapters (m={options.adapter.bottleneck}) on a frozen {options.base}",
+        "head": f"a classifier head alone on a frozen {options.base}",
+        "full": f"every weight of {options.base}",
+    }[options.method]
+    return f"training {what} for {task}; the run goes to {folder}"
+
+
+def training_report(folder: Path, metrics: dict[str, Any]) -> str:
+    """What came out of a training that reached its end."""
+    method, trained = metrics["method"], metrics["trainable_parameters"]
+    lines = [
+        f"test accuracy  {metrics['test_accuracy']:.4f} on {metrics['test_examples']:,} examples "
+        f"(validation {metrics['validation_accuracy']:.4f}, epoch {metrics['best_epoch']} of "
+        f"{metrics['training']['epochs']} was the best)",
+        f"trained        {trained:,} of {metrics['parameters']:,} parameters "
+        f"({percent(trained, metrics['parameters'])}) in {metrics['training_seconds']:.1f} s",
+    ]
+    if metrics["base_sha256_before"] == metrics["base_sha256_after"]:
+        short = metrics["base_sha256_before"][:12]
+        lines.append(f"base           unchanged: SHA-256 {short}... before and after")
+    lines += [
+        f"files          {folder / f'{method}.safetensors'} ({size(metrics['file_bytes'])}): "
+        "what was learnt, for use with the base",
+        f"               {folder / 'curves.png'}, and beside it {method}-last.safetensors, "
+        "history.csv, metrics.json, options.json",
+        f'next           minitransformer predict {shlex.quote(str(folder))} "your own text"',
+    ]
+    return "\n".join(lines)
+
+
+def interruption_report(task: str, folder: Path, metrics: dict[str, Any]) -> str:
+    """What is there after Ctrl-C, and how to go on."""
+    method, best = metrics["method"], metrics["best_epoch"]
+    if best is None:
+        kept = f"{method}.safetensors, as it was when you stopped"
+    else:
+        kept = f"{method}.safetensors (best epoch so far: {best}, validation accuracy "
+        kept += f"{metrics['validation_accuracy']:.4f}) and {method}-last.safetensors"
+    return (
+        f"interrupted after {metrics['steps']} steps. Kept in {folder}: {kept}.\n"
+        f"To go on from there:\n  {resume_command(task, folder)}"
+    )
+
+
+def resume_command(task: str, folder: Path) -> str:
+    return shlex.join(["minitransformer", "train", task, "--resume", "--out", str(folder)])
+
+
+# -- params -------------------------------------------------------------------------------
+
+
+def costs_text(costs: dict[str, Any]) -> str:
+    """The tables of `minitransformer params`."""
+    config, counts = costs["config"], costs["parameters"]
+    d, blocks = config["d_model"], config["n_layers"]
+    parts = [
+        (part.replace("_", " "), f"{count:,}", percent(count, counts["total"]))
+        for part, count in counts.items()
+    ]
+    rows = [
+        (
+            str(row["bottleneck"]),
+            f"{row['per_site']:,}",
+            str(row["sites"]),
+            f"{row['total']:,}",
+            f"{100 * row['share']:.2f} %",
+            size(row["file_bytes"]),
+            f"{100 * row['step']:.0f} %",
+        )
+        for row in costs["adapters"]
+    ]
+    header = ("m", "one site", "sites", "all sites", "of the base", "file a task", "work of a step")
+    return "\n".join(
+        [
+            f"{costs['base']}: {blocks} blocks, d = {d}, {config['n_heads']} heads, "
+            f"d_ff = {config['d_ff']}, vocabulary {config['vocab_size']:,}",
+            "",
+            table(("part", "parameters", "share"), parts),
+            "",
+            f"An adapter d -> m -> d has 2dm + d + m parameters; a base of {blocks} blocks has "
+            f"{2 * blocks} sites,",
+            "after the attention and after the feed-forward sub-layer of each.",
+            "",
+            table(header, rows, left=0),
+            "",
+            f"A full copy of the base for each task takes {size(costs['file_bytes'])}. Work is "
+            "the multiply-adds of a training",
+            "step over those of full fine-tuning: the gradient still walks back through the base.",
+        ]
+    )
+
+
+# -- gradcheck ----------------------------------------------------------------------------
+
+
+def gradcheck_text(results: Sequence[tuple[str, GradCheckReport]]) -> str:
+    """One line for each case; for those that fail, the whole report below."""
+    rows = [
+        (name, str(len(report.rows)), f"{report.max_error:.1e}", "ok" if report.passed else "WRONG")
+        for name, report in results
+    ]
+    failures = [f"\n{name}\n{report}" for name, report in results if not report.passed]
+    passed = f"{len(results) - len(failures)} of {len(results)} passed"
+    header = ("module", "arrays", "largest relative error", "verdict")
+    return "\n".join([table(header, rows), passed, *failures])
+
+
+def gradcheck_record(report: GradCheckReport) -> dict[str, Any]:
+    """A report as plain values."""
+    return {
+        "module": report.title,
+        "passed": report.passed,
+        "max_error": report.max_error if math.isfinite(report.max_error) else None,
+        "tolerance": report.tolerance,
+        "arrays": [row.name for row in report.rows],
+        "advice": list(report.advice),
+    }

@@ -1,0 +1,54 @@
+"""Figures: what is drawn is what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minitransformer.history import History, HistoryRow
+from minitransformer.plots import plot_history, running_mean
+
+
+def made_up(epochs: int, steps: int = 40) -> History:
+    rng = np.random.default_rng(0)
+    rows = [HistoryRow(0, 0, validation_loss=0.7, validation_accuracy=0.9)]
+    for step in range(1, epochs * steps + 1):
+        last = step % steps == 0
+        accuracy = [0.6, 0.8, 0.8, 0.7][step // steps - 1] if last else None
+        loss = 0.7 / (1 + step / 40) + 0.05 * rng.random()
+        rows.append(
+            HistoryRow(
+                step, -(-step // steps), loss, 1 - loss, 1e-3, 1.0, step / 10,
+                validation_loss=0.5 if last else None, validation_accuracy=accuracy,
+            )
+        )  # fmt: skip
+    return History(rows)
+
+
+def test_validation_points_and_the_best_epoch() -> None:
+    figure = plot_history(made_up(4), "title")
+    for axis, measured in zip(
+        figure.axes, ([0.7, 0.5, 0.5, 0.5, 0.5], [0.9, 0.6, 0.8, 0.8, 0.7]), strict=True
+    ):
+        training, validation, best = axis.get_lines()
+        assert list(validation.get_xdata()) == [0, 40, 80, 120, 160]
+        assert list(validation.get_ydata()) == measured
+        # Not step 0, where nothing was trained; of two equal epochs the first.
+        assert best.get_label() == "best epoch: 2"
+        assert (best.get_xdata()[0], best.get_ydata()[0]) == (80, measured[2])
+        assert len(training.get_xdata()) == 160 - 8 + 1
+
+
+@pytest.mark.parametrize("history", [History(), made_up(0), made_up(1, steps=1), made_up(1)])
+def test_a_run_that_has_hardly_begun_has_a_figure(history: History, tmp_path: Path) -> None:
+    plot_history(history, "title", tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_running_mean_is_the_mean_of_the_last_values() -> None:
+    x, y = running_mean(np.arange(1, 6), np.array([1.0, 2, 3, 4, 5]), 3)
+    np.testing.assert_array_equal(x, [3, 4, 5])
+    np.testing.assert_allclose(y, [2, 3, 4])
