@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -90,18 +91,18 @@ def main() -> None:
     for bench in benches.values():
         bench.step()  # warm-up
     rounds = [{m: b.step() for m, b in benches.items()} for _ in range(args.rounds)]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for method in METHODS:
         seconds = float(np.median([r[method] for r in rounds]))
         ratio = float(np.median([r[method] / r["full"] for r in rounds]))
         used = memory(method, args.shape)
         rows.append({"method": method, "seconds": seconds, "ratio_to_full": ratio, **used})
 
-    full = rows[0]
+    full_peak = rows[0]["peak_mb"]
     print(f"MiniLM, m=64, batch {args.shape}: a training step; medians of {args.rounds} rounds")
     print(f"{'method':<24}{'seconds':>9}{'/ full':>8}{'peak MB':>9}{'/ full':>8}{'saved MB':>10}")
     for row in rows:
-        share = row["peak_mb"] / full["peak_mb"]
+        share = row["peak_mb"] / full_peak
         print(
             f"{row['method']:<24}{row['seconds']:>9.3f}{row['ratio_to_full']:>8.2f}"
             f"{row['peak_mb']:>9.0f}{share:>8.2f}{row['saved_mb']:>10.1f}"

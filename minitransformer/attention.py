@@ -42,8 +42,8 @@ class MultiHeadAttention(Module):
     """softmax(Q K^T / sqrt(d_head)) V in n_heads subspaces, concatenated and projected.
 
     (Vaswani et al. 2017, arXiv 1706.03762, equation 1 and section 3.2.2.)
-    Shapes: x (B, T, d_model) -> (B, queries, d_model). `qkv` holds the three projections side by side,
-    (d_model, 3 d_model), each divided into n_heads groups of d_head columns.
+    Shapes: x (B, T, d_model) -> (B, queries, d_model). `qkv` holds the three projections side by
+    side, (d_model, 3 d_model), each divided into n_heads groups of d_head columns.
     Raises: ConfigError if n_heads does not divide d_model; ShapeError for a mask of another shape.
     """
 
@@ -65,7 +65,7 @@ class MultiHeadAttention(Module):
     def forward(
         self, x: Array, attention_mask: Array | None = None, queries: int | None = None
     ) -> Array:
-        """`queries`: how many positions ask, from the first; all if None. Every position answers."""
+        """`queries`: how many positions ask, from the first; None: all. Every position answers."""
         B, T, d = x.shape
         Q = T if queries is None else queries
         qkv = self.qkv.forward(x)  # (B, T, 3 d)

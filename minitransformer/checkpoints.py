@@ -177,7 +177,7 @@ def read_weights(folder: Path, config: TransformerConfig) -> dict[str, Array]:
 
 
 def is_known_extra(name: str) -> bool:
-    """Tensors that published BERT files carry beside the encoder: buffers and other tasks' heads."""
+    """Tensors that BERT files carry beside the encoder: buffers and other tasks' heads."""
     return name == "embeddings.position_ids" or name.startswith(("cls.", "classifier."))
 
 

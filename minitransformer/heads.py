@@ -53,7 +53,10 @@ class Pooling(Module):
 
 
 class ClassificationHead(Module):
-    """Dropout and one Linear on the pooled vector. Shapes: (B, d_model) -> logits (B, n_classes)."""
+    """Dropout and one Linear on the pooled vector.
+
+    Shapes: v (B, d_model) -> logits (B, n_classes).
+    """
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from .errors import CheckpointError
 
@@ -45,18 +46,15 @@ class History(list[HistoryRow]):
     def from_csv(cls, text: str) -> History:
         """The inverse of `to_csv`. Raises: CheckpointError for anything else."""
         try:
-            return cls(
-                HistoryRow(
-                    **{
-                        k: None if v == "" else int(v) if k in ("step", "epoch") else float(v)
-                        for k, v in row.items()
-                    }
-                )
-                for row in csv.DictReader(io.StringIO(text))
-            )
-        except (TypeError, ValueError) as error:
+            return cls(_row(line) for line in csv.DictReader(io.StringIO(text)))
+        except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"this is not a training history: {error}") from error
 
     def evaluations(self) -> list[HistoryRow]:
         """The rows that hold an evaluation: before training, and after each epoch."""
         return [row for row in self if row.validation_accuracy is not None]
+
+
+def _row(line: dict[str, str]) -> HistoryRow:
+    values: dict[str, Any] = {k: None if v == "" else float(v) for k, v in line.items()}
+    return HistoryRow(**{**values, "step": int(line["step"]), "epoch": int(line["epoch"])})

@@ -44,7 +44,9 @@ class Linear(Module):
     def forward(self, x: Array) -> Array:
         d_in, d_out = self.weight.shape
         if x.shape[-1] != d_in:
-            raise ShapeError(f"Linear({d_in}, {d_out}) got x of shape {x.shape}; expected (..., {d_in})")
+            raise ShapeError(
+                f"Linear({d_in}, {d_out}) got x of shape {x.shape}; expected (..., {d_in})"
+            )
         y = flat(x) @ self.weight.value  # (N, d_in) @ (d_in, d_out)
         y += self.bias.value
         y = y.reshape(*x.shape[:-1], d_out)

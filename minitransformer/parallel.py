@@ -97,7 +97,9 @@ class Walkers:
             logits[i :: len(slices)] = part
         return sum(loss for loss, _ in walked), logits
 
-    def map(self, function: Callable[[Classifier, Batch], T], batches: Iterable[Batch]) -> Iterator[T]:
+    def map(
+        self, function: Callable[[Classifier, Batch], T], batches: Iterable[Batch]
+    ) -> Iterator[T]:
         """`function(model, batch)` for each batch, in order; each thread takes every n-th."""
         lanes = list(batches)
         n = len(self.models)

@@ -28,7 +28,6 @@ from .errors import CheckpointError, ConfigError
 from .evaluation import Evaluation, evaluate, predict_probabilities
 from .heads import POOLINGS, Classifier
 from .history import History
-
 from .parallel import cores
 from .prefix import KeptPrefix
 from .tokenization import Tokenizer
@@ -55,8 +54,8 @@ class RunOptions:
         max_length: texts are cut to so many tokens.
         limit: train on at most so many examples.
         threads: walk slices of each batch side by side; 0 for one for each core.
-        keep_prefix: keep what the blocks below the first adapter make of each example, so that later
-            epochs start above them (see `prefix`); there is then no dropout in those blocks.
+        keep_prefix: keep what the blocks below the first adapter make of each example, so that
+            later epochs start above them (see `prefix`); no dropout then in those blocks.
         training: epochs, batch size, learning rate (None: see LEARNING_RATES), seed, ...
     """
 
@@ -277,7 +276,14 @@ def train(
     state_file = folder / "state.safetensors"
     prefix = KeptPrefix(transformer, train_set) if options.keep_prefix else None
     trainer = Trainer(
-        model, train_set, validation, options.training, state_file, progress, options.threads, prefix
+        model,
+        train_set,
+        validation,
+        options.training,
+        state_file,
+        progress,
+        options.threads,
+        prefix,
     )
     if resume:
         trainer.load_state()
@@ -327,9 +333,7 @@ def new_folder(task: str | Path, options: RunOptions, out: str | Path | None) ->
     if out is not None:
         folder = Path(out).expanduser()
         if (folder / "options.json").exists():
-            raise ConfigError(
-                f"{folder} holds a run already; choose another folder, or resume it"
-            )
+            raise ConfigError(f"{folder} holds a run already; choose another folder, or resume it")
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"{folder} is a file; expected a folder to put the run in")
         return folder
@@ -340,9 +344,7 @@ def new_folder(task: str | Path, options: RunOptions, out: str | Path | None) ->
     return folder
 
 
-def resumed(
-    folder: Path, task: str | Path, options: RunOptions | None
-) -> tuple[str, RunOptions]:
+def resumed(folder: Path, task: str | Path, options: RunOptions | None) -> tuple[str, RunOptions]:
     """The task and the options of an interrupted run.
 
     Raises: ConfigError if there is nothing to go on with, or other options are asked for.
@@ -397,6 +399,3 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
     return values
-
-
-

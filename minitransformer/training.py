@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoints import read_tensors, tensor_metadata, write_tensors, write_text
+from .checkpoints import read_tensors, tensor_metadata, write_tensors
 from .datasets import Batch, Encoded, batches
 from .errors import CheckpointError, ConfigError, TrainingError
 from .evaluation import evaluation_of, walk_over
@@ -52,7 +52,9 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: expected a whole number above 0")
+                raise ConfigError(
+                    f"{name}={getattr(self, name)!r}: expected a whole number above 0"
+                )
         for name in ("lr", "max_grad_norm"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected a positive number")
@@ -180,7 +182,9 @@ class Trainer:
             row = self.train_step(plan[position], number + 1)
             self.history.append(row)
             bar.update()
-            bar.set_postfix(loss=f"{self.recent('loss'):.3f}", accuracy=f"{self.recent('accuracy'):.3f}")
+            bar.set_postfix(
+                loss=f"{self.recent('loss'):.3f}", accuracy=f"{self.recent('accuracy'):.3f}"
+            )
             if interrupt.pressed:
                 raise KeyboardInterrupt
 
@@ -286,7 +290,9 @@ class Trainer:
         }
         for key, value in own.items():
             if record[key] != value:
-                raise CheckpointError(f"{path} is from another run: {key} {record[key]}, not {value}")
+                raise CheckpointError(
+                    f"{path} is from another run: {key} {record[key]}, not {value}"
+                )
         now = {k.removeprefix("now/"): v for k, v in tensors.items() if k.startswith("now/")}
         shapes = {name: p.shape for name, p in self.parameters.items()}
         if {name: v.shape for name, v in now.items()} != shapes:

@@ -96,7 +96,8 @@ class SubLayer(Module):
             d = self.norm.backward(d)
         if d is None:
             return None  # nothing earlier trains: the walk back ends here
-        dx = self.core.backward(self.dropout.backward(d))
+        dbranch = self.dropout.backward(d)
+        dx = self.core.backward(dbranch) if dbranch is not None else None
         if self.pre_norm and dx is not None:
             dx = self.norm.backward(dx)
         if dx is None or not self.needs_input_grad:
@@ -264,10 +265,8 @@ class Transformer(Adaptable, Module):
         self.save(x.shape)
         return x
 
-    def below(
-        self, depth: int, ids: Array, attention_mask: Array | None = None
-    ) -> Array:
-        """The hidden states (B, T, d_model) that enter block `depth`; nothing is saved for backward.
+    def below(self, depth: int, ids: Array, attention_mask: Array | None = None) -> Array:
+        """The hidden states (B, T, d_model) that enter block `depth`; nothing is saved.
 
         `forward(ids, mask, start=depth, hidden=...)` goes on from there.
         """

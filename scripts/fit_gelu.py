@@ -48,5 +48,7 @@ if __name__ == "__main__":
     print(f"largest error of x Phi(x), exact arithmetic: {worst:.1e}")
     x = np.linspace(-LIMIT, LIMIT, 200001).astype(np.float32)
     y = gelu(x)[0]
-    print(f"largest error of the float32 kernel, |x| < {LIMIT}: "
-          f"{np.abs(y - x * normal_cdf(x.astype(float))).max():.1e}")
+    print(
+        f"largest error of the float32 kernel, |x| < {LIMIT}: "
+        f"{np.abs(y - x * normal_cdf(x.astype(float))).max():.1e}"
+    )

@@ -8,6 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from minitransformer.errors import ConfigError, GradientError
+from minitransformer.gradcheck import cases, check_library, gradcheck
+from minitransformer.heads import CrossEntropy
+from minitransformer.layers import Dropout, Embedding, LayerNorm, Linear
+from minitransformer.module import Array, Module, Parameter
 from mistakes import (
     MISTAKES,
     B,
@@ -26,12 +32,6 @@ from mistakes import (
     transposed,
     x3,
 )
-
-from minitransformer.errors import ConfigError, GradientError
-from minitransformer.gradcheck import cases, check_library, gradcheck
-from minitransformer.heads import CrossEntropy
-from minitransformer.layers import Dropout, Embedding, LayerNorm, Linear
-from minitransformer.module import Array, Module, Parameter
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero")

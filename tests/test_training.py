@@ -93,7 +93,9 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(classifier) -
 
 
 @pytest.mark.parametrize("stop_at", [1, 7, 10, 14])  # 7 and 14: at the end of an epoch
-def test_interrupted_and_resumed_is_bit_for_bit_the_whole_run(classifier, tmp_path, stop_at) -> None:
+def test_interrupted_and_resumed_is_bit_for_bit_the_whole_run(
+    classifier, tmp_path, stop_at
+) -> None:
     whole = classifier()
     expected = Trainer(whole, TRAIN, VALIDATION, OPTIONS, progress=False)
     expected.fit()
@@ -169,9 +171,7 @@ def test_nothing_to_train_is_an_error(small_transformer) -> None:
 def test_state_of_another_run_is_refused(classifier, tmp_path) -> None:
     state = tmp_path / "state.safetensors"
     Trainer(classifier(), TRAIN, VALIDATION, OPTIONS, state, progress=False).save_state()
-    other = Trainer(
-        classifier(), TRAIN, VALIDATION, TrainingOptions(lr=1.0), state, progress=False
-    )
+    other = Trainer(classifier(), TRAIN, VALIDATION, TrainingOptions(lr=1.0), state, progress=False)
     with pytest.raises(CheckpointError, match="from another run: options"):
         other.load_state()
     state.write_bytes(state.read_bytes()[:-100])

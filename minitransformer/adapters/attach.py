@@ -96,7 +96,7 @@ class Adaptable(Module):
         raise ConfigError(f"there is no adapter {name!r} in this model")
 
     def train_layer_norms(self, trainable: bool = True) -> None:
-        """Houlsby et al. train the blocks' layer norms beside the adapters; the default is not to."""
+        """Train the blocks' layer norms beside the adapters, as Houlsby et al. do; default: not."""
         for block in self.blocks:
             for _, module in block.named_modules():
                 if isinstance(module, LayerNorm):

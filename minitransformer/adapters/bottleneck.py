@@ -58,7 +58,9 @@ class AdapterConfig:
         ):
             raise ConfigError(f"bottleneck={self.bottleneck!r}: expected a whole number above 0")
         if self.reduction_factor is not None and not self.reduction_factor > 0:
-            raise ConfigError(f"reduction_factor={self.reduction_factor}: expected a number above 0")
+            raise ConfigError(
+                f"reduction_factor={self.reduction_factor}: expected a number above 0"
+            )
         activation_named(self.activation)
         for name, choices in (("placement", PLACEMENTS), ("init", INITS)):
             if getattr(self, name) not in choices:

@@ -15,12 +15,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from . import diagnosis
-from .diagnosis import Evidence
 from ..errors import BackwardError, ConfigError, GradientError, ShapeError
-from .report import GradCheckReport, GradCheckRow, index_text
-from .cases import cases
 from ..module import Array, Module
+from . import diagnosis
+from .cases import cases
+from .diagnosis import Evidence
+from .report import GradCheckReport, GradCheckRow, index_text
 
 __all__ = ["GradCheckReport", "GradCheckRow", "cases", "check_library", "gradcheck"]
 
