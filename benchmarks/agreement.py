@@ -90,9 +90,13 @@ def ours(base: mt.Transformer, arrays: Arrays) -> Gradients:
     logits = model(arrays["ids"], arrays["mask"])
     criterion(logits, arrays["labels"])
     model.backward(criterion.backward())
-    found = {n: p.grad for n, p in base.named_parameters() if p.grad is not None}
-    found |= {f"head.{name}": p.grad for name, p in model.head.linear.named_parameters()}
-    return logits, found
+    trained = {**dict(base.named_parameters()), **named_head(model.head.linear)}
+    return logits, {name: p.grad for name, p in trained.items() if p.grad is not None}
+
+
+def named_head(linear: mt.module.Module) -> dict[str, mt.module.Parameter]:
+    """The head's parameters under the names that the reference uses."""
+    return {f"head.{name}": parameter for name, parameter in linear.named_parameters()}
 
 
 def theirs(model: torch.nn.Module, arrays: Arrays) -> Gradients:

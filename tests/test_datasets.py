@@ -92,9 +92,9 @@ def test_split_is_a_stratified_partition(counts: list[int], seed: int, limit: in
         fewest = load_task(path, split_seed=seed, limit=limit - 1 if limit > 4 else limit)
 
     assert sorted(pairs_of(task, "train", "validation", "test")) == sorted(pairs)
-    for part in ("validation", "test"):
+    for part, share in (("validation", 0.05), ("test", 0.2)):
         got = Counter(label for _, label in pairs_of(task, part))
-        assert got == {f"label{i}": max(1, round(n / 10)) for i, n in enumerate(counts)}
+        assert got == {f"label{i}": max(1, round(share * n)) for i, n in enumerate(counts)}
     assert pairs_of(task, "train", "validation", "test") == pairs_of(
         again, "train", "validation", "test"
     )
@@ -188,7 +188,7 @@ def test_relabel(tmp_path: Path) -> None:
 
 def test_toy_reviews_need_no_network() -> None:
     task = load_task("toy-reviews")
-    assert (len(task.train), len(task.validation), len(task.test)) == (2400, 300, 300)
+    assert (len(task.train), len(task.validation), len(task.test)) == (2250, 150, 600)
     assert task.label_names == TASKS["toy-reviews"].label_names == ("negative", "positive")
     assert task.duplicates == 0
     assert len(load_task("toy-reviews", limit=100).train) == 100
