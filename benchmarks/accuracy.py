@@ -35,6 +35,7 @@ def measure(task: str, method: str, seed: int, limit: int | None, out: Path) -> 
         "method": method,
         "seed": seed,
         "test_accuracy": metrics["test_accuracy"],
+        "test_accuracy_last_epoch": metrics["test_accuracy_last_epoch"],
         "validation_by_epoch": [row.validation_accuracy for row in run.history.evaluations()],
         "trainable_parameters": metrics["trainable_parameters"],
         "file_bytes": metrics["file_bytes"],
@@ -57,14 +58,17 @@ def main() -> None:
         for method in args.methods
         for seed in args.seeds
     ]
-    print(f"\n{args.task}, test accuracy\n{'method':<10}{'trained':>12}{'MB':>8}{'mean':>8}  seeds")
+    print(f"\n{args.task}, accuracy on the test split (best epoch by validation; last epoch)")
+    print(f"{'method':<10}{'trained':>12}{'MB':>8}{'mean':>8}{'last':>8}  best epoch, each seed")
     for method in args.methods:
         own = [row for row in rows if row["method"] == method]
         accuracies = [float(str(row["test_accuracy"])) for row in own]
+        last = np.mean([float(str(row["test_accuracy_last_epoch"])) for row in own])
         each = "  ".join(f"{a:.3f}" for a in accuracies)
         megabytes = int(str(own[0]["file_bytes"])) / 1e6
         trained = own[0]["trainable_parameters"]
-        print(f"{method:<10}{trained:>12,}{megabytes:>8.1f}{np.mean(accuracies):>8.3f}  {each}")
+        figures = f"{trained:>12,}{megabytes:>8.1f}{np.mean(accuracies):>8.3f}{last:>8.3f}"
+        print(f"{method:<10}{figures}  {each}")
         same = "unchanged" if all(row["base_unchanged"] for row in own) else "changed"
         print(f"{'':<10}SHA-256 of the base: {same}")
 

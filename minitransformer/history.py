@@ -50,6 +50,14 @@ class History(list[HistoryRow]):
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"this is not a training history: {error}") from error
 
+    def best(self) -> HistoryRow | None:
+        """The evaluation after training began with the highest accuracy; None before the first.
+
+        The later of equals: its learning rate was lower.
+        """
+        trained = [row for row in reversed(self.evaluations()) if row.step]
+        return max(trained, key=lambda row: row.validation_accuracy or 0.0, default=None)
+
     def evaluations(self) -> list[HistoryRow]:
         """The rows that hold an evaluation: before training, and after each epoch."""
         return [row for row in self if row.validation_accuracy is not None]

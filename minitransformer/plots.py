@@ -39,12 +39,11 @@ def plot_history(history: History, title: str, path: Path | None = None) -> Figu
         measured = [getattr(row, f"validation_{column}") for row in evaluations]
         places = [row.step for row in evaluations]
         axis.plot(places, measured, "o--", color=ORANGE, ms=5, label="validation")
-        best = best_of(history)
-        if best is not None:
+        if (best := history.best()) is not None:
             axis.plot(
-                places[best], measured[best], "o",
+                best.step, getattr(best, f"validation_{column}"), "o",
                 ms=12, mew=1.6, mfc="none", mec="black", ls="none",
-                label=f"best epoch: {evaluations[best].epoch}",
+                label=f"best epoch: {best.epoch}",
             )  # fmt: skip
         axis.set(xlabel="training step", ylabel=label)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
@@ -73,12 +72,6 @@ def new_figure(width: float, height: float) -> Figure:
             return png.getvalue()
 
     return ShownFigure(figsize=(width, height), layout="constrained")
-
-
-def best_of(history: History) -> int | None:
-    """Which of the evaluations after training began has the highest accuracy; the first of ties."""
-    accuracies = [row.validation_accuracy or 0.0 for row in history.evaluations()]
-    return 1 + int(np.argmax(accuracies[1:])) if len(accuracies) > 1 else None
 
 
 def running_mean(x: np.ndarray, y: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:

@@ -292,9 +292,12 @@ def train(
         write_text(folder / "options.json", json.dumps(kept, indent=2) + "\n")
     trainer.fit()
 
+    best = trainer.history.best()
+
     # What was learnt is on disk before anything else is tried.
     name = ADAPTER_NAME if options.method == "adapter" else None
     save_adapter(folder / f"{options.method}-last.safetensors", model, record, name)
+    last = None if trainer.interrupted else evaluate(model, test, threads=options.threads)
     trainer.restore_best()
     size = save_adapter(folder / f"{options.method}.safetensors", model, record, name)
     write_text(folder / "history.csv", trainer.history.to_csv())
@@ -307,8 +310,8 @@ def train(
         **options.to_dict(),
         "finished": not trainer.interrupted,
         "steps": trainer.step,
-        "best_epoch": trainer.best_epoch,
-        "validation_accuracy": trainer.best_accuracy() if trainer.best else None,
+        "best_epoch": best.epoch if best else None,
+        "validation_accuracy": best.validation_accuracy if best else None,
         "parameters": summary.total,
         "trainable_parameters": summary.trainable,
         "file_bytes": size,
@@ -318,10 +321,10 @@ def train(
         "base_sha256_after": fingerprint(transformer),
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
     }
-    if not trainer.interrupted:
-        found = evaluate(model, test)
+    if last is not None:
+        found = evaluate(model, test, threads=options.threads)
         metrics |= {"test_accuracy": found.accuracy, "test_loss": found.loss}
-        metrics |= {"test_examples": len(test)}
+        metrics |= {"test_accuracy_last_epoch": last.accuracy, "test_examples": len(test)}
         state_file.unlink(missing_ok=True)
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     model.eval()

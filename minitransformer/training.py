@@ -106,10 +106,10 @@ def interruptible() -> Iterator[Interrupt]:
 class Trainer:
     """Trains what is trainable in a classifier, and nothing else.
 
-    After each epoch it evaluates on the validation split; `best` holds the trained values with
-    the highest validation accuracy so far (the earlier epoch wins a tie). With `state_file`, the
-    complete state is kept there after each epoch and on Ctrl-C: a run that is resumed gives bit
-    for bit what it would have given without the interruption.
+    After each epoch it evaluates on the validation split; `best` holds the trained values of the
+    best epoch so far (`History.best`). With `state_file`, the complete state is kept there after
+    each epoch and on Ctrl-C: a run that is resumed gives bit for bit what it would have given
+    without the interruption.
 
     Raises: TrainingError if the loss is not finite; ConfigError if nothing is trainable.
     """
@@ -145,7 +145,6 @@ class Trainer:
         self.step = 0  # steps done
         self.seconds = 0.0  # spent in them
         self.best: dict[str, Array] = {}
-        self.best_epoch: int | None = None
         self.interrupted = False
 
     def fit(self) -> History:
@@ -227,14 +226,8 @@ class Trainer:
         last = self.history.pop() if self.history else HistoryRow(0, 0)
         measured = {"validation_loss": found.loss, "validation_accuracy": found.accuracy}
         self.history.append(HistoryRow(**{**asdict(last), **measured}))
-        if self.step and found.accuracy > self.best_accuracy():
+        if self.history.best() is self.history[-1]:
             self.best = {name: p.value.copy() for name, p in self.parameters.items()}
-            self.best_epoch = last.epoch
-
-    def best_accuracy(self) -> float:
-        """Validation accuracy of the best epoch so far; below any if there is none."""
-        rows = [r for r in self.history.evaluations() if r.epoch == self.best_epoch]
-        return rows[0].validation_accuracy or 0.0 if rows else -1.0
 
     def recent(self, column: str, rows: int = 50) -> float:
         """Mean of a column over the last training steps, for the progress bar."""
@@ -264,7 +257,6 @@ class Trainer:
             "threads": len(self.walkers.models),
             "step": self.step,
             "seconds": self.seconds,
-            "best_epoch": self.best_epoch,
             "dropout": [d.rng.bit_generator.state for d in self.dropouts()],
             "history": self.history.to_csv(),
         }
@@ -300,7 +292,6 @@ class Trainer:
         for name, value in now.items():
             self.parameters[name].value[...] = value
         self.best = {k[5:]: v for k, v in tensors.items() if k.startswith("best/")}
-        self.best_epoch = record["best_epoch"]
         self.optimizer.load_state(
             {k.removeprefix("optimizer/"): v for k, v in tensors.items() if k.startswith("optim")}
         )

@@ -35,9 +35,9 @@ def test_validation_points_and_the_best_epoch() -> None:
         training, validation, best = axis.get_lines()
         assert list(validation.get_xdata()) == [0, 40, 80, 120, 160]
         assert list(validation.get_ydata()) == measured
-        # Not step 0, where nothing was trained; of two equal epochs the first.
-        assert best.get_label() == "best epoch: 2"
-        assert (best.get_xdata()[0], best.get_ydata()[0]) == (80, measured[2])
+        # Not step 0, where nothing was trained; of two equal epochs the later.
+        assert best.get_label() == "best epoch: 3"
+        assert (best.get_xdata()[0], best.get_ydata()[0]) == (120, measured[3])
         assert len(training.get_xdata()) == 160 - 8 + 1
 
 
