@@ -1,0 +1,77 @@
+"""What all benchmarks share: tables, JSON, versions, and the arguments they have in common."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import minitransformer as mt
+from minitransformer.parallel import cores
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def arguments(doc: str | None) -> argparse.ArgumentParser:
+    """A parser with --quick and --threads."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a minute's trial; writes no results")
+    parser.add_argument("--threads", type=int, default=cores(), help="of each side; default: cores")
+    return parser
+
+
+def show(title: str, rows: Sequence[dict[str, str]]) -> None:
+    """A table of rows {column: cell}: the first column to the left, figures to the right."""
+    table = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    print(f"\n{title}")
+    for number, row in enumerate(table):
+        first, *others = (
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        print("  ".join([first, *others]).rstrip())
+        if number == 0:
+            print("-" * (sum(widths) + 2 * len(widths) - 2))
+    sys.stdout.flush()
+
+
+def write(name: str, args: argparse.Namespace, record: dict[str, Any]) -> None:
+    """results/NAME.json, unless this was only a trial."""
+    if args.quick:
+        print("\na quick trial: nothing written")
+        return
+    RESULTS.mkdir(exist_ok=True)
+    head = {
+        "command": " ".join(["python", f"benchmarks/{name}.py", *sys.argv[1:]]),
+        "threads": args.threads,
+        "versions": versions(),
+    }
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(rounded(head | record), indent=1) + "\n", encoding="utf-8")
+    print(f"\nwritten: results/{path.name}")
+
+
+def versions() -> dict[str, str]:
+    """Of everything that takes part."""
+    found = {"python": platform.python_version(), "minitransformer": mt.__version__}
+    for name in ("numpy", "torch", "transformers", "adapters", "tokenizers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def rounded(value: Any) -> Any:
+    """Four digits are more than a timing holds."""
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    return [rounded(inner) for inner in value] if isinstance(value, list | tuple) else value
