@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minitransformer.runs import RunOptions, load_run, train
+from minitransformer.methods import RunOptions
+from minitransformer.runs import load_run, train
 from minitransformer.training import TrainingOptions
 
 RESULTS = Path(__file__).parent / "results"

@@ -30,8 +30,8 @@ from minitransformer import AdapterConfig, RunOptions, Tokenizer, Trainer, Train
 from minitransformer.datasets import Encoded, batches, encode_split, load_task
 from minitransformer.evaluation import evaluate
 from minitransformer.hub import find_checkpoint
+from minitransformer.methods import build_classifier
 from minitransformer.prefix import KeptPrefix
-from minitransformer.runs import build_classifier
 from minitransformer.training import Interrupt
 
 TASK, BATCH_SIZE, MAX_LENGTH, PARTS = "rotten-tomatoes", 32, 128, 20

@@ -24,8 +24,9 @@ import numpy as np
 import minitransformer as mt
 from minitransformer.functional import cross_entropy, cross_entropy_backward
 from minitransformer.ledger import saved_bytes
+from minitransformer.methods import RunOptions, build_classifier
 from minitransformer.optim import AdamW, clip_by_global_norm
-from minitransformer.runs import RunOptions, build_classifier, peak_memory_mb
+from minitransformer.runs import peak_memory_mb
 
 RESULTS = Path(__file__).parent / "results"
 METHODS = {

@@ -12,8 +12,8 @@ import minitransformer as mt
 from minitransformer.datasets import Batch, Encoded
 from minitransformer.heads import Classifier
 from minitransformer.ledger import shape_of
+from minitransformer.methods import RunOptions, build_classifier
 from minitransformer.parallel import cut
-from minitransformer.runs import RunOptions, build_classifier
 from minitransformer.training import Trainer, TrainingOptions
 
 Array = np.ndarray

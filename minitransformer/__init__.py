@@ -5,7 +5,8 @@ from .config import TransformerConfig
 from .datasets import load_task
 from .gradcheck import gradcheck
 from .heads import Classifier, CrossEntropy, LanguageModel
-from .runs import Run, RunOptions, load_run, train
+from .methods import RunOptions
+from .runs import Run, load_run, train
 from .tokenization import Tokenizer, pad
 from .training import Trainer, TrainingOptions
 from .transformer import Transformer

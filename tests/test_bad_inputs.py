@@ -23,7 +23,8 @@ from minitransformer.adapters.store import AdapterRecord, fingerprint, save_adap
 from minitransformer.checkpoints import read_tensors, write_tensors
 from minitransformer.errors import MiniTransformerError
 from minitransformer.hub import find_checkpoint
-from minitransformer.runs import ADAPTER_NAME, RunOptions, build_classifier, load_run
+from minitransformer.methods import ADAPTER_NAME, RunOptions, build_classifier
+from minitransformer.runs import load_run
 from minitransformer.tokenization import pad
 
 IDS = np.ones((2, 5), np.int64)

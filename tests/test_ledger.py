@@ -18,7 +18,7 @@ from minitransformer.ledger import (
     count_work,
     saved_bytes,
 )
-from minitransformer.runs import RunOptions, build_classifier
+from minitransformer.methods import RunOptions, build_classifier
 
 configs = st.builds(
     lambda heads, width, **others: TransformerConfig(

@@ -16,7 +16,8 @@ from minitransformer.adapters.store import fingerprint
 from minitransformer.checkpoints import write_checkpoint, write_tensors
 from minitransformer.errors import CheckpointError, ConfigError, DataError
 from minitransformer.hub import find_checkpoint
-from minitransformer.runs import RunOptions, load_run, train
+from minitransformer.methods import RunOptions
+from minitransformer.runs import load_run, train
 
 TEXTS = ["a wonderful film", "the meal was not good"]
 

@@ -11,7 +11,8 @@ import pytest
 import minitransformer as mt
 from minitransformer.grammar import generate_sentences, mirror
 from minitransformer.hub import find_checkpoint
-from minitransformer.runs import RunOptions, train
+from minitransformer.methods import RunOptions
+from minitransformer.runs import train
 from minitransformer.tokenization import Tokenizer, pad
 from minitransformer.training import TrainingOptions
 from scripts import pretrain_tiny

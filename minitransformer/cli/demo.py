@@ -8,7 +8,8 @@ from pathlib import Path
 from ..adapters import AdapterConfig
 from ..datasets import Task, load_task
 from ..grammar import mirror
-from ..runs import Run, RunOptions, train
+from ..methods import RunOptions
+from ..runs import Run, train
 from ..training import TrainingOptions
 from .text import percent, table
 

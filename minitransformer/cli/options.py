@@ -16,7 +16,8 @@ import typer
 from ..adapters.bottleneck import PLACEMENTS, AdapterConfig
 from ..errors import ConfigError
 from ..ledger import SHAPES
-from ..runs import DROPOUTS, LEARNING_RATES, RunOptions, resumed
+from ..methods import DROPOUTS, LEARNING_RATES, RunOptions
+from ..runs import resumed
 from ..training import TrainingOptions
 
 ADAPTER = ("bottleneck", "activation", "placement", "layers")

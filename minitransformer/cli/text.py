@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..gradcheck.report import GradCheckReport
-from ..runs import RunOptions
+from ..methods import RunOptions
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
