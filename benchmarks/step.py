@@ -101,14 +101,16 @@ def agreement(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
         sys.exit(f"different parameters: {ours['gradients'].keys() ^ theirs['gradients'].keys()}")
     loss = abs(ours["loss"] - theirs["loss"]) / theirs["loss"]
     logits = float(np.abs(ours["logits"] - theirs["logits"]).max())
-    relative = {
-        name: float(np.linalg.norm(mine - other) / np.linalg.norm(other))
-        for name, mine in ours["gradients"].items()
-        for other in (theirs["gradients"][name],)
-    }
-    worst = max(relative, key=lambda name: relative[name])
-    found = {"loss": loss, "logits_max_abs": logits, "worst_gradient": relative[worst]}
-    if not (loss < 1e-4 and logits < 1e-4 and relative[worst] < 1e-3):
+    norm = np.linalg.norm
+    apart = {name: norm(g - theirs["gradients"][name]) for name, g in ours["gradients"].items()}
+    size = {name: norm(g) for name, g in theirs["gradients"].items()}
+    together = float(norm(list(apart.values())) / norm(list(size.values())))
+    worst = max(apart, key=lambda name: apart[name] / size[name])
+    worst_apart = float(apart[worst] / size[worst])
+    found = {"loss": loss, "logits_max_abs": logits, "gradients": together}
+    found["worst_gradient"] = worst_apart
+    # A rounding error at ReLU's kink may switch a unit off for one token: hence the last limit.
+    if not (loss < 1e-4 and logits < 1e-4 and together < 1e-4 and worst_apart < 2e-2):
         sys.exit(f"the sides did not compute the same: {found}, worst at {worst}")
     return found
 
@@ -291,9 +293,10 @@ def main() -> None:
             agreed = prepare(workers, feed, full)
             turns = measure(workers, feed, args.rounds or ROUNDS.get(shape, 9), full)
             shapes[shape] = summarize(turns, feed, args.pooling) | {"agreement": agreed}
+            gradients = max(a["gradients"] for a in agreed.values())
             worst = max(a["worst_gradient"] for a in agreed.values())
             print(
-                f"{shape}: sides agree, worst gradient {worst:.0e}; "
+                f"{shape}: sides agree, gradients {gradients:.0e} apart (worst {worst:.0e}); "
                 f"measured in {time.perf_counter() - began:.0f} s",
                 flush=True,
             )
