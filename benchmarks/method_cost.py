@@ -88,6 +88,8 @@ def main() -> None:
         print(json.dumps({"peak_mb": peak_memory_mb(), "saved_mb": bench.saved() / 1e6}))
         return
 
+    # Before this process grows: a child's peak begins at the size of its parent.
+    used = {method: memory(method, args.shape) for method in METHODS}
     benches = {method: Bench(method, batch, length) for method in METHODS}
     for bench in benches.values():
         bench.step()  # warm-up
@@ -96,8 +98,8 @@ def main() -> None:
     for method in METHODS:
         seconds = float(np.median([r[method] for r in rounds]))
         ratio = float(np.median([r[method] / r["full"] for r in rounds]))
-        used = memory(method, args.shape)
-        rows.append({"method": method, "seconds": seconds, "ratio_to_full": ratio, **used})
+        row = {"method": method, "seconds": seconds, "ratio_to_full": ratio, **used[method]}
+        rows.append(row)
 
     full_peak = rows[0]["peak_mb"]
     print(f"MiniLM, m=64, batch {args.shape}: a training step; medians of {args.rounds} rounds")

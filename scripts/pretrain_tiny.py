@@ -204,7 +204,9 @@ def run(options: Options, out: Path) -> dict[str, object]:
     before = evaluate(model, test, rates)
     print("before", before)
     started = time.perf_counter()
-    pretrain(model, encode(sentences, config.max_positions), rates, options)
+    keep_freed_memory()
+    with single_threaded_products():  # the same sums in the same order on any number of cores
+        pretrain(model, encode(sentences, config.max_positions), rates, options)
     seconds = time.perf_counter() - started
     after = evaluate(model, test, rates)
     print("after ", after)
@@ -214,7 +216,8 @@ def run(options: Options, out: Path) -> dict[str, object]:
     # A fresh one: encoding has left its truncation setting in the other.
     write_text(out / "tokenizer.json", make_tokenizer().to_str() + "\n")
     found = {
-        "command": "python scripts/pretrain_tiny.py",
+        "command": f"python scripts/pretrain_tiny.py --steps {options.steps} --batch-size "
+        f"{options.batch_size} --lr {options.lr} --seed {options.seed}",
         "options": asdict(options),
         "sentences": len(sentences),
         "before": before,
@@ -235,9 +238,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=TINY)
     args = parser.parse_args()
     options = Options(args.steps, args.batch_size, args.lr, seed=args.seed)
-    keep_freed_memory()
-    with single_threaded_products():  # the same sums in the same order on any number of cores
-        run(options, args.out)
+    run(options, args.out)
 
 
 if __name__ == "__main__":
