@@ -215,9 +215,14 @@ def run(options: Options, out: Path) -> dict[str, object]:
     write_checkpoint(out, config, state)
     # A fresh one: encoding has left its truncation setting in the other.
     write_text(out / "tokenizer.json", make_tokenizer().to_str() + "\n")
+    default = asdict(Options())
+    changed = [
+        f"--{name.replace('_', '-')} {value}"
+        for name, value in asdict(options).items()
+        if value != default[name]
+    ]
     found = {
-        "command": f"python scripts/pretrain_tiny.py --steps {options.steps} --batch-size "
-        f"{options.batch_size} --lr {options.lr} --seed {options.seed}",
+        "command": " ".join(["python scripts/pretrain_tiny.py", *changed]),
         "options": asdict(options),
         "sentences": len(sentences),
         "before": before,

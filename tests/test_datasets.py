@@ -218,7 +218,8 @@ def test_real_task(name: str, counts: dict[str, int], duplicates: int) -> None:
     pairs = pairs_of(task, "train", "validation", "test")
     assert len({text for text, _ in pairs}) == len(pairs) == sum(counts.values()) - duplicates
     assert all(text.strip() and "<br" not in text for text, _ in pairs)
-    assert len(task.test) == len(task.validation) == pytest.approx(len(pairs) / 10, abs=3)
+    assert len(task.validation) == pytest.approx(0.05 * len(pairs), abs=3)
+    assert len(task.test) == pytest.approx(0.2 * len(pairs), abs=3)
 
 
 # ----------------------------------------------------------------------------------------- batches
