@@ -16,7 +16,6 @@ from .transformer import Transformer
 
 ADAPTER_NAME = "task"  # what the adapter is called inside a run's own model
 LEARNING_RATES = {"adapter": 1e-3, "head": 5e-3, "full": 5e-5}
-DROPOUTS = {"adapter": 0.1, "head": 0.0, "full": 0.1}  # BERT's own where something inside learns
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,8 @@ class RunOptions:
         adapter: used by the method "adapter".
         layer_norm: whether the blocks' layer norms train too (Houlsby et al. 2019 do so).
         pooling: "cls", "mean" or "pooler": the vector that the head sees.
-        dropout: inside the base, in training. None: what the method usually takes (DROPOUTS).
+        dropout: inside the base, in training. None: what its config.json says; for the method
+            "head", for which nothing inside learns, 0.
         head_dropout: on the vector that the head sees, in training.
         max_length: texts are cut to so many tokens.
         limit: train on at most so many examples.
@@ -58,15 +58,15 @@ class RunOptions:
                 raise ConfigError(
                     f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}"
                 )
-        if self.dropout is None:
-            object.__setattr__(self, "dropout", DROPOUTS[self.method])
+        if self.dropout is None and self.method == "head":
+            object.__setattr__(self, "dropout", 0.0)
         if self.training.lr is None:
             training = replace(self.training, lr=LEARNING_RATES[self.method])
             object.__setattr__(self, "training", training)
         if self.layer_norm and self.method != "adapter":
             raise ConfigError(f"layer_norm goes with method='adapter', not {self.method!r}")
         for name in ("dropout", "head_dropout"):
-            if not 0 <= getattr(self, name) < 1:
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected 0 <= {name} < 1")
 
     def to_dict(self) -> dict[str, Any]:

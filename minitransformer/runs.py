@@ -163,7 +163,6 @@ def train(
         folder = new_folder(task, options, out)
     data = load_task(task, limit=options.limit)
     tokenizer = Tokenizer.from_pretrained(options.base)
-    assert options.dropout is not None  # RunOptions has filled it in
     transformer = Transformer.from_pretrained(options.base, options.dropout)
     positions = transformer.config.max_positions
     options = replace(

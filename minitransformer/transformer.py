@@ -226,15 +226,17 @@ class Transformer(Adaptable, Module):
         seed_dropouts(self)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, dropout: float = 0.0) -> Transformer:
+    def from_pretrained(cls, name: str | Path, dropout: float | None = 0.0) -> Transformer:
         """Load a pretrained base: "tiny", "minilm", a folder, or a model-hub id.
 
         A folder holds `config.json` and `model.safetensors` in the Hugging Face layout. Dropout
-        inside the base is off unless asked for: a frozen base needs no regularization.
+        inside is off unless asked for; None takes what `config.json` says.
         Raises: HubError if it cannot be fetched, CheckpointError if files and model do not fit.
         """
         folder = find_checkpoint(name)
-        config = replace(read_config(folder), dropout=dropout, attention_dropout=dropout)
+        config = read_config(folder)
+        if dropout is not None:
+            config = replace(config, dropout=dropout, attention_dropout=dropout)
         model = cls(config)
         model.load_state_dict(read_weights(folder, config))
         return model

@@ -16,7 +16,7 @@ import typer
 from ..adapters.bottleneck import PLACEMENTS, AdapterConfig
 from ..errors import ConfigError
 from ..ledger import SHAPES
-from ..methods import DROPOUTS, LEARNING_RATES, RunOptions
+from ..methods import LEARNING_RATES, RunOptions
 from ..runs import resumed
 from ..training import TrainingOptions
 
@@ -83,7 +83,7 @@ Pooling = Annotated[
     option("What the head sees: cls (first token), mean (of all), pooler.", RunOptions.pooling),
 ]
 DropoutInBase = Annotated[
-    float | None, option("Dropout inside the base, in training.", by_method(DROPOUTS))
+    float | None, option("Dropout inside the base, in training.", "what the base was trained with")
 ]
 Epochs = Annotated[int | None, option("Passes over the data.", TrainingOptions.epochs)]
 BatchSize = Annotated[int | None, option("Examples a step.", TrainingOptions.batch_size)]
