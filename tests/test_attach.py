@@ -62,7 +62,9 @@ def test_count_per_site_is_2dm_plus_d_plus_m(small_transformer) -> None:
 
 def test_reduction_factor_gives_the_bottleneck(small_transformer) -> None:
     model = small_transformer()
-    model.add_adapter("a", mt.AdapterConfig(reduction_factor=8))
+    config = mt.AdapterConfig(reduction_factor=8)
+    model.add_adapter("a", config)
+    assert model.adapter_config("a") == config
     assert model.state_dict()["blocks.0.attention.adapters.a.down.weight"].shape == (16, 2)
 
 

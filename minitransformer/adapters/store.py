@@ -12,7 +12,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -147,9 +146,3 @@ def load_values(model: Module, tensors: Mapping[str, Array], name: str | None, p
 def portable(key: str, name: str | None) -> str:
     """A parameter's name in a file: the same whatever the adapter is called in the model."""
     return key if name is None else key.replace(f".adapters.{name}.", ".adapter.", 1)
-
-
-def record_summary(record: AdapterRecord) -> dict[str, Any]:
-    """The record as plain values, for JSON output."""
-    values: dict[str, Any] = json.loads(record.to_metadata()["record"])
-    return values
