@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import numpy as np
-from turns import forget_peak_memory, peak_memory_mb
+from turns import Side, thread_pools
 
 import minitransformer as mt
 from minitransformer.datasets import Batch, Encoded
@@ -22,7 +22,7 @@ Arrays = tuple[Array, Array, Array]  # ids (B, T), attention mask (B, T), labels
 STANDSTILL = 1e-12  # a learning rate at which every step is the same step, and costs the same
 
 
-class Ours:
+class Ours(Side):
     """MiniLM (or random weights in `blocks` such blocks) with a two-class head."""
 
     def __init__(
@@ -83,19 +83,9 @@ class Ours:
         self.walkers.train(False)
         return {"loss": self.loss, "gradients": gradients, "logits": self.logits(self.batches[0])}
 
-    def forget_peak_memory(self) -> None:
-        forget_peak_memory()
-
-    def peak_memory_mb(self) -> float:
-        """Of this process so far."""
-        return peak_memory_mb()
-
     def thread_pools(self) -> list[str]:
         """What threadpoolctl says of this process, and how many walkers there are."""
-        from threadpoolctl import threadpool_info
-
-        pools = [f"{pool['internal_api']}: {pool['num_threads']}" for pool in threadpool_info()]
-        return [f"walkers: {len(self.walkers.models)}", *pools]
+        return [f"walkers: {len(self.walkers.models)}", *thread_pools()]
 
 
 def base(blocks: int | None) -> mt.Transformer:

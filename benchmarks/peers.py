@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertModel
-from turns import forget_peak_memory, peak_memory_mb
+from turns import Side, thread_pools
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
@@ -96,7 +96,7 @@ def gradients(module: nn.Module) -> dict[str, Array]:
     return {n: p.grad.numpy() for n, p in module.named_parameters() if p.grad is not None}
 
 
-class Peer:
+class Peer(Side):
     """One step or forward pass at a time."""
 
     def __init__(
@@ -163,16 +163,6 @@ class Peer:
             logits = self.run(*self.batches[0][:2]).numpy()
         return {"loss": self.loss, "gradients": found, "logits": logits}
 
-    def forget_peak_memory(self) -> None:
-        forget_peak_memory()
-
-    def peak_memory_mb(self) -> float:
-        """Of this process so far."""
-        return peak_memory_mb()
-
     def thread_pools(self) -> list[str]:
         """PyTorch's own count of its threads, and what threadpoolctl sees."""
-        from threadpoolctl import threadpool_info
-
-        pools = [f"{pool['internal_api']}: {pool['num_threads']}" for pool in threadpool_info()]
-        return [f"torch: {torch.get_num_threads()}", *pools]
+        return [f"torch: {torch.get_num_threads()}", *thread_pools()]

@@ -163,3 +163,21 @@ def peak_memory_mb() -> float:
     from minitransformer.runs import peak_memory_mb as from_resource_usage
 
     return from_resource_usage() or float("nan")
+
+
+def thread_pools() -> list[str]:
+    """The thread pools of this process, as threadpoolctl sees them."""
+    from threadpoolctl import threadpool_info
+
+    return [f"{pool['internal_api']}: {pool['num_threads']}" for pool in threadpool_info()]
+
+
+class Side:
+    """What every side of a comparison can be asked about its own process."""
+
+    def forget_peak_memory(self) -> None:
+        forget_peak_memory()
+
+    def peak_memory_mb(self) -> float:
+        """Of this process so far."""
+        return peak_memory_mb()

@@ -18,6 +18,7 @@ import numpy as np
 from . import hub
 from .datafiles import READERS, read_rows
 from .errors import ConfigError, DataError
+from .grammar import generate_reviews
 from .module import Array
 from .tokenization import Tokenizer, pad
 
@@ -100,8 +101,6 @@ def _tweets() -> Examples:
 
 
 def _toy_reviews() -> Examples:
-    from .grammar import generate_reviews
-
     return generate_reviews(TOY_SIZE, TOY_SEED)
 
 

@@ -11,7 +11,7 @@ import ctypes
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 import numpy as np
@@ -46,16 +46,14 @@ class Walkers:
         for model in self.models:
             model.plan()
         self.trained = [list(model.trainable_parameters().values()) for model in self.models]
-        self.pool = ThreadPoolExecutor(len(self.models))
-        self.single = single_threaded_products() if len(self.models) > 1 else None
-        if self.single is not None:
-            self.single.__enter__()
+        self.open = ExitStack()
+        self.pool = self.open.enter_context(ThreadPoolExecutor(len(self.models)))
+        if len(self.models) > 1:
+            self.open.enter_context(single_threaded_products())
         return self
 
     def __exit__(self, *problem: object) -> None:
-        self.pool.shutdown()
-        if self.single is not None:
-            self.single.__exit__(None, None, None)
+        self.open.close()
 
     def seed_dropouts(self, seed: int) -> None:
         """Give every Dropout of every replica a generator of its own."""

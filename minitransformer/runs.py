@@ -30,6 +30,7 @@ from .heads import Classifier
 from .history import History
 from .methods import ADAPTER_NAME, RunOptions, build_classifier
 from .parallel import cores
+from .plots import plot_history
 from .prefix import KeptPrefix
 from .tokenization import Tokenizer
 from .training import Trainer
@@ -151,8 +152,6 @@ def train(
     DataError, HubError, CheckpointError for a task or base that cannot be used; TrainingError if
     the loss is not finite.
     """
-    from .plots import plot_history
-
     if resume:
         if out is None:
             raise ConfigError("resume needs the folder of the run to go on with (out)")
