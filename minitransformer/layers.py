@@ -117,6 +117,12 @@ class LayerNorm(Module):
         self.bias = Parameter(np.zeros(d, np.float32))
         self.eps = eps
 
+    def twin(self) -> LayerNorm:
+        """A second walk through the same gain and bias (shared, not copied)."""
+        twin = LayerNorm(self.weight.size, self.eps)
+        twin.weight, twin.bias, twin.training = self.weight, self.bias, self.training
+        return twin
+
     def forward(self, x: Array) -> Array:
         if x.shape[-1] != self.weight.size:
             raise ShapeError(f"LayerNorm({self.weight.size}) got x of shape {x.shape}")

@@ -96,10 +96,14 @@ class AdapterCounts:
 
 
 def count_adapters(config: TransformerConfig, adapter: AdapterConfig) -> AdapterCounts:
-    """2 d m + d + m for each site (Houlsby et al. 2019, arXiv 1902.00751, section 2.1)."""
+    """2 d m + d + m for each site (Houlsby et al. 2019, arXiv 1902.00751, section 2.1).
+
+    A learned scaling adds 1, a layer norm of the adapter's own 2 d.
+    """
     d, m = config.d_model, adapter.width(config.d_model)
     sites = [s for block in range(config.n_layers) for s in SITES if stands_at(adapter, block, s)]
-    return AdapterCounts(m, 2 * d * m + d + m, len(sites))
+    extras = (adapter.scaling == "learned") + (2 * d if adapter.norm else 0)
+    return AdapterCounts(m, 2 * d * m + d + m + extras, len(sites))
 
 
 # -- multiply-adds ------------------------------------------------------------------------
@@ -200,7 +204,7 @@ def walk(
 
 
 def stands_at(adapter: AdapterConfig, block: int, site: str) -> bool:
-    return site in adapter.sites and (adapter.layers is None or block in adapter.layers)
+    return site in (adapter.sites or ()) and (adapter.layers is None or block in adapter.layers)
 
 
 def adapter_costs(

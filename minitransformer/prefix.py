@@ -28,7 +28,7 @@ def frozen_depth(transformer: Transformer) -> int:
     if any(p.trainable for p in transformer.embeddings.parameters()):
         return 0
     for depth, block in enumerate(transformer.blocks):
-        adapted = any(site.active is not None for site in (block.attention, block.ffn))
+        adapted = any(site.active for site in (block.attention, block.ffn))
         if adapted or any(p.trainable for p in block.parameters()):
             return depth
     return len(transformer.blocks)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from .functional import tanh as tanh_with_slope
 from .hub import find_checkpoint
 from .layers import Dropout, Embedding, LayerNorm, Linear, seed_dropouts
 from .module import Array, Module
+from .sublayer import SubLayer
 
 Rng = np.random.Generator
 
@@ -48,62 +48,6 @@ class FeedForward(Module):
         if da is None:
             return None
         return self.up.backward(slope_backward(da, slope))
-
-
-class SubLayer(Module):
-    """Attention or feed-forward (`core`) with its residual and norm, and the adapter's place.
-
-    post-norm: y = LN(x + core(x));  pre-norm: y = x + core(LN(x)).
-    An active adapter with placement "after_norm" stands at the end: adapter(y) = y + f(y).
-
-    Shapes: x (B, T, d_model) -> (B, T, d_model). Further arguments go to `core`.
-    """
-
-    def __init__(self, core: Module, norm: LayerNorm, pre_norm: bool, dropout: float) -> None:
-        self.core, self.norm, self.pre_norm = core, norm, pre_norm
-        self.dropout = Dropout(dropout)
-        self.adapters: dict[str, Module] = {}
-        self.active: str | None = None
-
-    @property
-    def adapter(self) -> Module | None:
-        """The module that stands here now, if any."""
-        return self.adapters.get(self.active) if self.active is not None else None
-
-    def walk(self) -> list[Module]:
-        branch = [self.core, self.dropout]
-        rooms = [self.norm, *branch] if self.pre_norm else [*branch, self.norm]
-        return [*rooms, self.adapter] if self.adapter else rooms
-
-    def forward(self, x: Array, *core_args: Any) -> Array:
-        if self.pre_norm:
-            branch = self.dropout.forward(self.core.forward(self.norm.forward(x), *core_args))
-            y = x[:, : branch.shape[1]] + branch
-        else:
-            branch = self.dropout.forward(self.core.forward(x, *core_args))
-            y = self.norm.forward(x[:, : branch.shape[1]] + branch)
-        if self.adapter is not None:
-            y = self.adapter.forward(y)
-        self.save(y.shape)
-        return y
-
-    def backward(self, dy: Array) -> Array | None:
-        self.take_saved(dy)
-        d: Array | None = dy
-        if self.adapter is not None:
-            d = self.adapter.backward(dy)
-        if not self.pre_norm and d is not None:
-            d = self.norm.backward(d)
-        if d is None:
-            return None  # nothing earlier trains: the walk back ends here
-        dbranch = self.dropout.backward(d)
-        dx = self.core.backward(dbranch) if dbranch is not None else None
-        if self.pre_norm and dx is not None:
-            dx = self.norm.backward(dx)
-        if dx is None or not self.needs_input_grad:
-            return None
-        dx[:, : d.shape[1]] += d  # the residual hands d on unchanged
-        return dx
 
 
 class Block(Module):

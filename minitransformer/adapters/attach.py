@@ -16,7 +16,11 @@ class Site(Protocol):
     """A sub-layer, as far as adapters know it: named modules that may stand there."""
 
     adapters: dict[str, Module]
-    active: str | None
+    active: tuple[str, ...]
+
+    def insert(self, name: str, adapter: Module) -> None: ...
+
+    def remove(self, name: str) -> None: ...
 
 
 class Adaptable(Module):
@@ -47,31 +51,34 @@ class Adaptable(Module):
                 f"this model has blocks 0 to {len(self.blocks) - 1}"
             )
         for i in layers:
-            for site in config.sites:
+            for site in config.sites or ():
                 adapter = Adapter(self.config.d_model, config, rng)
                 adapter.astype(self.dtype).train(self.training)
-                getattr(self.blocks[i], site).adapters[name] = adapter
+                getattr(self.blocks[i], site).insert(name, adapter)
         self.set_active(name)
 
-    def set_active(self, name: str | None) -> None:
-        """Let the adapters called `name` work; None: the plain base again.
+    def set_active(self, *names: str | None) -> None:
+        """Let the adapters called `name` work; None: the plain base again. Several: a stack.
 
         Raises: ConfigError for an unknown name.
         """
-        if name is not None and name not in self.adapter_names:
-            known = ", ".join(self.adapter_names) or "none"
-            raise ConfigError(f"there is no adapter {name!r}; this model has: {known}")
+        working = tuple(name for name in names if name is not None)
+        for name in working:
+            self.check_adapter(name)
         for site in self.sites():
-            site.active = name if name in site.adapters else None
+            site.active = tuple(name for name in working if name in site.adapters)
 
     def remove_adapter(self, name: str) -> None:
         """Take the adapters called `name` out. Raises: ConfigError for an unknown name."""
-        if name not in self.adapter_names:
-            raise ConfigError(f"there is no adapter {name!r} to remove")
+        self.check_adapter(name)
         for site in self.sites():
-            site.adapters.pop(name, None)
-            if site.active == name:
-                site.active = None
+            site.remove(name)
+
+    def check_adapter(self, name: str) -> None:
+        """Raises: ConfigError if there is no adapter of that name."""
+        if name not in self.adapter_names:
+            known = ", ".join(self.adapter_names) or "none"
+            raise ConfigError(f"there is no adapter {name!r}; this model has: {known}")
 
     def sites(self) -> list[Site]:
         """Every sub-layer, in the order of the walk."""
@@ -83,9 +90,9 @@ class Adaptable(Module):
         return list(dict.fromkeys(name for site in self.sites() for name in site.adapters))
 
     @property
-    def active_adapter(self) -> str | None:
-        """The name of the adapters at work, or None."""
-        return next((site.active for site in self.sites() if site.active is not None), None)
+    def active_adapters(self) -> tuple[str, ...]:
+        """The names of the adapters at work, in the order of the walk through a stack."""
+        return tuple(dict.fromkeys(name for site in self.sites() for name in site.active))
 
     def adapter_config(self, name: str) -> AdapterConfig:
         """The configuration that the adapters called `name` were made with."""

@@ -1,5 +1,6 @@
 """The command line: `minitransformer`, also `python -m minitransformer`."""
 
-from .commands import app, main
+from . import commands  # noqa: F401  (its commands enter the app)
+from .app import app, main
 
 __all__ = ["app", "main"]

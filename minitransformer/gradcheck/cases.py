@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from ..adapters import Adapter, AdapterConfig
+from ..adapters.bottleneck import PLACEMENTS
 from ..attention import MultiHeadAttention
 from ..config import TransformerConfig
 from ..functional import ACTIVATIONS, IGNORE
 from ..heads import ClassificationHead, Classifier, CrossEntropy, LanguageModel, Pooling
 from ..layers import Dropout, Embedding, LayerNorm, Linear
 from ..module import Array, Module
-from ..transformer import Block, Embeddings, FeedForward, Pooler, SubLayer, Transformer
+from ..sublayer import SubLayer
+from ..transformer import Block, Embeddings, FeedForward, Pooler, Transformer
 
 # Small, and as different as can be, so that hardly two axes can be mistaken for one another.
 B, T, D, HEADS, D_FF, M, VOCABULARY, CLASSES = 2, 5, 4, 2, 6, 3, 7, 3
@@ -103,18 +105,29 @@ def sublayers_and_blocks(rng: np.random.Generator, x: Array) -> Iterator[Case]:
         yield Case(f"SubLayer, {word}", module, (x,))
     for config, word in ((ENCODER, "post-norm"), (DECODER, "pre-norm")):
         yield Case(f"Block, {word}", shaken(Block(config), rng), (x, MASK))
-        yield Case(f"Block, {word}, with adapters", block_with_adapters(config, rng), (x, MASK))
-        first = block_with_adapters(config, rng)
-        name = f"Block, {word}, with adapters, first in the walk"
-        yield Case(name, first, (x, MASK), {"check_inputs": False})
+        for placement in PLACEMENTS:
+            name = f"Block, {word}, {placement} adapters"
+            yield Case(name, block_with_adapters(config, rng, placement), (x, MASK))
+            first = block_with_adapters(config, rng, placement)
+            yield Case(f"{name}, first in the walk", first, (x, MASK), {"check_inputs": False})
+        stacked = block_with_adapters(config, rng, *PLACEMENTS)
+        yield Case(f"Block, {word}, a stack of all placements", stacked, (x, MASK))
+        norms = block_with_adapters(config, rng, "pfeiffer")
+        norms.attention.norm.unfreeze()
+        norms.ffn.norm.unfreeze()
+        yield Case(f"Block, {word}, pfeiffer adapters and norms", norms, (x, MASK))
 
 
-def block_with_adapters(config: TransformerConfig, rng: np.random.Generator) -> Module:
-    """A frozen block with a trainable adapter after each sub-layer."""
+def block_with_adapters(
+    config: TransformerConfig, rng: np.random.Generator, *placements: str
+) -> Any:
+    """A frozen block with a stack of trainable adapters at each sub-layer, one a placement."""
     block = shaken(Block(config), rng).freeze()
     for site in (block.attention, block.ffn):
-        site.adapters["task"] = shaken(Adapter(D, AdapterConfig(M, activation="gelu"), rng), rng)
-        site.active = "task"
+        for placement in placements:
+            adapter = Adapter(D, AdapterConfig(M, activation="gelu", placement=placement), rng)
+            site.insert(placement, shaken(adapter, rng))
+        site.active = placements
     return block
 
 
@@ -125,6 +138,11 @@ def adapters(rng: np.random.Generator, x: Array) -> Iterator[Case]:
             yield Case(f"Adapter, {activation}, {init}", module, (x,))
     config = AdapterConfig(M, activation="gelu", scaling=0.5, dropout=0.3)
     yield Case("Adapter, scaled, dropout", shaken(Adapter(D, config), rng), (x,))
+    for norm in ("before", "after"):
+        config = AdapterConfig(M, activation="gelu", scaling="learned", norm=norm)
+        yield Case(f"Adapter, learned scaling, norm {norm}", shaken(Adapter(D, config), rng), (x,))
+        frozen = shaken(Adapter(D, config), rng).freeze()
+        yield Case(f"Adapter, learned scaling, norm {norm}, frozen", frozen, (x,))
 
 
 def heads_and_loss(rng: np.random.Generator, x: Array) -> Iterator[Case]:
