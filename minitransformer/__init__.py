@@ -3,6 +3,7 @@
 from .adapters import Adapter, AdapterConfig
 from .config import TransformerConfig
 from .datasets import load_task
+from .generation import generate
 from .gradcheck import gradcheck
 from .heads import Classifier, CrossEntropy, LanguageModel
 from .methods import RunOptions
@@ -25,6 +26,7 @@ __all__ = [
     "TrainingOptions",
     "Transformer",
     "TransformerConfig",
+    "generate",
     "gradcheck",
     "load_run",
     "load_task",

@@ -1,8 +1,9 @@
-"""Multi-head self-attention, with padding and causal masks."""
+"""Multi-head self-attention, with padding and causal masks, and the memory of a decoder."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from .errors import ConfigError, ShapeError
 from .functional import attention, attention_backward
@@ -11,12 +12,18 @@ from .module import Array, Module
 
 
 def mask_bias(
-    attention_mask: Array | None, causal: bool, batch: int, length: int, dtype: np.dtype
+    attention_mask: Array | None,
+    causal: bool,
+    batch: int,
+    length: int,
+    dtype: np.dtype,
+    first: int = 0,
 ) -> Array | None:
     """What to add to the scores: 0 where a query may look, a huge negative number elsewhere.
 
-    Shapes: attention_mask (B, T), nonzero for real tokens -> (B or 1, 1, 1 or T, T), or None when
-    nothing is hidden. A query that would see nothing at all sees itself.
+    Shapes: attention_mask (B, T), nonzero for real tokens -> (B or 1, 1, 1 or Q, T), or None when
+    nothing is hidden; the queries are the Q = T - first positions from `first` on. A query that
+    would see nothing at all sees itself.
     Raises: ShapeError for a mask of another shape.
     """
     if attention_mask is not None and attention_mask.shape != (batch, length):
@@ -28,14 +35,53 @@ def mask_bias(
     if attention_mask is not None and not attention_mask.all():
         visible = (attention_mask != 0)[:, None, None, :]  # (B, 1, 1, T): hide padding as key
     if causal:
-        past = np.tri(length, dtype=bool)  # (T, T): query i sees keys 0..i
+        past = np.tri(length - first, length, first, dtype=bool)  # (Q, T): query i sees keys 0..i
         visible = past[None, None] if visible is None else visible & past
-    if visible is None:
+    if visible is None or visible.all():
         return None
     blind = ~visible.any(axis=-1, keepdims=True)  # padding on the left of a causal sequence, say
     if blind.any():
-        visible = visible | (blind & np.eye(length, dtype=bool))  # it sees itself: no NaN
+        itself = np.eye(length - first, length, first, dtype=bool)
+        visible = visible | (blind & itself)  # no NaN
     return np.where(visible, 0, np.finfo(dtype).min / 2).astype(dtype)
+
+
+class KeyValueCache:
+    """Keys and values of the positions that one attention module has seen.
+
+    A causal model never changes them when a token is added, so that a new token costs one position
+    instead of all. `transformer.new_cache(batch)` makes one for each block.
+
+    Shapes: keys, values (B, H, max_length, d_head), of which the first `length` positions count.
+    """
+
+    def __init__(
+        self, batch: int, n_heads: int, max_length: int, d_head: int, dtype: npt.DTypeLike
+    ) -> None:
+        self.keys = np.empty((batch, n_heads, max_length, d_head), dtype)
+        self.values = np.empty_like(self.keys)
+        self.length = 0
+
+    def append(self, k: Array, v: Array) -> tuple[Array, Array]:
+        """Keep T more positions (B, H, T, d_head); all keys and values so far, views.
+
+        Raises: ShapeError for another batch or when there is no more room.
+        """
+        B, H, room, d_head = self.keys.shape
+        end = self.length + k.shape[2]
+        if k.shape != (B, H, k.shape[2], d_head) or end > room:
+            raise ShapeError(
+                f"a cache for {B} sequences of {room} tokens, of which {self.length} are there, "
+                f"cannot take {k.shape[2]} more of {len(k)} sequences; clear it or make a new one"
+            )
+        new = slice(self.length, end)
+        self.keys[:, :, new], self.values[:, :, new] = k, v
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def clear(self) -> None:
+        """Forget everything; the room is kept."""
+        self.length = 0
 
 
 class MultiHeadAttention(Module):
@@ -44,7 +90,10 @@ class MultiHeadAttention(Module):
     (Vaswani et al. 2017, arXiv 1706.03762, equation 1 and section 3.2.2.)
     Shapes: x (B, T, d_model) -> (B, queries, d_model). `qkv` holds the three projections side by
     side, (d_model, 3 d_model), each divided into n_heads groups of d_head columns.
-    Raises: ConfigError if n_heads does not divide d_model; ShapeError for a mask of another shape.
+    With a cache, x holds new positions only, and they look at the earlier ones' keys and values
+    too; attention_mask, if given, is (B, earlier + T).
+    Raises: ConfigError if n_heads does not divide d_model, or for a cache in train() mode or
+    without a causal mask; ShapeError for a mask of another shape.
     """
 
     def __init__(
@@ -63,15 +112,23 @@ class MultiHeadAttention(Module):
         self.out = Linear(d_model, d_model, rng)
 
     def forward(
-        self, x: Array, attention_mask: Array | None = None, queries: int | None = None
+        self,
+        x: Array,
+        attention_mask: Array | None = None,
+        queries: int | None = None,
+        cache: KeyValueCache | None = None,
     ) -> Array:
         """`queries`: how many positions ask, from the first; None: all. Every position answers."""
         B, T, d = x.shape
         Q = T if queries is None else queries
         qkv = self.qkv.forward(x)  # (B, T, 3 d)
         q, k, v = self.split_heads(qkv)  # (B, H, T, d_head) each
-        keep = self.dropout.draw((B, self.n_heads, Q, T), x.dtype)
-        bias = mask_bias(attention_mask, self.causal, B, T, x.dtype)
+        if cache is not None:
+            self.check_cache()
+            k, v = cache.append(k, v)  # (B, H, S, d_head): the earlier positions, then the T new
+        S = k.shape[2]
+        keep = self.dropout.draw((B, self.n_heads, Q, S), x.dtype)
+        bias = mask_bias(attention_mask, self.causal, B, S, x.dtype, first=S - T)
         bias = bias if bias is None else bias[:, :, :Q]
         # The way back comes this far only if something at or before qkv trains.
         want_p = self.training and self.qkv.walks_back
@@ -94,6 +151,15 @@ class MultiHeadAttention(Module):
         attention_backward(dcontext, q[:, :, :Q], k, v, p, keep, dq[:, :, :Q], dk, dv)
         dq[:, :, Q:] = 0  # nobody used what these positions would have asked
         return self.qkv.backward(dqkv)
+
+    def check_cache(self) -> None:
+        if self.training:
+            raise ConfigError("a cache is for eval() mode: nothing walks back through it")
+        if not self.causal:
+            raise ConfigError(
+                "a cache needs a causal model: where a position sees what comes after it, as in "
+                "BERT, a new token changes the keys and values of all others"
+            )
 
     def split_heads(self, qkv: Array) -> Array:
         """(B, T, 3 d) -> (3, B, H, T, d_head), a view: what is written there arrives in qkv."""

@@ -142,20 +142,22 @@ class Classifier(Module):
 
 
 class LanguageModelHead(Module):
-    """Logits over the vocabulary with the token embedding as weight: h E^T + b.
+    """Logits over the vocabulary with the token embedding as weight: h E^T + b, or h E^T.
 
     (Press and Wolf 2017, arXiv 1608.05859: the output embedding is tied to the input's.)
     Shapes: h (B, T, d) -> logits (B, T, vocab_size). The embedding is shared, not copied: its
     gradient is the sum of both uses.
     """
 
-    def __init__(self, embedding: Parameter) -> None:
+    def __init__(self, embedding: Parameter, bias: bool = True) -> None:
         self.embedding = embedding  # (V, d)
-        self.bias = Parameter(np.zeros(embedding.shape[0], embedding.value.dtype))
+        start = np.zeros(embedding.shape[0], embedding.value.dtype)
+        self.bias = Parameter(start) if bias else None
 
     def forward(self, h: Array) -> Array:
         logits = flat(h) @ self.embedding.value.T  # (N, d) @ (d, V)
-        logits += self.bias.value
+        if self.bias is not None:
+            logits += self.bias.value
         logits = logits.reshape(*h.shape[:-1], -1)
         self.save(logits.shape, h if self.embedding.trainable else None)
         return logits
@@ -164,7 +166,7 @@ class LanguageModelHead(Module):
         (h,) = self.take_saved(dy)
         if self.embedding.trainable:
             self.embedding.accumulate(flat(dy).T @ flat(h))  # (V, N) @ (N, d)
-        if self.bias.trainable:
+        if self.bias is not None and self.bias.trainable:
             self.bias.accumulate(flat(dy).sum(axis=0))
         if not self.needs_input_grad:
             return None
@@ -175,11 +177,13 @@ class LanguageModel(Module):
     """A transformer with a tied language-model head: masked (encoder) or causal (decoder).
 
     Shapes: ids (B, T), attention_mask (B, T), token_types (B, T) -> logits (B, T, vocab_size).
+    `bias`: whether the head has one; by default as BERT (encoder: yes) and GPT-2 (decoder: no).
     """
 
-    def __init__(self, transformer: Transformer) -> None:
+    def __init__(self, transformer: Transformer, bias: bool | None = None) -> None:
         self.transformer = transformer
-        self.head = LanguageModelHead(transformer.embeddings.token.weight)
+        bias = not transformer.config.causal if bias is None else bias
+        self.head = LanguageModelHead(transformer.embeddings.token.weight, bias)
 
     def plan(self, needs_input_grad: bool = False) -> bool:
         return super().plan(False)  # token ids have no gradient

