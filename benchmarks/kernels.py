@@ -129,11 +129,11 @@ class Ours(Side):
 
         def attention(qkv: Array, dy: Array | None) -> tuple[Any, ...]:
             q, k, v = split_heads(qkv)
-            context, p = f.attention(q, k, v, None, None, want_p=dy is not None)
-            if dy is None or p is None:
+            context = f.attention(q, k, v, None, None)
+            if dy is None:
                 return (context,)
             dqkv = np.empty_like(qkv)
-            f.attention_backward(dy, q, k, v, p, None, *split_heads(dqkv))
+            f.attention_backward(dy, q, k, v, None, None, *split_heads(dqkv))
             return context, dqkv
 
         def layer_norm(x: Array, gain: Array, bias: Array, dy: Array | None) -> tuple[Any, ...]:

@@ -130,11 +130,10 @@ class MultiHeadAttention(Module):
         keep = self.dropout.draw((B, self.n_heads, Q, S), x.dtype)
         bias = mask_bias(attention_mask, self.causal, B, S, x.dtype, first=S - T)
         bias = bias if bias is None else bias[:, :, :Q]
-        # The way back comes this far only if something at or before qkv trains.
-        want_p = self.training and self.qkv.walks_back
-        context, p = attention(q[:, :, :Q], k, v, bias, keep, want_p)
+        context = attention(q[:, :, :Q], k, v, bias, keep)
         y = self.out.forward(context.reshape(B, Q, d))
-        self.save(y.shape, *((qkv, p, keep) if want_p else ()))
+        # The way back comes this far only if something at or before qkv trains.
+        self.save(y.shape, *((qkv, bias, keep) if self.qkv.walks_back else ()))
         return y
 
     def backward(self, dy: Array) -> Array | None:
@@ -142,13 +141,13 @@ class MultiHeadAttention(Module):
         dcontext = self.out.backward(dy)  # (B, Q, d)
         if dcontext is None:
             return None
-        qkv, p, keep = saved
+        qkv, bias, keep = saved
         B, Q, _ = dy.shape
         q, k, v = self.split_heads(qkv)
         dqkv = np.empty_like(qkv)
         dq, dk, dv = self.split_heads(dqkv)
         dcontext = dcontext.reshape(B, Q, self.n_heads, -1)
-        attention_backward(dcontext, q[:, :, :Q], k, v, p, keep, dq[:, :, :Q], dk, dv)
+        attention_backward(dcontext, q[:, :, :Q], k, v, bias, keep, dq[:, :, :Q], dk, dv)
         dq[:, :, Q:] = 0  # nobody used what these positions would have asked
         return self.qkv.backward(dqkv)
 

@@ -169,14 +169,16 @@ def _gelu_tanh_tile(x: Array, y: Array, slope: Array | None) -> None:
 # -- softmax and attention ----------------------------------------------------------------
 
 
-def softmax(scores: Array, out: Array | None = None) -> Array:
+def softmax(scores: Array, out: Array | None = None, shift: bool = True) -> Array:
     """exp(s) / sum exp(s) over the last axis, shifted by the maximum so that nothing overflows.
 
-    `out` may be `scores` itself.
+    Without `shift`, for scores that are known to be small, one pass less over the rows. `out` may
+    be `scores` itself.
     """
-    p = np.subtract(scores, scores.max(axis=-1, keepdims=True), out=out)
-    np.exp(p, out=p)
-    p /= p.sum(axis=-1, keepdims=True)
+    if shift:
+        scores = out = np.subtract(scores, scores.max(axis=-1, keepdims=True), out=out)
+    p = np.exp(scores, out=out)
+    p /= np.einsum("...i->...", p)[..., None]
     return p
 
 
@@ -190,29 +192,36 @@ def softmax_backward(dp: Array, p: Array, out: Array | None = None) -> Array:
     return ds
 
 
-def attention(
-    q: Array, k: Array, v: Array, bias: Array | None, keep: Array | None, want_p: bool = True
-) -> tuple[Array, Array | None]:
+SMALL_SCORE = 40.0  # exp of a score between -40 and 40, and sums of them, are far from overflow
+
+
+def attention_weights(q: Array, k: Array, bias: Array | None) -> Array:
+    """P = softmax(Q K^T / sqrt(d_head) + bias); shapes as in `attention`, P (B, H, Q, T)."""
+    p = q @ k.swapaxes(-1, -2)
+    p *= 1 / math.sqrt(q.shape[-1])
+    small = p.max() < SMALL_SCORE and p.min() > -SMALL_SCORE
+    if bias is not None:
+        p += bias
+    return softmax(p, out=p, shift=not small)
+
+
+def attention(q: Array, k: Array, v: Array, bias: Array | None, keep: Array | None) -> Array:
     """softmax(Q K^T / sqrt(d_head) + bias) V (Vaswani et al. 2017, arXiv 1706.03762, equation 1).
 
     Shapes: q (B, H, Q, d_head); k, v (B, H, T, d_head); bias (B or 1, 1, Q or 1, T); keep, what
     dropout multiplies the probabilities by, (B, H, Q, T). Returns the context (B, Q, H, d_head),
-    heads side by side, and the probabilities p (B, H, Q, T) if they are wanted for the backward.
+    heads side by side.
 
-    A few sequences at a time, so that their scores stay in cache.
+    A few sequences at a time, so that their (Q, T) matrices stay in cache; they are not kept.
     """
     (B, H, Q, d_head), T = q.shape, k.shape[2]
     context = np.empty((B, Q, H, d_head), q.dtype)
-    p = np.empty((B, H, Q, T), q.dtype) if want_p else None
     for rows in _sequence_tiles(B, H * Q * T):
-        p_rows = np.matmul(q[rows], k[rows].swapaxes(-1, -2), out=None if p is None else p[rows])
-        p_rows *= 1 / math.sqrt(d_head)
-        if bias is not None:
-            p_rows += bias[rows] if len(bias) > 1 else bias
-        softmax(p_rows, out=p_rows)
-        kept = p_rows if keep is None else p_rows * keep[rows]
-        np.matmul(kept, v[rows], out=context[rows].swapaxes(1, 2))
-    return context, p
+        p = attention_weights(q[rows], k[rows], _of_rows(bias, rows))
+        if keep is not None:
+            p *= keep[rows]
+        np.matmul(p, v[rows], out=context[rows].swapaxes(1, 2))
+    return context
 
 
 def attention_backward(
@@ -220,7 +229,7 @@ def attention_backward(
     q: Array,
     k: Array,
     v: Array,
-    p: Array,
+    bias: Array | None,
     keep: Array | None,
     dq: Array,
     dk: Array,
@@ -228,20 +237,26 @@ def attention_backward(
 ) -> None:
     """Gradients of `attention`, written into dq, dk, dv.
 
-    dV = P^T dC;  dS = softmax'(dC V^T) / sqrt(d_head);  dQ = dS K;  dK = dS^T Q.
+    dV = P^T dC;  dS = softmax'(dC V^T) / sqrt(d_head);  dQ = dS K;  dK = dS^T Q. P is computed
+    once more: that costs less than to keep it (Dao et al. 2022, arXiv 2205.14135, section 3.1).
     """
     B, H, Q, d_head = q.shape
     for rows in _sequence_tiles(B, H * Q * k.shape[2]):
         dc = dcontext[rows].swapaxes(1, 2)  # (b, H, Q, d_head)
-        kept = p[rows] if keep is None else p[rows] * keep[rows]
+        p = attention_weights(q[rows], k[rows], _of_rows(bias, rows))
+        kept = p if keep is None else p * keep[rows]
         np.matmul(kept.swapaxes(-1, -2), dc, out=dv[rows])
         ds = dc @ v[rows].swapaxes(-1, -2)  # (b, H, Q, T)
         if keep is not None:
             ds *= keep[rows]
-        softmax_backward(ds, p[rows], out=ds)
+        softmax_backward(ds, p, out=ds)
         ds *= 1 / math.sqrt(d_head)
         np.matmul(ds, k[rows], out=dq[rows])
         np.matmul(ds.swapaxes(-1, -2), q[rows], out=dk[rows])
+
+
+def _of_rows(bias: Array | None, rows: slice) -> Array | None:
+    return bias if bias is None or len(bias) == 1 else bias[rows]
 
 
 def _sequence_tiles(n: int, size_of_one: int) -> list[slice]:

@@ -176,8 +176,8 @@ class UnscaledScores(MultiHeadAttention):
     def backward(self, dy):
         right = attention_room.attention_backward
 
-        def unscaled(dcontext, q, k, v, p, keep, dq, dk, dv):
-            right(dcontext, q, k, v, p, keep, dq, dk, dv)
+        def unscaled(dcontext, q, k, v, bias, keep, dq, dk, dv):
+            right(dcontext, q, k, v, bias, keep, dq, dk, dv)
             for gradient in (dq, dk):
                 gradient *= q.shape[-1] ** 0.5
 

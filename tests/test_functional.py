@@ -13,6 +13,7 @@ from minitransformer.functional import (
     IGNORE,
     TILE,
     activation_named,
+    attention_weights,
     cross_entropy,
     cross_entropy_backward,
     gelu,
@@ -92,6 +93,18 @@ def test_softmax_sums_to_one_and_ignores_a_shift(rows: int, columns: int, shift:
     p = softmax(scores)
     np.testing.assert_allclose(p.sum(axis=-1), 1, atol=1e-12)
     np.testing.assert_allclose(softmax(scores + shift), p, atol=1e-9)
+
+
+@given(st.sampled_from([0.1, 1, 30, 1e3, 1e100]), st.integers(1, 9), st.booleans())
+def test_attention_weights_of_small_and_of_huge_scores(size: float, n: int, masked: bool) -> None:
+    rng = np.random.default_rng(n)
+    q, k = rng.normal(0, size, (2, 2, 3, n, 4))
+    bias = np.zeros((2, 1, 1, n))
+    bias[1, ..., 1:] = -1e300 if masked else 0  # the second sequence sees its first position only
+    p = attention_weights(q, k, bias)
+    shifted = softmax(q @ k.swapaxes(-1, -2) / 2 + bias)
+    np.testing.assert_allclose(p, shifted, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(p.sum(axis=-1), 1, rtol=1e-12)
 
 
 @given(st.integers(2, 64), st.floats(0.1, 100), st.floats(-100, 100))
