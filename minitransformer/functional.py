@@ -17,7 +17,7 @@ import numpy as np
 from .errors import ConfigError, DataError, ShapeError
 from .module import Array
 
-TILE = 1 << 14  # numbers per tile of an element-wise kernel: a few float32 arrays of it fit in L2
+TILE = 1 << 15  # numbers per tile of an element-wise kernel: a few float32 arrays of it fit in L2
 
 
 # -- element-wise functions ---------------------------------------------------------------
@@ -260,8 +260,8 @@ def _of_rows(bias: Array | None, rows: slice) -> Array | None:
 
 
 def _sequence_tiles(n: int, size_of_one: int) -> list[slice]:
-    """Cut n sequences into groups that hold about 4 TILE numbers, at least one sequence each."""
-    step = max(1, 4 * TILE // size_of_one)
+    """Cut n sequences into groups that hold about 2 TILE numbers, at least one sequence each."""
+    step = max(1, 2 * TILE // size_of_one)
     return [slice(start, start + step) for start in range(0, n, step)]
 
 
@@ -274,8 +274,9 @@ def layer_norm(x: Array, gain: Array, bias: Array, eps: float) -> tuple[Array, A
     (Ba et al. 2016, arXiv 1607.06450, equation 4.) Returns y, and for the backward x_hat
     (..., d) and the reciprocal deviation (..., 1).
     """
-    x_hat = x - x.mean(axis=-1, keepdims=True)
-    variance = np.einsum("...i,...i->...", x_hat, x_hat)[..., None] / x.shape[-1]
+    d = x.shape[-1]
+    x_hat = x - np.einsum("...i->...", x)[..., None] / d  # einsum: faster here than sum or mean
+    variance = np.einsum("...i,...i->...", x_hat, x_hat)[..., None] / d
     rstd = 1 / np.sqrt(variance + eps)
     rstd = rstd.astype(x.dtype, copy=False)
     x_hat *= rstd
@@ -289,9 +290,10 @@ def layer_norm_backward(dy: Array, x_hat: Array, rstd: Array, gain: Array) -> Ar
 
     The two means are what the mean and the variance of x take back.
     """
+    d = dy.shape[-1]
     g = dy * gain
-    projection = np.einsum("...i,...i->...", g, x_hat)[..., None] / g.shape[-1]
-    g -= g.mean(axis=-1, keepdims=True)
+    projection = np.einsum("...i,...i->...", g, x_hat)[..., None] / d
+    g -= np.einsum("...i->...", g)[..., None] / d
     g -= x_hat * projection
     g *= rstd
     return g
