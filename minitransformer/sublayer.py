@@ -120,7 +120,9 @@ class SubLayer(Module):
                 dsum = norm.backward(df)
                 dx, ds = (dx + dsum, ds + dsum) if dsum is not None else (dx, ds)
         for adapter in reversed(self.standing("houlsby")):
-            ds = adapter.backward(ds) if ds is not None else None
+            if not adapter.walks_back:
+                return None  # a frozen one, and nothing earlier trains
+            ds = adapter.backward(ds)
         for adapter in reversed(self.standing("parallel")):
             df = adapter.f_backward(ds) if adapter.walks_back else None
             dx = dx + df if df is not None else dx

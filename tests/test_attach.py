@@ -89,6 +89,17 @@ def test_layer_norms_train_only_when_asked(small_transformer) -> None:
     assert not [n for n in model.trainable_parameters() if ".norm." in n]
 
 
+def test_an_adapters_own_norms_are_not_the_blocks(small_transformer) -> None:
+    model = small_transformer()
+    model.freeze()
+    model.add_adapter("a", mt.AdapterConfig(bottleneck=4, norm="before"))
+    trained = list(model.trainable_parameters())
+    model.train_layer_norms()
+    model.train_layer_norms(False)
+    assert list(model.trainable_parameters()) == trained
+    assert any("norm_before" in name for name in trained)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

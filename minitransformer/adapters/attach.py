@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ..errors import ConfigError
 from ..layers import LayerNorm
 from ..module import Module
-from .bottleneck import Adapter, AdapterConfig
+from .bottleneck import PLACEMENTS, Adapter, AdapterConfig
+from .combine import Rows
+from .fusion import Fusion
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+ROWS = "rows:"  # begins the names under which a site holds its `Rows`, one for each placement
 
 
 class Site(Protocol):
     """A sub-layer, as far as adapters know it: named modules that may stand there."""
 
-    adapters: dict[str, Module]
+    adapters: dict[str, Any]
     active: tuple[str, ...]
 
     def insert(self, name: str, adapter: Module) -> None: ...
@@ -28,6 +37,9 @@ class Adaptable(Module):
 
     config: Any
     blocks: list[Any]
+    rows: tuple[str | None, ...] | None = None  # what `set_rows` was given, until `set_active`
+
+    # -- inserting and removing ------------------------------------------------------------
 
     def add_adapter(
         self, name: str, config: AdapterConfig | None = None, rng: np.random.Generator | None = None
@@ -39,10 +51,7 @@ class Adaptable(Module):
         """
         config = config or AdapterConfig()
         rng = rng if rng is not None else np.random.default_rng(0)
-        if not name or "." in name:
-            raise ConfigError(f"adapter name {name!r}: expected a word without dots")
-        if name in self.adapter_names:
-            raise ConfigError(f"an adapter {name!r} is there already; remove it or choose a name")
+        self.check_new_name(name)
         layers = config.layers if config.layers is not None else range(len(self.blocks))
         absent = [i for i in layers if not 0 <= i < len(self.blocks)]
         if absent:
@@ -57,6 +66,55 @@ class Adaptable(Module):
                 getattr(self.blocks[i], site).insert(name, adapter)
         self.set_active(name)
 
+    def add_fusion(
+        self, name: str, sources: Sequence[str], rng: np.random.Generator | None = None
+    ) -> None:
+        """Insert a `Fusion` called `name` wherever adapters of `sources` stand, and activate it.
+
+        Its query, key and value train; the sources are frozen. `rng` draws the start values
+        (default: seed 0).
+        Raises: ConfigError if the name is taken or empty, a source is unknown or named twice, or
+        they stand at different placements.
+        """
+        rng = rng if rng is not None else np.random.default_rng(0)
+        self.check_new_name(name)
+        if len(sources) < 2 or len(set(sources)) < len(sources):
+            raise ConfigError(f"sources={list(sources)}: expected two or more names, each once")
+        for source in sources:
+            self.check_adapter(source)
+        fusions = []
+        for site in self.sites():
+            standing = {s: site.adapters[s] for s in sources if s in site.adapters}
+            if standing:
+                fusion = Fusion(self.config.d_model, standing, rng)
+                fusions.append((site, fusion.astype(self.dtype).train(self.training)))
+        for site, fusion in fusions:
+            site.insert(name, fusion)
+        self.set_active(name)
+
+    def remove_adapter(self, name: str) -> None:
+        """Take the adapters called `name` out. Raises: ConfigError for an unknown name."""
+        self.check_adapter(name)
+        for site in self.sites():
+            site.remove(name)
+        if self.rows is not None and name in self.rows:
+            self.set_rows([None if row == name else row for row in self.rows])
+
+    def check_new_name(self, name: str) -> None:
+        """Raises: ConfigError if no adapter can be called that."""
+        if not name or "." in name or ":" in name:
+            raise ConfigError(f"adapter name {name!r}: expected a word without dots and colons")
+        if name in self.adapter_names:
+            raise ConfigError(f"an adapter {name!r} is there already; remove it or choose a name")
+
+    def check_adapter(self, name: str) -> None:
+        """Raises: ConfigError if there is no adapter of that name."""
+        if name not in self.adapter_names:
+            known = ", ".join(self.adapter_names) or "none"
+            raise ConfigError(f"there is no adapter {name!r}; this model has: {known}")
+
+    # -- which of them work ----------------------------------------------------------------
+
     def set_active(self, *names: str | None) -> None:
         """Let the adapters called `name` work; None: the plain base again. Several: a stack.
 
@@ -65,20 +123,95 @@ class Adaptable(Module):
         working = tuple(name for name in names if name is not None)
         for name in working:
             self.check_adapter(name)
+        self.rows = None
         for site in self.sites():
+            for name in [name for name in site.adapters if name.startswith(ROWS)]:
+                site.remove(name)
             site.active = tuple(name for name in working if name in site.adapters)
 
-    def remove_adapter(self, name: str) -> None:
-        """Take the adapters called `name` out. Raises: ConfigError for an unknown name."""
-        self.check_adapter(name)
-        for site in self.sites():
-            site.remove(name)
+    def set_rows(self, rows: Sequence[str | None]) -> None:
+        """Give each row of the coming batches its own adapter; None: the plain base.
 
-    def check_adapter(self, name: str) -> None:
-        """Raises: ConfigError if there is no adapter of that name."""
-        if name not in self.adapter_names:
-            known = ", ".join(self.adapter_names) or "none"
-            raise ConfigError(f"there is no adapter {name!r}; this model has: {known}")
+        `rows` has a name for each row. It lasts until `set_active` or another `set_rows`; batches
+        of another size are a ShapeError.
+        Raises: ConfigError for an unknown name, or without any row.
+        """
+        rows = tuple(rows)
+        if not rows:
+            raise ConfigError("rows=[]: expected the name of an adapter, or None, for each row")
+        for name in dict.fromkeys(rows):
+            if name is not None:
+                self.check_adapter(name)
+        self.set_active(None)
+        self.rows = rows
+        for site in self.sites():
+            for placement in PLACEMENTS:
+                alike = {n: a for n, a in site.adapters.items() if a.placement == placement}
+                several = Rows(alike, rows, placement).train(self.training)
+                if several.adapters:
+                    site.insert(ROWS + placement, several)
+                    site.active = (*site.active, ROWS + placement)
+
+    @contextmanager
+    def use(self, *names: str | None) -> Iterator[Self]:
+        """`with model.use("a"):` as `set_active`, and what was active before works again after it.
+
+        Raises: ConfigError for an unknown name.
+        """
+        with self.restored():
+            self.set_active(*names)
+            yield self
+
+    @contextmanager
+    def use_rows(self, rows: Sequence[str | None]) -> Iterator[Self]:
+        """`with model.use_rows(["a", None]):` as `set_rows`, and afterwards as before.
+
+        Raises: ConfigError for an unknown name.
+        """
+        with self.restored():
+            self.set_rows(rows)
+            yield self
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Whatever is activated inside, afterwards (an error too) the same works as before."""
+        rows, before = self.rows, [site.active for site in self.sites()]
+        try:
+            yield
+        finally:
+            there = self.adapter_names  # some may have been removed meanwhile
+            self.set_active(None)
+            for site, active in zip(self.sites(), before, strict=True):
+                site.active = tuple(name for name in active if name in site.adapters)
+            if rows is not None:
+                self.set_rows([row if row in there else None for row in rows])
+
+    # -- what trains -----------------------------------------------------------------------
+
+    def train_adapter(self, *names: str) -> None:
+        """Freeze the whole transformer but the adapters of these names, and activate those.
+
+        Of a fusion, query, key and value train; its sources stay frozen. To train "b" upon a
+        frozen "a": `train_adapter("b")`, then `set_active("a", "b")`.
+        Raises: ConfigError for an unknown name, or without any.
+        """
+        if not names:
+            raise ConfigError("train_adapter needs the name of an adapter")
+        self.set_active(*names)
+        self.freeze()
+        for site in self.sites():
+            for name in site.active:
+                site.adapters[name].unfreeze()
+
+    def train_layer_norms(self, trainable: bool = True) -> None:
+        """Train the blocks' layer norms beside the adapters, as Houlsby et al. do; default: not."""
+        for block in self.blocks:
+            for path, module in block.named_modules():
+                if isinstance(module, LayerNorm) and ".adapters." not in path:
+                    for parameter in module.parameters():
+                        parameter.trainable = trainable
+
+    # -- what is there ---------------------------------------------------------------------
 
     def sites(self) -> list[Site]:
         """Every sub-layer, in the order of the walk."""
@@ -87,11 +220,14 @@ class Adaptable(Module):
     @property
     def adapter_names(self) -> list[str]:
         """The names of the adapters in this model, in the order of insertion."""
-        return list(dict.fromkeys(name for site in self.sites() for name in site.adapters))
+        names = (name for site in self.sites() for name in site.adapters)
+        return [name for name in dict.fromkeys(names) if not name.startswith(ROWS)]
 
     @property
     def active_adapters(self) -> tuple[str, ...]:
         """The names of the adapters at work, in the order of the walk through a stack."""
+        if self.rows is not None:
+            return tuple(dict.fromkeys(name for name in self.rows if name is not None))
         return tuple(dict.fromkeys(name for site in self.sites() for name in site.active))
 
     def adapter_config(self, name: str) -> AdapterConfig:
@@ -100,12 +236,5 @@ class Adaptable(Module):
             adapter = site.adapters.get(name)
             if isinstance(adapter, Adapter):
                 return adapter.config
-        raise ConfigError(f"there is no adapter {name!r} in this model")
-
-    def train_layer_norms(self, trainable: bool = True) -> None:
-        """Train the blocks' layer norms beside the adapters, as Houlsby et al. do; default: not."""
-        for block in self.blocks:
-            for _, module in block.named_modules():
-                if isinstance(module, LayerNorm):
-                    for parameter in module.parameters():
-                        parameter.trainable = trainable
+        self.check_adapter(name)
+        raise ConfigError(f"{name!r} is a fusion: it has sources instead of a configuration")

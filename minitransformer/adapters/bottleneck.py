@@ -145,6 +145,16 @@ class Adapter(Module):
         rooms = (self.norm_before, self.dropout, self.down, self.up, self.norm_after)
         return [room for room in rooms if room is not None]
 
+    def plan(self, needs_input_grad: bool = True) -> bool:
+        # A learned scale stands behind the up-projection: what comes before it need not walk back.
+        trains = needs_input_grad
+        for room in self.walk():
+            if room is self.norm_after:
+                trains = trains or self.scale_trains
+            trains = room.plan(trains)
+        self.needs_input_grad, self.walks_back = needs_input_grad, trains or self.scale_trains
+        return self.walks_back
+
     def forward(self, h: Array) -> Array:
         y = self.f(h)
         y += h  # the skip connection
@@ -161,7 +171,7 @@ class Adapter(Module):
         z = self.down.forward(self.dropout.forward(h))  # (..., m)
         a, slope = self.activation(z, want_slope=self.training and self.down.walks_back)
         u = self.up.forward(a)  # (..., d)
-        self.save(u.shape, slope, u if self.scale is not None and self.scale.trainable else None)
+        self.save(u.shape, slope, u if self.scale_trains else None)
         f = self.scaled(u)
         return f if self.norm_after is None else self.norm_after.forward(f)
 
@@ -175,12 +185,16 @@ class Adapter(Module):
             return None
         if self.scale is not None and self.scale.trainable:
             self.scale.accumulate(np.vdot(d, u).reshape(1))
-        da = self.up.backward(self.scaled(d))  # (..., m)
+        da = self.up.backward(self.scaled(d)) if self.up.walks_back else None  # (..., m)
         dz = self.down.backward(slope_backward(da, slope)) if da is not None else None
         dh = self.dropout.backward(dz) if dz is not None else None
         if self.norm_before is not None and dh is not None:
             dh = self.norm_before.backward(dh)
         return dh
+
+    @property
+    def scale_trains(self) -> bool:
+        return self.scale is not None and self.scale.trainable
 
     def scaled(self, u: Array) -> Array:
         """s u, with the fixed or the learned s."""

@@ -32,7 +32,8 @@ class AdapterRecord:
         fingerprint: SHA-256 of the base that it was trained on.
         base: the name or folder under which that base was loaded.
         method: "adapter", "head" or "full": what was trained.
-        task, label_names: what the head answers.
+        task, label_names: what the head answers. No labels: the adapter of a language model, which
+            has no head of its own, trained on the text `task`.
         pooling, max_length: how a text becomes the vector that the head sees.
         adapter: the AdapterConfig, or None where none was inserted.
     """

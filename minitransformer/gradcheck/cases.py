@@ -10,6 +10,8 @@ import numpy as np
 
 from ..adapters import Adapter, AdapterConfig
 from ..adapters.bottleneck import PLACEMENTS
+from ..adapters.combine import Rows
+from ..adapters.fusion import Fusion
 from ..attention import MultiHeadAttention
 from ..config import TransformerConfig
 from ..functional import ACTIVATIONS, IGNORE
@@ -53,6 +55,7 @@ def cases(seed: int = 0) -> list[Case]:
         *attention(rng, x),
         *sublayers_and_blocks(rng, x),
         *adapters(rng, x),
+        *combinations(rng, x),
         *heads_and_loss(rng, x),
         *whole_models(rng, ids),
     ]
@@ -132,17 +135,69 @@ def block_with_adapters(
 
 
 def adapters(rng: np.random.Generator, x: Array) -> Iterator[Case]:
+    first_in_the_walk = {"check_inputs": False}
     for init in ("near_identity", "zero_up"):
         for activation in ACTIVATIONS:
             module = Adapter(D, AdapterConfig(M, activation=activation, init=init), rng)
             yield Case(f"Adapter, {activation}, {init}", module, (x,))
     config = AdapterConfig(M, activation="gelu", scaling=0.5, dropout=0.3)
     yield Case("Adapter, scaled, dropout", shaken(Adapter(D, config), rng), (x,))
-    for norm in ("before", "after"):
+    for norm in (None, "before", "after"):
         config = AdapterConfig(M, activation="gelu", scaling="learned", norm=norm)
         yield Case(f"Adapter, learned scaling, norm {norm}", shaken(Adapter(D, config), rng), (x,))
         frozen = shaken(Adapter(D, config), rng).freeze()
         yield Case(f"Adapter, learned scaling, norm {norm}, frozen", frozen, (x,))
+        first = shaken(Adapter(D, config), rng)
+        yield Case(f"Adapter, learned scaling, norm {norm}, first", first, (x,), first_in_the_walk)
+    config = AdapterConfig(M, activation="gelu", scaling="learned")
+    only_scale = shaken(Adapter(D, config), rng).freeze()
+    only_scale.scale.trainable = True
+    yield Case("Adapter, only its scaling", only_scale, (x,), first_in_the_walk)
+
+
+def combinations(rng: np.random.Generator, x: Array) -> Iterator[Case]:
+    four = ("a", "b", None, "a")
+    h = rng.standard_normal((len(four), T, D))
+    first = {"check_inputs": False}
+    for word, options in (("", {}), (", first in the walk", first)):
+        yield Case(f"Rows{word}", Rows(three_adapters(rng), four, "houlsby"), (h,), options)
+        one_trains = Rows(three_adapters(rng), four, "houlsby")
+        one_trains.adapters["a"].freeze()
+        yield Case(f"Rows, one of two trains{word}", one_trains, (h,), options)
+        yield Case(f"Fusion{word}", fusion(rng), (x,), options)
+        everything = fusion(rng)
+        for source in everything.sources.values():
+            source.unfreeze()
+        yield Case(f"Fusion, sources too{word}", everything, (x,), options)
+        only_value = fusion(rng)
+        only_value.query.freeze()
+        only_value.key.trainable = False
+        yield Case(f"Fusion, value alone{word}", only_value, (x,), options)
+    yield Case("Fusion, frozen", fusion(rng).freeze(), (x,))
+    for config, word in ((ENCODER, "post-norm"), (DECODER, "pre-norm")):
+        for placement in PLACEMENTS:
+            block = shaken(Block(config), rng).freeze()
+            for site in (block.attention, block.ffn):
+                site.insert("several", fusion(rng, placement))
+                site.active = ("several",)
+            name = f"Block, {word}, {placement} fusion, first in the walk"
+            yield Case(name, block, (x, MASK), first)
+        mixed = shaken(Block(config), rng).freeze()
+        for site, rows in ((mixed.attention, ("a", "b")), (mixed.ffn, (None, "a"))):
+            for placement in PLACEMENTS:
+                site.insert(placement, Rows(three_adapters(rng, placement), rows, placement))
+            site.active = tuple(PLACEMENTS)
+        yield Case(f"Block, {word}, rows of different placements", mixed, (x, MASK))
+
+
+def three_adapters(rng: np.random.Generator, placement: str = "houlsby") -> dict[str, Any]:
+    config = AdapterConfig(M, activation="gelu", placement=placement)
+    return {name: shaken(Adapter(D, config), rng) for name in ("a", "b", "c")}
+
+
+def fusion(rng: np.random.Generator, placement: str = "houlsby") -> Any:
+    """Query, key and value train, three sources are frozen."""
+    return shaken(Fusion(D, three_adapters(rng, placement)), rng)
 
 
 def heads_and_loss(rng: np.random.Generator, x: Array) -> Iterator[Case]:
