@@ -13,61 +13,35 @@ import numpy as np
 import pytest
 
 import minitransformer as mt
+from golden_arrays import (
+    GOLDEN,
+    RTOL,
+    assert_close,
+    assert_gradients,
+    both_precisions,
+    classifier,
+    golden,
+    gradients,
+    load,
+    logits_and_loss,
+    tiny_bert,
+    tiny_gpt2,
+    under,
+)
 from minitransformer import functional
 from minitransformer.attention import MultiHeadAttention
 from minitransformer.datasets import TASKS
 from minitransformer.hub import find_checkpoint
 from minitransformer.layers import Embedding, LayerNorm, Linear
-from minitransformer.module import Array, Module
+from minitransformer.module import Array
 from minitransformer.tokenization import Tokenizer, pad
 from reference.summaries import products, summarize
-
-GOLDEN = Path(__file__).parent / "golden"
-RTOL = {"float64": 1e-10, "float32": 1e-5}
-both_precisions = pytest.mark.parametrize("dtype", RTOL)
-
-
-def golden(part: str, dtype: str) -> dict[str, Array]:
-    """One file's arrays, the floating-point ones in `dtype`."""
-    with np.load(GOLDEN / f"{part}.npz") as file:
-        arrays = {name: file[name] for name in file.files}
-    return {k: v.astype(dtype) if v.dtype.kind == "f" else v for k, v in arrays.items()}
-
-
-def under(prefix: str, arrays: dict[str, Array]) -> dict[str, Array]:
-    """The arrays whose names begin with `prefix`, without it."""
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-
-
-def assert_close(actual: Array | float | None, expected: Array, what: str = "") -> None:
-    """Equal within the precision of `expected`, relative to its largest entry."""
-    assert actual is not None and np.shape(actual) == expected.shape, what
-    error, size = np.abs(actual - expected).max(), np.abs(expected).max()
-    assert error <= RTOL[str(expected.dtype)] * size, f"{what}: off by {error} at size {size}"
 
 
 def assert_elementwise(actual: Array, expected: Array) -> None:
     """Every entry by itself, down to where 1 + tanh(-5) or 1 + erf(-5) is rounding alone."""
     atol = 30 * np.finfo(expected.dtype).eps
     np.testing.assert_allclose(actual, expected, rtol=RTOL[str(expected.dtype)], atol=atol)
-
-
-def load(module: Module, values: dict[str, Array], dtype: str) -> Module:
-    module.astype(dtype)
-    module.load_state_dict(values)
-    return module
-
-
-def gradients(module: Module) -> dict[str, Array]:
-    return {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
-
-
-def assert_gradients(module: Module, expected: dict[str, Array]) -> None:
-    """Every expected gradient is there, and right."""
-    found = gradients(module)
-    assert expected and expected.keys() <= found.keys()
-    for name, gradient in expected.items():
-        assert_close(found[name], gradient, name)
 
 
 # ------------------------------------------------------------------------------ functions, layers
@@ -157,40 +131,11 @@ def test_attention(masks: str, dtype: str) -> None:
 # ------------------------------------------------------------------------------------ whole models
 
 
-def tiny_bert(dtype: str) -> mt.Transformer:
-    return mt.Transformer.from_pretrained(GOLDEN / "tiny_bert").astype(dtype)
-
-
-def tiny_gpt2(dtype: str) -> mt.Transformer:
-    config = mt.TransformerConfig(
-        vocab_size=60, d_model=32, n_layers=2, n_heads=4, d_ff=48, max_positions=24,
-        norm="pre", causal=True, activation="gelu_tanh", layer_norm_eps=1e-5,
-    )  # fmt: skip
-    return load(mt.Transformer(config), under("w:", golden("tiny_gpt2", dtype)), dtype)
-
-
-def classifier(model: mt.Transformer, g: dict[str, Array], pooling: str) -> mt.Classifier:
-    whole = mt.Classifier(model, n_classes=3, pooling=pooling)
-    load(whole.head.linear, under("head.", g), str(model.dtype))
-    return whole
-
-
 def add_adapter(model: mt.Transformer, activation: str, g: dict[str, Array]) -> None:
     """The golden adapter, with the weights that the reference had."""
     config = mt.AdapterConfig(bottleneck=5, activation=activation, scaling=float(g["scaling"]))
     model.add_adapter("golden", config)
     model.load_state_dict(model.state_dict() | under("w:", g))
-
-
-def logits_and_loss(
-    model: mt.Classifier | mt.LanguageModel, labels: Array, *inputs: Array
-) -> tuple[Array, float]:
-    """One step: forward, loss, and the walk back."""
-    criterion = mt.CrossEntropy()
-    logits = model(*inputs)
-    loss = criterion(logits, labels)
-    model.backward(criterion.backward())
-    return logits, loss
 
 
 def assert_states(model: mt.Transformer, g: dict[str, Array], mask: Array, embedded: Array) -> None:
@@ -346,8 +291,9 @@ def test_references_still_compute_the_golden_arrays(tmp_path: Path) -> None:
         with np.load(GOLDEN / name) as old, np.load(tmp_path / name) as new:
             assert old.files == new.files
             for key in old.files:
+                assert new[key].dtype == old[key].dtype and new[key].shape == old[key].shape, key
                 if old[key].dtype.kind == "f":  # another machine may round differently
-                    rtol = 1e-9 if old[key].dtype == np.float64 else 1e-6
+                    rtol = 1e-12 if old[key].dtype == np.float64 else 1e-6
                     atol = rtol * np.abs(old[key]).max()
                     np.testing.assert_allclose(new[key], old[key], rtol=0, atol=atol, err_msg=key)
                 else:

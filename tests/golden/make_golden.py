@@ -20,29 +20,36 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]  # tests/ for reference,
 
 from reference.names import Arrays  # noqa: E402
 
-SEEDS = {"functional": 1, "layers": 2, "tiny_bert": 3, "tiny_gpt2": 4, "minilm": 5}
+SEEDS = {
+    "functional": 1, "layers": 2, "tiny_bert": 3, "tiny_gpt2": 4, "minilm": 5,
+    # the same models and batches again, with adapters in all their variety
+    "placements_bert": 3, "placements_gpt2": 4, "placements_minilm": 6,
+}  # fmt: skip
 
 
 def make(part: str, out: Path) -> Arrays:
-    """The arrays of one file; `tiny_bert` also leaves its weights as a folder in `out`."""
+    """The arrays of one file; the parts `*_bert` also leave the weights as a folder in `out`."""
     import torch
+
+    from reference import functions, minilm, models, placements, tiny
 
     torch.manual_seed(0)  # every weight is drawn by NumPy; this is for what nobody thought of
     rng = np.random.default_rng(SEEDS[part])
+    folder = out / "tiny_bert"
+    if part.endswith("_bert"):
+        models.save_tiny_bert(folder, rng)
     if part in ("functional", "layers"):
-        from reference import functions
-
         return getattr(functions, part)(rng)
-    if part == "minilm":
-        from reference import minilm
-
-        return minilm.golden(minilm.weights_folder(), minilm.reviews_file(), rng)
-    from reference import models, tiny
-
+    if part == "tiny_bert":
+        return tiny.bert(folder, rng)
+    if part == "placements_bert":
+        return placements.bert(folder, tiny.bert_batch(rng))
     if part == "tiny_gpt2":
         return tiny.gpt2(rng)
-    models.save_tiny_bert(out / "tiny_bert", rng)
-    return tiny.bert(out / "tiny_bert", rng)
+    if part == "placements_gpt2":
+        return placements.gpt2(*tiny.gpt2_batch(rng))
+    golden = minilm.golden if part == "minilm" else placements.minilm_golden
+    return golden(minilm.weights_folder(), minilm.reviews_file(), rng)
 
 
 def main(arguments: list[str] | None = None) -> None:

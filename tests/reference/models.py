@@ -17,6 +17,7 @@ from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, PreTraine
 from transformers.utils import logging as transformers_logging
 
 from reference import names
+from reference.cases import Case, drawn
 
 transformers_logging.set_verbosity_error()
 logging.getLogger("adapters").setLevel(logging.ERROR)  # it warns between adding and activating
@@ -78,6 +79,59 @@ def tiny_gpt2(rng: np.random.Generator, dtype: torch.dtype) -> GPT2Model:
     return model.to(dtype).eval()
 
 
+# The switches of the `adapters` library. "original" are the block's own residual and norm: before
+# or after the adapter, and whether the adapter's skip connection starts before that norm.
+PLACEMENTS: dict[str, dict[str, bool]] = {
+    "after_norm": {
+        "original_ln_before": True, "original_ln_after": False, "residual_before_ln": False,
+    },
+    "houlsby": {
+        "original_ln_before": False, "original_ln_after": True, "residual_before_ln": True,
+    },
+    "pfeiffer": {
+        "original_ln_before": True, "original_ln_after": True, "residual_before_ln": True,
+    },
+    "parallel": {
+        "original_ln_before": False, "original_ln_after": True, "residual_before_ln": True,
+        "is_parallel": True,
+    },
+}  # fmt: skip
+ACTIVATIONS = {"gelu_tanh": "gelu_new"}  # where the words differ
+
+
+def insert(model: PreTrainedModel, case: Case, bottleneck: int) -> None:
+    """The adapters of a case, active, with the library's own start values; everything trains."""
+    d_model, n_layers = model.config.hidden_size, model.config.num_hidden_layers
+    layers = range(n_layers) if case.layers is None else case.layers
+    adapter_library.init(model)
+    config = adapter_library.BnConfig(
+        mh_adapter="attention" in case.sites,
+        output_adapter="ffn" in case.sites,
+        reduction_factor=d_model / (bottleneck + 0.5),  # the library rounds d / factor down
+        non_linearity=ACTIVATIONS.get(case.activation, case.activation),
+        scaling=case.scaling,
+        ln_before=case.norm == "before",
+        ln_after=case.norm == "after",
+        leave_out=[block for block in range(n_layers) if block not in layers],
+        adapter_residual_before_ln=False,
+        **PLACEMENTS[case.placement],
+    )
+    for name in case.adapters:
+        model.add_adapter(name, config=config)
+    model.set_active_adapters(adapter_library.composition.Stack(*case.adapters))
+    model.to(model.dtype).eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    parts = adapter_parameters(model)
+    assert len(parts) >= 4 * len(layers) * len(case.sites) * len(case.adapters)
+    assert {min(p.shape) for p in parts.values() if p.ndim == 2} == {bottleneck}
+
+
+def adapter_parameters(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """What the `adapters` library put in."""
+    return {key: p for key, p in model.named_parameters() if ".adapters." in key}
+
+
 def add_adapter(
     model: PreTrainedModel,
     name: str,
@@ -86,33 +140,19 @@ def add_adapter(
     scaling: float,
     rng: np.random.Generator,
 ) -> None:
-    """A bottleneck adapter at the end of both sub-layers: h + scaling * up(act(down(h))).
+    """Adapters at the end of both sub-layers of every block, all their numbers drawn from `rng`."""
+    case = Case("after_norm", activation, scaling=scaling, adapters=(name,))
+    insert(model, case, bottleneck)
+    randomize(adapter_parameters(model), rng)
 
-    In a post-norm block h = LN(x + sublayer(x)), in a pre-norm one h = x + sublayer(LN(x)): the
-    original residual (and norm, if it is there) come before the adapter, none after it, and the
-    adapter's own skip starts behind them. These are exactly the four switches below.
-    """
-    d_model = model.config.hidden_size
-    adapter_library.init(model)
-    config = adapter_library.BnConfig(
-        mh_adapter=True,
-        output_adapter=True,
-        reduction_factor=d_model / (bottleneck + 0.5),  # the library rounds d / factor down
-        non_linearity=activation,
-        scaling=scaling,
-        original_ln_before=True,
-        original_ln_after=False,
-        residual_before_ln=False,
-        adapter_residual_before_ln=False,
-    )
-    model.add_adapter(name, config=config)
-    model.set_active_adapters(name)
-    parts = {key: p for key, p in model.named_parameters() if f".adapters.{name}." in key}
-    assert parts and {min(p.shape) for p in parts.values() if p.ndim == 2} == {bottleneck}
-    randomize(parts, rng)
-    model.to(model.dtype).eval()
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
+
+def fill(model: PreTrainedModel) -> None:
+    """Give every adapter parameter the value that its name stands for."""
+    for name, parameter in adapter_parameters(model).items():
+        ((ours, value),) = names.adapters({name: parameter.detach().numpy()}).items()
+        value = names.linear(drawn(ours, value.shape))  # back to PyTorch's layout
+        with torch.no_grad():
+            parameter.copy_(torch.from_numpy(value))
 
 
 def weights(model: torch.nn.Module) -> names.Arrays:

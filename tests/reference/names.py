@@ -52,8 +52,16 @@ GPT2_ENDS = {
 ADAPTER = re.compile(
     r"(?:encoder\.layer|h)\.(\d+)\."
     r"(attention\.output|output|attention_adapters|output_adapters)\."
-    r"adapters\.(\w+)\.adapter_(down\.0|up)\.(weight|bias)"
+    r"adapters\.(\w+)\.(.+)"
 )
+
+ADAPTER_PARTS = {  # with a norm before it, the down-projection is the second in its sequence
+    "adapter_down.0": "down",
+    "adapter_down.1": "down",
+    "adapter_up": "up",
+    "adapter_norm_before": "norm_before",
+    "adapter_norm_after": "norm_after",
+}
 
 
 def linear(value: Array) -> Array:
@@ -100,8 +108,9 @@ def adapters(tensors: Mapping[str, Array]) -> Arrays:
     found: Arrays = {}
     for name, value in tensors.items():
         if match := ADAPTER.fullmatch(name):
-            block, place, adapter, projection, kind = match.groups()
+            block, place, adapter, inner = match.groups()
             site = "attention" if place.startswith("attention") else "ffn"
-            inner = f"blocks.{block}.{site}.adapters.{adapter}.{projection.split('.')[0]}.{kind}"
-            found[inner] = linear(value)
+            part, _, kind = inner.rpartition(".")
+            ours = f"{ADAPTER_PARTS[part]}.{kind}" if part else {"scaling": "scale"}[kind]
+            found[f"blocks.{block}.{site}.adapters.{adapter}.{ours}"] = linear(value)
     return found

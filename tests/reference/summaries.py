@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from reference.names import Array
+from reference.names import Array, Arrays
 
 
 def products(x: Array) -> Array:
@@ -22,3 +24,11 @@ def summarize(x: Array, where: Array) -> Array:
     """Norm, two products with fixed vectors, and the entries at `where`, in float64."""
     flat = x.ravel().astype(np.float64)
     return np.concatenate([[np.linalg.norm(flat)], products(flat), flat[where]])
+
+
+def condense(gradients: Mapping[str, Array]) -> Arrays:
+    """Of each gradient the norm and two products: names (P,), summaries (P, 3)."""
+    nowhere = np.array([], dtype=np.int64)
+    ordered = sorted(gradients)
+    rows = [summarize(gradients[name], nowhere) for name in ordered]
+    return {"names": np.array(ordered), "summaries": np.array(rows)}

@@ -40,14 +40,14 @@ def classify(
     return as_numpy(recorded), found
 
 
-def bert(folder: Path, rng: np.random.Generator) -> Arrays:
-    """A padded batch with token types through the BERT in `folder`: states, losses, gradients."""
+def bert_batch(rng: np.random.Generator) -> Arrays:
+    """A padded batch with token types, labels, what a masked language model guesses, and heads."""
     lengths, length, d_model = (11, 7, 4), 11, models.TINY_BERT.hidden_size
     vocab = models.TINY_BERT.vocab_size
     mask = (np.arange(length) < np.array(lengths)[:, None]).astype(np.int64)
     ids = rng.integers(1, vocab, mask.shape) * mask
     asked = (rng.random(mask.shape) < 0.4) & (mask == 1)  # what a masked language model guesses
-    arrays: Arrays = {
+    return {
         "ids": ids,
         "mask": mask,
         "types": (np.arange(length) >= np.array([[6], [3], [4]])) * mask,
@@ -57,11 +57,21 @@ def bert(folder: Path, rng: np.random.Generator) -> Arrays:
         "mlm.bias": 0.2 * rng.standard_normal(vocab),
         "mlm.targets": np.where(asked, rng.integers(1, vocab, mask.shape), IGNORED),
     }
-    inputs = {
+
+
+def bert_inputs(arrays: Arrays) -> dict[str, Tensor]:
+    """The batch as a transformers model wants it."""
+    return {
         "input_ids": torch.from_numpy(arrays["ids"]),
-        "attention_mask": torch.from_numpy(mask),
+        "attention_mask": torch.from_numpy(arrays["mask"]),
         "token_type_ids": torch.from_numpy(arrays["types"]),
     }
+
+
+def bert(folder: Path, rng: np.random.Generator) -> Arrays:
+    """A batch through the BERT in `folder`: states, losses, gradients."""
+    arrays = bert_batch(rng)
+    mask, inputs = arrays["mask"], bert_inputs(arrays)
 
     model = models.bert(folder, torch.float64)
     out = model(**inputs, output_hidden_states=True)
@@ -101,16 +111,33 @@ def bert(folder: Path, rng: np.random.Generator) -> Arrays:
     return arrays
 
 
-def gpt2(rng: np.random.Generator) -> Arrays:
-    """A padded batch through the decoder, with the language-model head tied to the embeddings."""
-    config = models.TINY_GPT2
-    lengths, length = (10, 8, 3), 10
+def gpt2_batch(rng: np.random.Generator) -> tuple[Arrays, int]:
+    """A padded batch with the next tokens as targets, and the seed of the decoder's weights."""
+    vocab, lengths, length = models.TINY_GPT2.vocab_size, (10, 8, 3), 10
     mask = (np.arange(length) < np.array(lengths)[:, None]).astype(np.int64)
-    ids = rng.integers(1, config.vocab_size, mask.shape) * mask
+    ids = rng.integers(1, vocab, mask.shape) * mask
     targets = np.full_like(ids, IGNORED)  # each position is asked for the next token
     targets[:, :-1] = np.where(mask[:, 1:] == 1, ids[:, 1:], IGNORED)
-    arrays: Arrays = {"ids": ids, "mask": mask, "targets": targets}
-    seed = int(rng.integers(2**31))
+    return {"ids": ids, "mask": mask, "targets": targets}, int(rng.integers(2**31))
+
+
+def gpt2_step(
+    model: torch.nn.Module, arrays: Arrays
+) -> tuple[tuple[Tensor, ...], Tensor, Tensor, Arrays]:
+    """Hidden states, the tied head's logits, the loss and the model's own gradients."""
+    out = model(
+        torch.from_numpy(arrays["ids"]), attention_mask=torch.from_numpy(arrays["mask"]),
+        output_hidden_states=True, use_cache=False,
+    )  # fmt: skip
+    logits = out.last_hidden_state @ model.wte.weight.T
+    targets = torch.from_numpy(arrays["targets"])
+    loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+    return out.hidden_states, logits, loss, models.gradients(loss, model)
+
+
+def gpt2(rng: np.random.Generator) -> Arrays:
+    """A batch through the decoder, with the language-model head tied to the embeddings."""
+    arrays, seed = gpt2_batch(rng)
 
     def run(key: str, activation: str | None) -> None:
         model = models.tiny_gpt2(np.random.default_rng(seed), torch.float64)
@@ -118,23 +145,15 @@ def gpt2(rng: np.random.Generator) -> Arrays:
             scaling = ADAPTERS[activation]
             arrays[f"{key}/scaling"] = np.array(scaling)
             models.add_adapter(model, "golden", BOTTLENECK, activation, scaling, rng)
-        out = model(
-            torch.from_numpy(ids), attention_mask=torch.from_numpy(mask),
-            output_hidden_states=True, use_cache=False,
-        )  # fmt: skip
-        last = out.last_hidden_state
-        logits = last @ model.wte.weight.T
-        flat = torch.from_numpy(targets).flatten()
-        loss = cross_entropy(logits.flatten(0, 1), flat, ignore_index=IGNORED)
-        found = models.gradients(loss, model)
+        states, logits, loss, found = gpt2_step(model, arrays)
         arrays.update(as_numpy({f"{key}/logits": logits, f"{key}/loss": loss}))
         if activation:
-            arrays.update(as_numpy({f"{key}/last": last}))
+            arrays.update(as_numpy({f"{key}/last": states[-1]}))
             values = models.weights(model)
             arrays.update(adapter_arrays(key, values, found, names.gpt2(found)))
             return
         # transformers normalizes the last entry; before it come the states between the blocks
-        arrays.update(as_numpy({f"hidden.{i}": h for i, h in enumerate(out.hidden_states)}))
+        arrays.update(as_numpy({f"hidden.{i}": h for i, h in enumerate(states)}))
         values = names.gpt2(models.weights(model))
         arrays.update(prefixed("w:", {k: v.astype(np.float32) for k, v in values.items()}))
         arrays.update(prefixed(f"{key}/d:", names.gpt2(found)))

@@ -1,25 +1,25 @@
-"""Every figure. Colour-blind-safe (Okabe and Ito's colours), and readable in black and white."""
+"""The course of a training run."""
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .history import History
+from ..history import History
+from .figure import BLUE, ORANGE, new_figure, write_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
 
-
-def plot_history(history: History, title: str, path: Path | None = None) -> Figure:
+def plot_history(
+    history: History, title: str, path: Path | None = None, best_by: str = "accuracy"
+) -> Figure:
     """Loss and accuracy over the training steps, with the epoch that was the best.
 
-    With `path`, the figure is also written there as PNG.
+    `best_by` as in `History.best`. With `path`, the figure is also written there as PNG.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -31,7 +31,7 @@ def plot_history(history: History, title: str, path: Path | None = None) -> Figu
     axes = figure.subplots(1, 2)
     for axis, column, label in (
         (axes[0], "loss", "cross-entropy (nats)"),
-        (axes[1], "accuracy", "accuracy (share of examples)"),
+        (axes[1], "accuracy", "accuracy (share of right answers)"),
     ):
         y = np.array([getattr(row, column) for row in steps])
         name = f"training (mean of {window} steps)" if window > 1 else "training"
@@ -39,7 +39,7 @@ def plot_history(history: History, title: str, path: Path | None = None) -> Figu
         measured = [getattr(row, f"validation_{column}") for row in evaluations]
         places = [row.step for row in evaluations]
         axis.plot(places, measured, "o--", color=ORANGE, ms=5, label="validation")
-        if (best := history.best()) is not None:
+        if (best := history.best(best_by)) is not None:
             axis.plot(
                 best.step, getattr(best, f"validation_{column}"), "o",
                 ms=12, mew=1.6, mfc="none", mec="black", ls="none",
@@ -52,26 +52,8 @@ def plot_history(history: History, title: str, path: Path | None = None) -> Figu
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle(title)
     if path is not None:
-        temporary = path.with_name(f".{path.name}.tmp")
-        figure.savefig(temporary, dpi=150, format="png")
-        temporary.replace(path)
+        write_png(figure, path)
     return figure
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure (inches) which a notebook shows as a picture.
-
-    It is made without pyplot, whose global state and choice of a screen are not needed here.
-    """
-    from matplotlib.figure import Figure
-
-    class ShownFigure(Figure):
-        def _repr_png_(self) -> bytes:
-            png = io.BytesIO()
-            self.savefig(png, dpi=100, format="png")
-            return png.getvalue()
-
-    return ShownFigure(figsize=(width, height), layout="constrained")
 
 
 def running_mean(x: np.ndarray, y: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:

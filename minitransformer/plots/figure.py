@@ -1,0 +1,36 @@
+"""What all figures share: three colours, an empty figure, and a PNG that is whole or not there."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure (inches) which a notebook shows as a picture.
+
+    It is made without pyplot, whose global state and choice of a screen are not needed here.
+    """
+    from matplotlib.figure import Figure
+
+    class ShownFigure(Figure):
+        def _repr_png_(self) -> bytes:
+            png = io.BytesIO()
+            self.savefig(png, dpi=100, format="png")
+            return png.getvalue()
+
+    return ShownFigure(figsize=(width, height), layout="constrained")
+
+
+def write_png(figure: Figure, path: str | Path) -> None:
+    """Write the figure under that name at once and complete, 150 dots an inch."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    figure.savefig(temporary, dpi=150, format="png")
+    temporary.replace(path)
