@@ -10,10 +10,9 @@ from turns import Side, thread_pools
 
 import minitransformer as mt
 from minitransformer.datasets import Batch, Encoded
-from minitransformer.heads import Classifier
 from minitransformer.ledger import shape_of
 from minitransformer.methods import RunOptions, build_classifier
-from minitransformer.parallel import cut
+from minitransformer.parallel import Model, cut
 from minitransformer.training import Trainer, TrainingOptions
 
 Array = np.ndarray
@@ -68,7 +67,7 @@ class Ours(Side):
     def logits(self, batch: Batch) -> Array:
         """(B, n_classes), each thread with its slice of the batch."""
 
-        def walk(model: Classifier, part: Batch) -> tuple[Array, Array]:
+        def walk(model: Model, part: Batch) -> tuple[Array, Array]:
             return part.index, model(part.ids, part.attention_mask)
 
         found = np.empty((len(batch.labels), 2), np.float32)
@@ -98,7 +97,7 @@ def base(blocks: int | None) -> mt.Transformer:
     return mt.Transformer(config, np.random.default_rng(0))
 
 
-def own_names(model: Classifier, what: str) -> dict[str, Array]:
+def own_names(model: Model, what: str) -> dict[str, Array]:
     """`value` or `grad` of what trains, under the transformer's own names and `head.`."""
     found = {name: getattr(p, what) for name, p in model.trainable_parameters().items()}
     short = {name.removeprefix("transformer."): array for name, array in found.items()}

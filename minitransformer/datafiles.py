@@ -48,13 +48,14 @@ def read_rows(path: Path) -> list[Row]:
         raise DataError(
             f"{path}: unknown kind of file {path.suffix!r}, expected {', '.join(READERS)}"
         )
-    rows = [_row(path, line, record) for line, record in read(path, _text_of(path))]
+    rows = [_row(path, line, record) for line, record in read(path, read_utf8(path))]
     if not rows:
         raise DataError(f"{path} holds no examples: give it rows with text and label")
     return rows
 
 
-def _text_of(path: Path) -> str:
+def read_utf8(path: Path) -> str:
+    """A file's text. Raises: DataError, with the line number, if it is not UTF-8."""
     try:
         content = path.read_bytes()
     except OSError as error:

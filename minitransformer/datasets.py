@@ -18,6 +18,7 @@ import numpy as np
 from . import hub
 from .datafiles import READERS, read_rows
 from .errors import ConfigError, DataError
+from .functional import IGNORE
 from .grammar import generate_reviews
 from .module import Array
 from .tokenization import Tokenizer, pad
@@ -304,7 +305,11 @@ def _subset(split: Split, index: Array) -> Split:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A split as token ids: n sequences of unequal length, labels (n,) int64."""
+    """A split as token ids: n sequences, labels (n,) int64.
+
+    For a language model the sequences are of one length T and labels (n, T) are the tokens that
+    follow; IGNORE where one does not count.
+    """
 
     sequences: list[list[int]]
     labels: Array
@@ -316,7 +321,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Batch:
-    """B examples: ids and attention_mask (B, T), labels and index (B,), all int64.
+    """B examples: ids and attention_mask (B, T), labels (B,) or (B, T), index (B,), all int64.
 
     `index` gives each example's position in its split, to bring predictions back into order.
     """
@@ -325,6 +330,11 @@ class Batch:
     attention_mask: Array
     labels: Array
     index: Array
+
+    @property
+    def counted(self) -> int:
+        """How many labels take part in the loss."""
+        return int(np.count_nonzero(self.labels != IGNORE))
 
 
 @dataclass(frozen=True)

@@ -50,12 +50,15 @@ class History(list[HistoryRow]):
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"this is not a training history: {error}") from error
 
-    def best(self) -> HistoryRow | None:
-        """The evaluation after training began with the highest accuracy; None before the first.
+    def best(self, by: str = "accuracy") -> HistoryRow | None:
+        """The evaluation after training began that was the best; None before the first.
 
-        The later of equals: its learning rate was lower.
+        `by` says in what: the highest "accuracy", or the lowest "loss". The later of equals: its
+        learning rate was lower.
         """
         trained = [row for row in reversed(self.evaluations()) if row.step]
+        if by == "loss":
+            return max(trained, key=lambda row: -(row.validation_loss or 0.0), default=None)
         return max(trained, key=lambda row: row.validation_accuracy or 0.0, default=None)
 
     def evaluations(self) -> list[HistoryRow]:

@@ -1,4 +1,4 @@
-"""Adapters, head alone, or everything: what a run trains, and with which options."""
+"""What may train, and the options of a run: a task or a style on a base, or a base from scratch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from .adapters import AdapterConfig
 from .adapters.store import METHODS
+from .config import TransformerConfig
 from .errors import ConfigError
 from .heads import POOLINGS, Classifier
 from .training import TrainingOptions
@@ -79,6 +80,66 @@ class RunOptions:
         adapter = AdapterConfig.from_dict(values["adapter"])
         training = TrainingOptions(**values["training"])
         return cls(**{**values, "adapter": adapter, "training": training})
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """The shape of a small decoder, GPT-2's, and how to train it. Checks itself; ConfigError.
+
+    Attributes:
+        d_model, n_layers, n_heads: width, depth, attention heads; d_ff is 4 d_model.
+        vocab_size: tokens of the byte-pair encoding, which is learnt from the same text.
+        block_size: how many tokens the model sees at once.
+        dropout: everywhere inside, in training.
+        threads: walk slices of each batch side by side; 0 for one for each core.
+        training: epochs, batch size (windows of block_size tokens), learning rate, seed, ...
+    """
+
+    d_model: int = 192
+    n_layers: int = 4
+    n_heads: int = 6
+    vocab_size: int = 2048
+    block_size: int = 128
+    dropout: float = 0.0
+    threads: int = 0
+    training: TrainingOptions = field(
+        default_factory=lambda: TrainingOptions(epochs=8, batch_size=8, lr=2e-3)
+    )
+
+    method = "base"  # what such a run leaves behind, in the name of its folder
+
+    def __post_init__(self) -> None:
+        if self.training.lr is None:
+            object.__setattr__(self, "training", replace(self.training, lr=2e-3))
+        if self.vocab_size < 257:
+            raise ConfigError(f"vocab_size={self.vocab_size}: expected 257 (all bytes) or more")
+        self.config(self.vocab_size)
+
+    def config(self, vocab_size: int) -> TransformerConfig:
+        """The decoder's shape, with as many tokens as the text yielded."""
+        return TransformerConfig(
+            vocab_size=vocab_size,
+            d_model=self.d_model,
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            d_ff=4 * self.d_model,
+            max_positions=self.block_size,
+            norm="pre",
+            causal=True,
+            activation="gelu_tanh",
+            layer_norm_eps=1e-5,
+            dropout=self.dropout,
+            attention_dropout=self.dropout,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `options.json` keeps them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PretrainOptions:
+        """The inverse of `to_dict`."""
+        return cls(**{**values, "training": TrainingOptions(**values["training"])})
 
 
 def build_classifier(transformer: Transformer, n_classes: int, options: RunOptions) -> Classifier:

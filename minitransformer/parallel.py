@@ -12,33 +12,34 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from .datasets import Batch
 from .errors import ConfigError
 from .functional import cross_entropy, cross_entropy_backward
-from .heads import Classifier
+from .heads import Classifier, LanguageModel
 from .layers import seed_dropouts
-from .module import Array
 from .prefix import KeptPrefix
 
 T = TypeVar("T")
+Model = Classifier | LanguageModel
 
 
 class Walkers:
-    """A classifier and its replicas, each walked by a thread of its own.
+    """A model and its replicas, each walked by a thread of its own.
 
     Results do not depend on timing: slices are cut and gradients are added in a fixed order.
     Used as a context manager, for matrix products of one thread each.
     """
 
-    def __init__(self, model: Classifier, threads: int = 0) -> None:
+    def __init__(self, model: Model, threads: int = 0) -> None:
         """`threads`: how many; 0 for one for each core. Raises: ConfigError for fewer."""
         if threads < 0:
             raise ConfigError(f"threads={threads}: expected 1 or more, or 0 for one each core")
-        self.models = [model, *(model.replica() for _ in range((threads or cores()) - 1))]
+        replicas = (model.replica() for _ in range((threads or cores()) - 1))
+        self.models: list[Model] = [model, *replicas]
 
     def __enter__(self) -> Walkers:
         keep_freed_memory()
@@ -67,37 +68,38 @@ class Walkers:
 
     def forward_backward(
         self, batch: Batch, label_smoothing: float = 0.0, prefix: KeptPrefix | None = None
-    ) -> tuple[float, Array]:
-        """Loss and logits (B, n_classes) of a batch; its gradients end up in the model."""
+    ) -> tuple[float, int]:
+        """Loss and number of right answers of a batch; its gradients end up in the model.
+
+        The loss is the mean over all labels that count, however they fall into slices.
+        """
         slices = list(cut(batch, len(self.models)))
 
-        def walk(i: int) -> tuple[float, Array]:
+        def walk(i: int) -> tuple[float, int]:
             walker, part = self.models[i], slices[i]
-            share = len(part.labels) / len(batch.labels)
             for parameter in self.trained[i]:
                 parameter.grad = None
-            start, hidden = 0, None
+            if part.counted == 0 < batch.counted:
+                return 0.0, 0
+            kept: dict[str, Any] = {}
             if prefix is not None:
-                start, hidden = prefix.depth, prefix.hidden(walker.transformer, part)
-            logits = walker.forward(part.ids, part.attention_mask, start=start, hidden=hidden)
+                kept = {"start": prefix.depth, "hidden": prefix.hidden(walker.transformer, part)}
+            logits = walker.forward(part.ids, part.attention_mask, **kept)
             loss, p = cross_entropy(logits, part.labels, label_smoothing)
+            share = part.counted / batch.counted
             if np.isfinite(loss):
                 walker.backward(cross_entropy_backward(p, part.labels, label_smoothing) * share)
-            return loss * share, logits
+            right = int(np.count_nonzero(logits.argmax(axis=-1) == part.labels))
+            return loss * share, right
 
         walked = list(self.pool.map(walk, range(len(slices))))
         for others in self.trained[1 : len(slices)]:  # what the walkers exchange
             for own, other in zip(self.trained[0], others, strict=True):
                 if other.grad is not None:
                     own.accumulate(other.grad)
-        logits = np.empty((len(batch.labels), walked[0][1].shape[1]), walked[0][1].dtype)
-        for i, (_, part) in enumerate(walked):
-            logits[i :: len(slices)] = part
-        return sum(loss for loss, _ in walked), logits
+        return sum(loss for loss, _ in walked), sum(right for _, right in walked)
 
-    def map(
-        self, function: Callable[[Classifier, Batch], T], batches: Iterable[Batch]
-    ) -> Iterator[T]:
+    def map(self, function: Callable[[Model, Batch], T], batches: Iterable[Batch]) -> Iterator[T]:
         """`function(model, batch)` for each batch, in order; each thread takes every n-th."""
         lanes = list(batches)
         n = len(self.models)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,13 +28,16 @@ from .errors import CheckpointError, ConfigError
 from .evaluation import Evaluation, evaluate, predict_probabilities
 from .heads import Classifier
 from .history import History
-from .methods import ADAPTER_NAME, RunOptions, build_classifier
+from .methods import ADAPTER_NAME, PretrainOptions, RunOptions, build_classifier
+from .module import Array
 from .parallel import cores
 from .plots import plot_history
 from .prefix import KeptPrefix
 from .tokenization import Tokenizer
 from .training import Trainer
 from .transformer import Transformer
+
+Options = TypeVar("Options", RunOptions, PretrainOptions)
 
 # -- a trained model ----------------------------------------------------------------------
 
@@ -73,7 +76,10 @@ class Run:
             np.zeros(len(texts), np.int64),
             self.tokenizer.pad_id,
         )
-        p = predict_probabilities(self.model, encoded)
+        return self.predictions(texts, predict_probabilities(self.model, encoded))
+
+    def predictions(self, texts: Sequence[str], p: Array) -> list[Prediction]:
+        """What probabilities (n, n_classes) say about n texts."""
         names = self.record.label_names
         return [
             Prediction(text, names[row.argmax()], dict(zip(names, row.tolist(), strict=True)))
@@ -104,6 +110,8 @@ def load_run(folder: str | Path, base: str | Path | None = None) -> Run:
     base = base if base is not None else record.base
     transformer = Transformer.from_pretrained(base)
     check_base(record, fingerprint(transformer), path)
+    if not record.label_names:
+        raise CheckpointError(f"{path} has no labels, it continues texts: minitransformer generate")
     name = ADAPTER_NAME if record.method == "adapter" else None
     model = build_classifier(
         transformer,
@@ -152,14 +160,7 @@ def train(
     DataError, HubError, CheckpointError for a task or base that cannot be used; TrainingError if
     the loss is not finite.
     """
-    if resume:
-        if out is None:
-            raise ConfigError("resume needs the folder of the run to go on with (out)")
-        folder = Path(out).expanduser()
-        task, options = resumed(folder, task, options)
-    else:
-        options = options or RunOptions()
-        folder = new_folder(task, options, out)
+    folder, options = folder_and_options(task, options, RunOptions, out, resume)
     data = load_task(task, limit=options.limit)
     tokenizer = Tokenizer.from_pretrained(options.base)
     transformer = Transformer.from_pretrained(options.base, options.dropout)
@@ -245,11 +246,31 @@ def train(
     return run
 
 
-def new_folder(task: str | Path, options: RunOptions, out: str | Path | None) -> Path:
+def folder_and_options(
+    task: str | Path,
+    options: Options | None,
+    kind: type[Options],
+    out: str | Path | None,
+    resume: bool,
+) -> tuple[Path, Options]:
+    """Where a run goes, and its options: of a new one, or of an interrupted one."""
+    if not resume:
+        options = options if options is not None else kind()
+        return new_folder(task, options, out), options
+    if out is None:
+        raise ConfigError("resume needs the folder of the run to go on with (out)")
+    folder = Path(out).expanduser()
+    return folder, resumed(folder, task, options, kind)
+
+
+def new_folder(
+    task: str | Path, options: RunOptions | PretrainOptions, out: str | Path | None
+) -> Path:
     """Where a new run goes; never where one lies already."""
     if out is not None:
         folder = Path(out).expanduser()
-        if (folder / "options.json").exists():
+        files = ("options.json", *(f"{method}.safetensors" for method in METHODS))
+        if any((folder / name).exists() for name in files):
             raise ConfigError(f"{folder} holds a run already; choose another folder, or resume it")
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"{folder} is a file; expected a folder to put the run in")
@@ -261,8 +282,10 @@ def new_folder(task: str | Path, options: RunOptions, out: str | Path | None) ->
     return folder
 
 
-def resumed(folder: Path, task: str | Path, options: RunOptions | None) -> tuple[str, RunOptions]:
-    """The task and the options of an interrupted run.
+def resumed(
+    folder: Path, task: str | Path, options: Options | None, kind: type[Options]
+) -> Options:
+    """The options of an interrupted run on this task.
 
     Raises: ConfigError if there is nothing to go on with, or other options are asked for.
     """
@@ -273,7 +296,7 @@ def resumed(folder: Path, task: str | Path, options: RunOptions | None) -> tuple
     values = read_json(folder / "options.json")
     try:
         kept_task = values.pop("task")
-        kept = RunOptions.from_dict(values)
+        kept = kind.from_dict(values)
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder / 'options.json'} is damaged: {error}") from error
     if str(task) != kept_task:
@@ -282,7 +305,7 @@ def resumed(folder: Path, task: str | Path, options: RunOptions | None) -> tuple
         raise ConfigError(
             f"{folder} was started with other options; resume without any: they are kept there"
         )
-    return kept_task, kept
+    return kept
 
 
 def describe(options: RunOptions) -> str:

@@ -17,13 +17,12 @@ import numpy as np
 from .checkpoints import read_tensors, tensor_metadata, write_tensors
 from .datasets import Batch, Encoded, batches
 from .errors import CheckpointError, ConfigError, TrainingError
-from .evaluation import evaluation_of, walk_over
-from .heads import Classifier
+from .evaluation import loss_and_accuracy
 from .history import History, HistoryRow
 from .layers import Dropout
 from .module import Array
 from .optim import AdamW, clip_by_global_norm, warmup_linear_decay
-from .parallel import Walkers
+from .parallel import Model, Walkers
 from .prefix import KeptPrefix
 
 
@@ -104,19 +103,19 @@ def interruptible() -> Iterator[Interrupt]:
 
 
 class Trainer:
-    """Trains what is trainable in a classifier, and nothing else.
+    """Trains what is trainable in a classifier or a language model, and nothing else.
 
     After each epoch it evaluates on the validation split; `best` holds the trained values of the
-    best epoch so far (`History.best`). With `state_file`, the complete state is kept there after
-    each epoch and on Ctrl-C: a run that is resumed gives bit for bit what it would have given
-    without the interruption.
+    best epoch so far (`History.best`, by `best_by`). With `state_file`, the complete state is kept
+    there after each epoch and on Ctrl-C: a run that is resumed gives bit for bit what it would
+    have given without the interruption.
 
     Raises: TrainingError if the loss is not finite; ConfigError if nothing is trainable.
     """
 
     def __init__(
         self,
-        model: Classifier,
+        model: Model,
         train: Encoded,
         validation: Encoded,
         options: TrainingOptions | None = None,
@@ -124,10 +123,12 @@ class Trainer:
         progress: bool = True,
         threads: int = 0,
         prefix: KeptPrefix | None = None,
+        best_by: str = "accuracy",
     ) -> None:
         self.model, self.train_set, self.validation = model, train, validation
         self.options = options or TrainingOptions()
         self.state_file, self.progress, self.prefix = state_file, progress, prefix
+        self.best_by = best_by
         self.parameters = model.trainable_parameters()
         if not self.parameters:
             raise ConfigError("nothing to train: every parameter of this model is frozen")
@@ -191,7 +192,7 @@ class Trainer:
         """Forward, backward, clip, update: one batch."""
         started = time.perf_counter()
         smoothing = self.options.label_smoothing
-        loss, logits = self.walkers.forward_backward(batch, smoothing, self.prefix)
+        loss, right = self.walkers.forward_backward(batch, smoothing, self.prefix)
         lr = self.schedule(self.step)
         if not math.isfinite(loss):
             raise TrainingError(
@@ -203,8 +204,7 @@ class Trainer:
         self.optimizer.step()
         self.step += 1
         self.seconds += time.perf_counter() - started
-        accuracy = float((logits.argmax(axis=1) == batch.labels).mean())
-        return HistoryRow(self.step, epoch, loss, accuracy, lr, norm, self.seconds)
+        return HistoryRow(self.step, epoch, loss, right / batch.counted, lr, norm, self.seconds)
 
     def evaluation_due(self) -> bool:
         """Before the first step and at the end of each epoch, once."""
@@ -220,13 +220,12 @@ class Trainer:
             if interrupt.pressed:
                 raise KeyboardInterrupt
 
-        p = walk_over(self.walkers, self.validation, 64, stop_if_pressed)
+        loss, accuracy = loss_and_accuracy(self.walkers, self.validation, stop_if_pressed)
         self.walkers.train()
-        found = evaluation_of(p, self.validation)
         last = self.history.pop() if self.history else HistoryRow(0, 0)
-        measured = {"validation_loss": found.loss, "validation_accuracy": found.accuracy}
+        measured = {"validation_loss": loss, "validation_accuracy": accuracy}
         self.history.append(HistoryRow(**{**asdict(last), **measured}))
-        if self.history.best() is self.history[-1]:
+        if self.history.best(self.best_by) is self.history[-1]:
             self.best = {name: p.value.copy() for name, p in self.parameters.items()}
 
     def recent(self, column: str, rows: int = 50) -> float:

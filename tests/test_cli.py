@@ -26,7 +26,10 @@ from minitransformer.errors import ConfigError
 from minitransformer.ledger import adapter_costs
 from minitransformer.runs import load_run
 
-COMMANDS = ["train", "evaluate", "predict", "params", "gradcheck", "tasks", "demo"]
+COMMANDS = [
+    *("train", "evaluate", "predict", "pretrain", "generate", "export", "import"),
+    *("params", "gradcheck", "tasks", "demo"),
+]
 QUICK = ["--limit", "150", "--epochs", "1", "--bottleneck", "4"]
 ROOT = Path(minitransformer.__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
@@ -124,6 +127,8 @@ BAD_USAGE = {
     "method": (["train", "toy-reviews", "--method", "magic"], "method='magic'"),
     "activation": (["train", "toy-reviews", "--activation", "magic"], "activation 'magic'"),
     "placement": (["train", "toy-reviews", "--placement", "magic"], "placement='magic'"),
+    "sites": (["train", "toy-reviews", "--sites", "head"], "sites=('head',)"),
+    "scaling": (["train", "toy-reviews", "--scaling", "much"], "scaling='much'"),
     "pooling": (["train", "toy-reviews", "--pooling", "magic"], "pooling='magic'"),
     "learning rate": (["train", "toy-reviews", "--lr", "-1"], "lr=-1"),
     "layers": (["train", "toy-reviews", "--layers", "1-"], "--layers '1-'"),
@@ -256,6 +261,25 @@ def test_options_reach_the_run() -> None:
     assert (kept["layer_norm"], kept["pooling"], kept["max_length"]) == (True, "mean", 20)
     assert (training["epochs"], training["batch_size"], training["lr"]) == (1, 16, 0.002)
     assert (training["seed"], kept["limit"], kept["base"]) == (5, 150, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("words", "sites", "scaling"),
+    [
+        ("--placement pfeiffer --scaling learned", ["ffn"], "learned"),
+        ("--placement parallel --sites attention,ffn --scaling 4", ["attention", "ffn"], 4.0),
+        ("--placement houlsby", ["attention", "ffn"], 1.0),
+    ],
+)
+def test_a_placement_brings_its_sites(words: str, sites: list[str], scaling: float | str) -> None:
+    said = call("train", "toy-reviews", "--base", "tiny", *QUICK, "--out", "out", *words.split())
+    assert said.status == 0
+    adapter = json.loads(Path("out/options.json").read_text())["adapter"]
+    assert (adapter["placement"], adapter["sites"]) == (words.split()[1], sites)
+    assert adapter["scaling"] == scaling
+    again = call("train", "toy-reviews", "--base", "tiny", *QUICK, "--out", "out")
+    assert again.status == 2
+    assert "holds a run already" in again.err
 
 
 @pytest.mark.parametrize(("method", "lr"), [("head", 5e-3), ("full", 5e-5)])

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import minitransformer as mt
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -21,6 +23,20 @@ def test_second_snippet_runs(tmp_path, monkeypatch) -> None:
     quick = "mt.RunOptions(limit=64, training=mt.TrainingOptions(epochs=1), adapter="
     code = SNIPPETS[1].replace("mt.RunOptions(adapter=", quick)
     assert quick in code
+    exec(compile("import minitransformer as mt\n" + code, "README.md", "exec"), {})
+
+
+def test_third_snippet_runs_on_small_runs(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = mt.RunOptions("tiny", limit=32, training=mt.TrainingOptions(epochs=1))
+    folders = [f"runs/{task}-adapter-seed0" for task in ("rotten-tomatoes", "bbc-news")]
+    assert all(f'"{folder}"' in SNIPPETS[2] for folder in folders)
+    for folder in folders:
+        mt.train("toy-reviews", options, folder, progress=False)
+    # Two runs of one task are called after their folders.
+    code = SNIPPETS[2].replace('tasks["bbc-news"]', 'tasks["bbc-news-adapter-seed0"]')
+    code = code.replace('evaluate("bbc-news")', 'evaluate("toy-reviews")')
+    code = code.replace('"minilm"', '"tiny"')
     exec(compile("import minitransformer as mt\n" + code, "README.md", "exec"), {})
 
 

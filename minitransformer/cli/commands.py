@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -12,10 +12,12 @@ from ..datasets import TASKS, load_task
 from ..errors import ConfigError, DataError
 from ..hub import find_checkpoint
 from ..ledger import adapter_costs
-from ..runs import load_run, new_folder
+from ..multitask import load_runs
+from ..runs import Prediction, load_run, new_folder
 from ..runs import train as train_run
 from . import options as opt
 from .app import INTERRUPTED, app, failed, print_json, say
+from .language import HISTORIES, adapt
 from .text import (
     announcement,
     costs_text,
@@ -28,16 +30,22 @@ from .text import (
 
 AT_ONCE = 64  # texts from standard input that are answered together
 
+# Texts -> for each what names its task (where there are several), and the answer.
+Answers = Callable[[Sequence[str]], Iterable[tuple[dict[str, str], Prediction]]]
+
 
 @app.command()
 def train(
-    task: opt.Task,
+    task: opt.Task = None,
+    lm: opt.Lm = False,
     base: opt.Base = None,
     method: opt.Method = None,
     bottleneck: opt.Bottleneck = None,
     activation: opt.Activation = None,
     placement: opt.Placement = None,
+    sites: opt.Sites = None,
     layers: opt.Layers = None,
+    scaling: opt.Scaling = None,
     layer_norm: opt.LayerNorm = None,
     pooling: opt.Pooling = None,
     dropout: opt.DropoutInBase = None,
@@ -60,6 +68,8 @@ def train(
     the end, tested. Ctrl-C keeps what was learnt and says how to go on (exit status 130).
 
     Example: `minitransformer train rotten-tomatoes --bottleneck 16 --epochs 2`
+
+    Example: `minitransformer train --lm my-novel.txt --base runs/shakespeare-comedies-base-seed0`
     """
     typed = {
         "base": base,
@@ -67,7 +77,9 @@ def train(
         "bottleneck": bottleneck,
         "activation": activation,
         "placement": placement,
+        "sites": tuple(sites.split(",")) if sites is not None else None,
         "layers": opt.whole_numbers("layers", layers) if layers is not None else None,
+        "scaling": opt.number_or_learned("scaling", scaling) if scaling is not None else None,
         "layer_norm": layer_norm,
         "pooling": pooling,
         "dropout": dropout,
@@ -81,6 +93,10 @@ def train(
         "seed": seed,
     }
     given = {name: value for name, value in typed.items() if value is not None}
+    if lm:
+        return adapt(task or HISTORIES, given, out, resume, as_json)
+    if task is None:
+        raise ConfigError("Missing argument 'TASK'; see minitransformer train --help")
     if resume:
         folder = out.expanduser() if out is not None else the_interrupted_run()
         options = opt.check_resumed(folder, task, given)
@@ -140,30 +156,55 @@ def evaluate(
 def predict(
     run: opt.RunFolder,
     texts: opt.Texts = None,
+    also: opt.Also = None,
     base: opt.BaseNow = None,
     as_json: opt.AsJsonLines = False,
 ) -> None:
     """Answer each text with a label and its probability, one line for each, in order.
 
+    With --also, several runs on one base answer together, in one pass through what they share:
+    for each text a line for each task, the task's name first (in JSON: "task").
+
     Example: `minitransformer predict runs/rotten-tomatoes-adapter-seed0 "a gem"`
 
     Example: `cat reviews.txt | minitransformer predict RUN --json`
+
+    Example: `minitransformer predict runs/tweets --also runs/bbc-news "the match was a joy"`
     """
-    trained = load_run(run, base)
+    answers = answers_of_one(run, base) if not also else answers_of_all([run, *also], base)
     lines = iter(texts) if texts else lines_of_input()
     at_once = 1 if not texts and sys.stdin.isatty() else AT_ONCE
     while some := list(islice(lines, at_once)):
-        for found in trained.predict(some):
+        for task, found in answers(some):
             if as_json:
                 record = {
+                    **task,
                     "text": found.text,
                     "label": found.label,
                     "probabilities": found.probabilities,
                 }
                 print(json.dumps(record, ensure_ascii=False))
             else:
-                print(found.label, f"{found.probabilities[found.label]:.3f}", found.text, sep="\t")
+                probability = f"{found.probabilities[found.label]:.3f}"
+                print(*task.values(), found.label, probability, found.text, sep="\t")
         sys.stdout.flush()
+
+
+def answers_of_one(run: Path, base: str | None) -> Answers:
+    trained = load_run(run, base)
+    return lambda texts: (({}, found) for found in trained.predict(texts))
+
+
+def answers_of_all(runs: Sequence[Path], base: str | None) -> Answers:
+    """Text by text, for each the tasks in the order of the runs."""
+    tasks = load_runs(runs, base)
+
+    def answers(texts: Sequence[str]) -> Iterator[tuple[dict[str, str], Prediction]]:
+        found = tasks.predict(texts)
+        for i in range(len(texts)):
+            yield from (({"task": name}, found[name][i]) for name in found)
+
+    return answers
 
 
 def lines_of_input() -> Iterator[str]:

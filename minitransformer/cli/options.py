@@ -20,7 +20,7 @@ from ..methods import LEARNING_RATES, RunOptions
 from ..runs import resumed
 from ..training import TrainingOptions
 
-ADAPTER = ("bottleneck", "activation", "placement", "layers")
+ADAPTER = ("bottleneck", "activation", "placement", "sites", "layers", "scaling")
 TRAINING = ("epochs", "batch_size", "lr", "seed")
 
 Given = dict[str, Any]  # option -> value, of the options that were typed
@@ -49,12 +49,17 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a 
 # -- train --------------------------------------------------------------------------------
 
 Task = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="TASK",
         help="A name from `minitransformer tasks`, or your own .csv, .tsv or .jsonl "
-        "file with the columns text and label.",
+        "file with the columns text and label. With --lm: a text, as in `pretrain`.",
+        show_default=False,
     ),
+]
+Lm = Annotated[
+    bool,
+    option("Adapt a decoder to the style of a text, by default the histories.", flag="--lm"),
 ]
 Base = Annotated[
     str | None, option("tiny (comes along), minilm, a folder, or a model-hub id.", RunOptions.base)
@@ -73,6 +78,11 @@ Activation = Annotated[
 Placement = Annotated[
     str | None, option(f"Where adapters stand: {', '.join(PLACEMENTS)}.", AdapterConfig.placement)
 ]
+Sites = Annotated[
+    str | None,
+    option("Sub-layers with adapters: attention, ffn, or attention,ffn.", "by the placement"),
+]
+Scaling = Annotated[str | None, option("A factor on what adapters add, or learned.", 1)]
 Layers = Annotated[str | None, option("Blocks with adapters, from 0: 0,1 or 3-5.", "all")]
 LayerNorm = Annotated[
     bool | None,
@@ -86,7 +96,9 @@ DropoutInBase = Annotated[
     float | None, option("Dropout inside the base, in training.", "what the base was trained with")
 ]
 Epochs = Annotated[int | None, option("Passes over the data.", TrainingOptions.epochs)]
-BatchSize = Annotated[int | None, option("Examples a step.", TrainingOptions.batch_size)]
+BatchSize = Annotated[
+    int | None, option("Examples a step.", f"{TrainingOptions.batch_size}; with --lm 8 windows")
+]
 Lr = Annotated[
     float | None,
     option("Peak learning rate.", by_method(LEARNING_RATES)),
@@ -117,6 +129,10 @@ Split = Annotated[str, option("test, validation or train.", "test")]
 Texts = Annotated[
     list[str] | None,
     typer.Argument(metavar="TEXT...", help="None: standard input, one text a line."),
+]
+Also = Annotated[
+    list[Path] | None,
+    option("Another run on the same base, answered in the same pass; may be repeated.", "none"),
 ]
 AsJsonLines = Annotated[
     bool, option("One JSON object a line, with all probabilities.", flag="--json")
@@ -150,7 +166,7 @@ def check_resumed(folder: Path, task: str, given: Given) -> RunOptions:
 
     Raises: ConfigError if there is nothing to resume, or if an option differs from the run's.
     """
-    _, kept = resumed(folder, task, None)
+    kept = resumed(folder, task, None, RunOptions)
     for name, value in given.items():
         if replaced(kept, {name: value}) != kept:
             raise ConfigError(
@@ -164,6 +180,8 @@ def replaced(options: RunOptions, given: Given) -> RunOptions:
     adapter = {name: value for name, value in given.items() if name in ADAPTER}
     training = {name: value for name, value in given.items() if name in TRAINING}
     rest = {name: given[name] for name in given.keys() - adapter.keys() - training.keys()}
+    if adapter.get("placement", options.adapter.placement) != options.adapter.placement:
+        adapter.setdefault("sites", None)  # those of the new placement
     return replace(
         options,
         adapter=replace(options.adapter, **adapter),
@@ -183,6 +201,14 @@ def flag(name: str) -> str:
 
 def shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def number_or_learned(name: str, text: str) -> float | str:
+    """ "0.5" -> 0.5. Raises: ConfigError for what is no number, but for "learned"."""
+    try:
+        return text if text == "learned" else float(text)
+    except ValueError as error:
+        raise ConfigError(f"{name}={text!r}: expected a number, or learned") from error
 
 
 def whole_numbers(name: str, text: str) -> tuple[int, ...]:

@@ -1,0 +1,250 @@
+"""The commands of language models: pretrain, generate; and `train --lm`."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..corpus import load_corpus
+from ..errors import ConfigError
+from ..hub import find_checkpoint
+from ..language import load_writer, train_language
+from ..language import pretrain as pretrain_run
+from ..methods import PretrainOptions
+from ..runs import new_folder
+from . import options as opt
+from .app import INTERRUPTED, app, print_json, say
+from .options import TRAINING, option
+from .text import percent, size
+
+COMEDIES, HISTORIES = "shakespeare-comedies", "shakespeare-histories"
+BATCH_SIZE = 8  # of windows, each of which holds many labels; unless typed
+NO_HEAD = ("method", "layer_norm", "pooling", "limit", "keep_prefix")  # not with --lm
+DEFAULTS = PretrainOptions()
+
+Text = Annotated[
+    str,
+    typer.Argument(
+        metavar="TEXT",
+        help=f"{COMEDIES}, {HISTORIES}, your own .txt or .md file, or a folder of them.",
+    ),
+]
+Width = Annotated[int | None, option("Width of the model.", DEFAULTS.d_model, "--d-model")]
+Depth = Annotated[int | None, option("Blocks.", DEFAULTS.n_layers, "--n-layers")]
+Heads = Annotated[int | None, option("Attention heads.", DEFAULTS.n_heads, "--n-heads")]
+Vocabulary = Annotated[int | None, option("Tokens of the encoding.", DEFAULTS.vocab_size)]
+BlockSize = Annotated[int | None, option("Tokens seen at once.", DEFAULTS.block_size)]
+Dropout = Annotated[float | None, option("Dropout, in training.", DEFAULTS.dropout)]
+Epochs = Annotated[int | None, option("Passes over the text.", DEFAULTS.training.epochs)]
+BatchSize = Annotated[int | None, option("Windows a step.", DEFAULTS.training.batch_size)]
+Lr = Annotated[float | None, option("Peak learning rate.", DEFAULTS.training.lr)]
+OutOfBase = Annotated[Path | None, option("Folder of the new base.", "runs/TEXT-base-seedN")]
+Decoder = Annotated[str, typer.Argument(metavar="FOLDER", help="Of a decoder, or of a run.")]
+Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What the text begins with.")]
+WithAdapter = Annotated[Path | None, option("The run whose adapter is put in.", flag="--adapter")]
+NoAdapter = Annotated[bool, option("The base alone, for comparison.", flag="--no-adapter")]
+Tokens = Annotated[int, option("How many tokens to write.", 200)]
+Temperature = Annotated[float, option("0: always the most probable token.", 0.8)]
+TopK = Annotated[int | None, option("Draw from the k most probable tokens.", "all")]
+TopP = Annotated[float | None, option("Draw from the most probable share p.", "all")]
+
+
+@app.command()
+def pretrain(
+    text: Text = COMEDIES,
+    d_model: Width = None,
+    n_layers: Depth = None,
+    n_heads: Heads = None,
+    vocab_size: Vocabulary = None,
+    block_size: BlockSize = None,
+    dropout: Dropout = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: Lr = None,
+    threads: opt.Threads = None,
+    seed: opt.Seed = None,
+    out: OutOfBase = None,
+    resume: opt.Resume = False,
+    as_json: opt.AsJson = False,
+) -> int:
+    """Train a small GPT-2 from scratch on a text, to be a base for adapters.
+
+    A byte-pair encoding is learnt first, then the decoder. The last tenth of each document is
+    held out, and what is left of the surprise at it is measured as perplexity. The folder can be
+    read by Hugging Face's transformers, too.
+
+    Example: `minitransformer pretrain my-novel.txt --out runs/novel`
+    """
+    typed: opt.Given = {
+        "d_model": d_model,
+        "n_layers": n_layers,
+        "n_heads": n_heads,
+        "vocab_size": vocab_size,
+        "block_size": block_size,
+        "dropout": dropout,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "threads": threads,
+        "seed": seed,
+    }
+    given = {name: value for name, value in typed.items() if value is not None}
+    if resume:
+        folder, options = folder_to_resume(out, given), None
+    else:
+        training = {name: given.pop(name) for name in TRAINING if name in given}
+        options = replace(DEFAULTS, **given, training=replace(DEFAULTS.training, **training))
+        folder = new_folder(text, options, out)
+    load_corpus(text)  # what is wrong with it is said before anything starts
+    say(f"pretraining a decoder on {text}; the base goes to {folder}")
+    metrics = pretrain_run(text, options, folder, resume).metrics
+    if as_json:
+        print_json({"folder": str(folder), **metrics})
+    if not metrics["finished"]:
+        say(interruption(["pretrain", text], folder, metrics))
+        return INTERRUPTED
+    if not as_json:
+        print(pretraining_report(folder, metrics))
+    return 0
+
+
+def adapt(text: str, given: opt.Given, out: Path | None, resume: bool, as_json: bool) -> int:
+    """`minitransformer train --lm`: adapters on a frozen decoder learn another style."""
+    unfit = [opt.flag(name) for name in NO_HEAD if name in given]
+    if unfit:
+        raise ConfigError(f"{unfit[0]} goes with a task that has labels, not with --lm")
+    if resume:
+        folder = folder_to_resume(out, {})
+        options = opt.check_resumed(folder, text, given)
+    else:
+        if "base" not in given:
+            raise ConfigError(
+                "--lm needs --base FOLDER, the decoder to adapt; `minitransformer pretrain` makes "
+                "one"
+            )
+        options = opt.new_options({"batch_size": BATCH_SIZE, **given})
+        folder = new_folder(text, options, out)
+    load_corpus(text)
+    find_checkpoint(options.base)
+    say(f"adapting {options.base} to {text}; the run goes to {folder}")
+    metrics = train_language(text, options, folder, resume).metrics
+    if as_json:
+        print_json({"folder": str(folder), **metrics})
+    if not metrics["finished"]:
+        say(interruption(["train", "--lm", text], folder, metrics))
+        return INTERRUPTED
+    if not as_json:
+        print(adaptation_report(folder, metrics))
+    return 0
+
+
+@app.command()
+def generate(
+    folder: Decoder,
+    prompt: Prompt = "",
+    adapter: WithAdapter = None,
+    no_adapter: NoAdapter = False,
+    tokens: Tokens = 200,
+    temperature: Temperature = 0.8,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: opt.Seed = None,
+    base: opt.BaseNow = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Let a decoder write, with an adapter or without.
+
+    Given the folder of a run of `train --lm`, it finds the base by itself. The same seed gives the
+    same text.
+
+    Example: `minitransformer generate runs/shakespeare-histories-adapter-seed0 "KING HENRY V:"`
+    """
+    writer = load_writer(folder, adapter, base)
+    text = writer.write(
+        prompt,
+        tokens,
+        adapter=not no_adapter,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed or 0,
+    )
+    if as_json:
+        style = writer.record.task if writer.record and not no_adapter else None
+        print_json({"prompt": prompt, "text": text, "adapter": style})
+    else:
+        print(text)
+
+
+def folder_to_resume(out: Path | None, given: opt.Given) -> Path:
+    """Raises: ConfigError without --out, or if options were typed that the run knows already."""
+    if out is None:
+        raise ConfigError("--resume: say which run with --out FOLDER")
+    if given:
+        raise ConfigError(
+            f"{opt.flag(next(iter(given)))}: leave it out with --resume; the options are kept in "
+            f"{out}"
+        )
+    return out.expanduser()
+
+
+# -- what is printed ----------------------------------------------------------------------
+
+
+def pretraining_report(folder: Path, metrics: dict[str, Any]) -> str:
+    tokens, name = metrics["tokens"], shlex.quote(str(folder))
+    return "\n".join(
+        [
+            f"perplexity     {metrics['held_out_perplexity']:.2f} on {tokens['held_out']:,} "
+            f"held-out tokens (epoch {metrics['best_epoch']} of {metrics['training']['epochs']} "
+            "was the best)",
+            f"trained        {metrics['parameters']:,} parameters on {tokens['train']:,} tokens of "
+            f"{metrics['text']} in {metrics['training_seconds']:.1f} s",
+            f"files          {folder}: a base in the layout of GPT-2, and history.csv, curves.png, "
+            "metrics.json",
+            f"next           minitransformer generate {name}",
+            f"               minitransformer train --lm {HISTORIES} --base {name}",
+        ]
+    )
+
+
+def adaptation_report(folder: Path, metrics: dict[str, Any]) -> str:
+    tokens, name = metrics["tokens"], shlex.quote(str(folder))
+    trained = metrics["trainable_parameters"]
+    lines = [
+        f"perplexity     {metrics['perplexity_adapter_off']:.2f} without the adapter, "
+        f"{metrics['perplexity_adapter_on']:.2f} with it, on {tokens['held_out']:,} held-out "
+        f"tokens of {metrics['text']}",
+        f"trained        {trained:,} of {metrics['parameters']:,} parameters "
+        f"({percent(trained, metrics['parameters'])}) in {metrics['training_seconds']:.1f} s "
+        f"(epoch {metrics['best_epoch']} of {metrics['training']['epochs']} was the best)",
+    ]
+    if metrics["base_sha256_before"] == metrics["base_sha256_after"]:
+        short = metrics["base_sha256_before"][:12]
+        lines.append(f"base           unchanged: SHA-256 {short}... before and after")
+    before, after = metrics["base_perplexity_before"], metrics["base_perplexity_after"]
+    if before is not None:
+        same = "the same to the last bit" if before == after else f"now {after!r}"
+        lines.append(f"               perplexity on its own text {before!r}; {same}")
+    lines += [
+        f"files          {folder / 'adapter.safetensors'} ({size(metrics['file_bytes'])}), and "
+        "history.csv, curves.png, metrics.json",
+        f"next           minitransformer generate {name}",
+        f"               minitransformer generate {name} --no-adapter",
+    ]
+    return "\n".join(lines)
+
+
+def interruption(command: list[str], folder: Path, metrics: dict[str, Any]) -> str:
+    """What is there after Ctrl-C, and how to go on."""
+    best = metrics["best_epoch"]
+    kept = "as it was when you stopped" if best is None else f"as after epoch {best}, the best"
+    again = shlex.join(["minitransformer", *command, "--resume", "--out", str(folder)])
+    return (
+        f"interrupted after {metrics['steps']} steps. Kept in {folder}: what was learnt, {kept}.\n"
+        f"To go on from there:\n  {again}"
+    )
