@@ -95,6 +95,6 @@ def step_work(
     return {
         "forward whole": whole.forward,
         "forward needed": needed.forward,
-        "step whole": whole.total,
-        "step needed": needed.total,
+        "step whole": whole.needed,
+        "step needed": needed.needed,
     }

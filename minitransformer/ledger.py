@@ -111,15 +111,24 @@ def count_adapters(config: TransformerConfig, adapter: AdapterConfig) -> Adapter
 
 @dataclass(frozen=True)
 class Work:
-    """Multiply-adds of one training step, in matrix products."""
+    """Multiply-adds of one training step, in matrix products.
+
+    `recomputed` are those of attention's scores, which the way back computes once more instead of
+    keeping them; `needed` is everything else.
+    """
 
     forward: int
     input_gradients: int
     weight_gradients: int
+    recomputed: int = 0
+
+    @property
+    def needed(self) -> int:
+        return self.forward + self.input_gradients + self.weight_gradients
 
     @property
     def total(self) -> int:
-        return self.forward + self.input_gradients + self.weight_gradients
+        return self.needed + self.recomputed
 
 
 @dataclass(frozen=True)
@@ -155,16 +164,17 @@ def count_work(
         adapter = None
     elif adapter is None:
         adapter = AdapterConfig()
-    forward = inputs = weights = 0
+    forward = inputs = weights = recomputed = 0
     reached = False  # whether anything trains so far, and so wants its gradient
     for stage in walk(config, batch, length, method, adapter, n_classes, layer_norm, pooling):
         forward += stage.products
         if reached:
             inputs += stage.products * (1 if stage.weights else 2)
+            recomputed += 0 if stage.weights else stage.products // 2
         if stage.trains and stage.weights:
             weights += stage.products
         reached = reached or stage.trains
-    return Work(forward, inputs, weights)
+    return Work(forward, inputs, weights, recomputed)
 
 
 def walk(
