@@ -13,6 +13,7 @@ from minitransformer.module import Array, Module
 
 GOLDEN = Path(__file__).parent / "golden"
 RTOL = {"float64": 1e-10, "float32": 1e-5}
+WORST: dict[str, float] = {}  # relative error, by "what dtype": what the comparisons have seen
 both_precisions = pytest.mark.parametrize("dtype", RTOL)
 
 
@@ -37,7 +38,14 @@ def assert_close(actual: Array | float | None, expected: Array, what: str = "") 
     """Equal within the precision of `expected`, relative to its largest entry."""
     assert actual is not None and np.shape(actual) == expected.shape, what
     error, size = np.abs(actual - expected).max(), np.abs(expected).max()
+    note(what, str(expected.dtype), error / size)
     assert error <= RTOL[str(expected.dtype)] * size, f"{what}: off by {error} at size {size}"
+
+
+def note(what: str, dtype: str, error: float) -> None:
+    """Remember the worst relative error of its kind; names of parameters are gradients."""
+    kind = f"{'gradients' if '.' in what else what}, {dtype}"
+    WORST[kind] = max(WORST.get(kind, 0.0), float(error))
 
 
 def load(module: Module, values: dict[str, Array], dtype: str) -> Module:

@@ -1,10 +1,14 @@
 """Adapters in every placement, with every option, on both families, against the library `adapters`.
 
+    python tests/test_golden_placements.py    # prints the worst errors
+
 What each case means stands in reference/cases.py; the expected arrays were written by
 golden/make_golden.py. Adapter weights are far from the identity.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,12 +16,14 @@ import pytest
 import minitransformer as mt
 from golden_arrays import (
     RTOL,
+    WORST,
     assert_close,
     both_precisions,
     classifier,
     golden,
     gradients,
     logits_and_loss,
+    note,
     tiny_bert,
     tiny_gpt2,
     under,
@@ -51,6 +57,7 @@ def assert_condensed(found: dict[str, Array], expected: dict[str, Array], rtol: 
     assert summaries["names"].tolist() == expected["names"].tolist()
     error = np.abs(summaries["summaries"] - expected["summaries"]).max(axis=1)
     for name, off, norm in zip(expected["names"], error, expected["summaries"][:, 0], strict=True):
+        note("gradients.condensed", str(expected["summaries"].dtype), off / norm)
         assert off <= rtol * norm, f"{name}: off by {off} at norm {norm}"
 
 
@@ -112,3 +119,23 @@ def test_minilm(name: str, dtype: str) -> None:
     assert_close(loss, g["loss"], "loss")
     assert_condensed(gradients(base), g if dtype == "float64" else adapters_only(g), RTOL[dtype])
     assert_close(products(base.eval()(ids, mask)[mask == 1]), g["last"], "last hidden states")
+
+
+def main() -> None:
+    """Compare everything, and print the worst relative error of each kind."""
+    for title, run, names in (
+        ("post-norm BERT", partial(test_adapters, "bert"), TINY_CASES),
+        ("pre-norm GPT-2", partial(test_adapters, "gpt2"), TINY_CASES),
+        ("MiniLM", test_minilm, cases.minilm_cases()),
+    ):
+        WORST.clear()
+        for name in names:
+            for dtype in RTOL:
+                run(name, dtype)
+        print(f"{title}: {len(names)} cases in float64 and float32, worst relative error")
+        for kind, error in sorted(WORST.items()):
+            print(f"    {kind:30} {error:.1e}")
+
+
+if __name__ == "__main__":
+    main()
