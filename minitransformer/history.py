@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -27,6 +28,7 @@ class HistoryRow:
     seconds: float = 0.0
     validation_loss: float | None = None
     validation_accuracy: float | None = None
+    validation_examples: float | None = None
 
 
 class History(list[HistoryRow]):
@@ -53,13 +55,22 @@ class History(list[HistoryRow]):
     def best(self, by: str = "accuracy") -> HistoryRow | None:
         """The evaluation after training began that was the best; None before the first.
 
-        `by` says in what: the highest "accuracy", or the lowest "loss". The later of equals: its
-        learning rate was lower.
+        `by` says in what: the highest "accuracy", or the lowest "loss". An accuracy that is within
+        one standard error of the highest, sqrt(p (1 - p) / n) on n examples, is as good: of those
+        epochs it is the latest, whose learning rate was the lowest. (The rule of Breiman et al.
+        1984, Classification and Regression Trees, section 3.4.3, which takes the simplest.)
         """
-        trained = [row for row in reversed(self.evaluations()) if row.step]
+        trained = [row for row in self.evaluations() if row.step]
         if by == "loss":
-            return max(trained, key=lambda row: -(row.validation_loss or 0.0), default=None)
-        return max(trained, key=lambda row: row.validation_accuracy or 0.0, default=None)
+            return min(reversed(trained), key=lambda row: row.validation_loss or 0.0, default=None)
+        accuracies = [row.validation_accuracy or 0.0 for row in trained]
+        if not trained:
+            return None
+        highest = max(accuracies)
+        n = trained[-1].validation_examples
+        error = math.sqrt(highest * (1 - highest) / n) if n else 0.0
+        as_good = zip(trained, accuracies, strict=True)
+        return [row for row, accuracy in as_good if accuracy >= highest - error][-1]
 
     def evaluations(self) -> list[HistoryRow]:
         """The rows that hold an evaluation: before training, and after each epoch."""

@@ -18,6 +18,7 @@ from .checkpoints import read_tensors, tensor_metadata, write_tensors
 from .datasets import Batch, Encoded, batches
 from .errors import CheckpointError, ConfigError, TrainingError
 from .evaluation import loss_and_accuracy
+from .functional import IGNORE
 from .history import History, HistoryRow
 from .layers import Dropout
 from .module import Array
@@ -223,7 +224,11 @@ class Trainer:
         loss, accuracy = loss_and_accuracy(self.walkers, self.validation, stop_if_pressed)
         self.walkers.train()
         last = self.history.pop() if self.history else HistoryRow(0, 0)
-        measured = {"validation_loss": loss, "validation_accuracy": accuracy}
+        measured = {
+            "validation_loss": loss,
+            "validation_accuracy": accuracy,
+            "validation_examples": float((self.validation.labels != IGNORE).sum()),
+        }
         self.history.append(HistoryRow(**{**asdict(last), **measured}))
         if self.history.best(self.best_by) is self.history[-1]:
             self.best = {name: p.value.copy() for name, p in self.parameters.items()}
