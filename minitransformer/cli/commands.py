@@ -16,8 +16,8 @@ from ..multitask import load_runs
 from ..runs import Prediction, load_run, new_folder
 from ..runs import train as train_run
 from . import options as opt
+from .adapt import HISTORIES, adapt
 from .app import INTERRUPTED, app, failed, print_json, say
-from .language import HISTORIES, adapt
 from .text import (
     announcement,
     costs_text,

@@ -1,4 +1,4 @@
-"""The commands of language models: pretrain, generate; and `train --lm`."""
+"""The commands of language models: pretrain, generate. (`train --lm` is in `adapt`.)"""
 
 from __future__ import annotations
 
@@ -10,20 +10,16 @@ from typing import Annotated, Any
 import typer
 
 from ..corpus import load_corpus
-from ..errors import ConfigError
-from ..hub import find_checkpoint
-from ..language import load_writer, train_language
+from ..language import load_writer
 from ..language import pretrain as pretrain_run
 from ..methods import PretrainOptions
 from ..runs import new_folder
 from . import options as opt
+from .adapt import HISTORIES, folder_to_resume, interruption
 from .app import INTERRUPTED, app, print_json, say
 from .options import TRAINING, option
-from .text import percent, size
 
-COMEDIES, HISTORIES = "shakespeare-comedies", "shakespeare-histories"
-BATCH_SIZE = 8  # of windows, each of which holds many labels; unless typed
-NO_HEAD = ("method", "layer_norm", "pooling", "limit", "keep_prefix")  # not with --lm
+COMEDIES = "shakespeare-comedies"
 DEFAULTS = PretrainOptions()
 
 Text = Annotated[
@@ -112,36 +108,6 @@ def pretrain(
     return 0
 
 
-def adapt(text: str, given: opt.Given, out: Path | None, resume: bool, as_json: bool) -> int:
-    """`minitransformer train --lm`: adapters on a frozen decoder learn another style."""
-    unfit = [opt.flag(name) for name in NO_HEAD if name in given]
-    if unfit:
-        raise ConfigError(f"{unfit[0]} goes with a task that has labels, not with --lm")
-    if resume:
-        folder = folder_to_resume(out, {})
-        options = opt.check_resumed(folder, text, given)
-    else:
-        if "base" not in given:
-            raise ConfigError(
-                "--lm needs --base FOLDER, the decoder to adapt; `minitransformer pretrain` makes "
-                "one"
-            )
-        options = opt.new_options({"batch_size": BATCH_SIZE, **given})
-        folder = new_folder(text, options, out)
-    load_corpus(text)
-    find_checkpoint(options.base)
-    say(f"adapting {options.base} to {text}; the run goes to {folder}")
-    metrics = train_language(text, options, folder, resume).metrics
-    if as_json:
-        print_json({"folder": str(folder), **metrics})
-    if not metrics["finished"]:
-        say(interruption(["train", "--lm", text], folder, metrics))
-        return INTERRUPTED
-    if not as_json:
-        print(adaptation_report(folder, metrics))
-    return 0
-
-
 @app.command()
 def generate(
     folder: Decoder,
@@ -180,18 +146,6 @@ def generate(
         print(text)
 
 
-def folder_to_resume(out: Path | None, given: opt.Given) -> Path:
-    """Raises: ConfigError without --out, or if options were typed that the run knows already."""
-    if out is None:
-        raise ConfigError("--resume: say which run with --out FOLDER")
-    if given:
-        raise ConfigError(
-            f"{opt.flag(next(iter(given)))}: leave it out with --resume; the options are kept in "
-            f"{out}"
-        )
-    return out.expanduser()
-
-
 # -- what is printed ----------------------------------------------------------------------
 
 
@@ -209,42 +163,4 @@ def pretraining_report(folder: Path, metrics: dict[str, Any]) -> str:
             f"next           minitransformer generate {name}",
             f"               minitransformer train --lm {HISTORIES} --base {name}",
         ]
-    )
-
-
-def adaptation_report(folder: Path, metrics: dict[str, Any]) -> str:
-    tokens, name = metrics["tokens"], shlex.quote(str(folder))
-    trained = metrics["trainable_parameters"]
-    lines = [
-        f"perplexity     {metrics['perplexity_adapter_off']:.2f} without the adapter, "
-        f"{metrics['perplexity_adapter_on']:.2f} with it, on {tokens['held_out']:,} held-out "
-        f"tokens of {metrics['text']}",
-        f"trained        {trained:,} of {metrics['parameters']:,} parameters "
-        f"({percent(trained, metrics['parameters'])}) in {metrics['training_seconds']:.1f} s "
-        f"(epoch {metrics['best_epoch']} of {metrics['training']['epochs']} was the best)",
-    ]
-    if metrics["base_sha256_before"] == metrics["base_sha256_after"]:
-        short = metrics["base_sha256_before"][:12]
-        lines.append(f"base           unchanged: SHA-256 {short}... before and after")
-    before, after = metrics["base_perplexity_before"], metrics["base_perplexity_after"]
-    if before is not None:
-        same = "the same to the last bit" if before == after else f"now {after!r}"
-        lines.append(f"               perplexity on its own text {before!r}; {same}")
-    lines += [
-        f"files          {folder / 'adapter.safetensors'} ({size(metrics['file_bytes'])}), and "
-        "history.csv, curves.png, metrics.json",
-        f"next           minitransformer generate {name}",
-        f"               minitransformer generate {name} --no-adapter",
-    ]
-    return "\n".join(lines)
-
-
-def interruption(command: list[str], folder: Path, metrics: dict[str, Any]) -> str:
-    """What is there after Ctrl-C, and how to go on."""
-    best = metrics["best_epoch"]
-    kept = "as it was when you stopped" if best is None else f"as after epoch {best}, the best"
-    again = shlex.join(["minitransformer", *command, "--resume", "--out", str(folder)])
-    return (
-        f"interrupted after {metrics['steps']} steps. Kept in {folder}: what was learnt, {kept}.\n"
-        f"To go on from there:\n  {again}"
     )
