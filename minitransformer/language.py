@@ -30,13 +30,12 @@ from .errors import CheckpointError, ConfigError
 from .evaluation import perplexity
 from .generation import generate
 from .heads import LanguageModel
-from .history import History
 from .hub import find_checkpoint
 from .methods import ADAPTER_NAME, PretrainOptions, RunOptions
 from .module import Array
 from .parallel import cores
 from .plots import plot_history
-from .runs import adapter_path, folder_and_options, peak_memory_mb, read_json, read_text
+from .runs import RunFolder, adapter_path, folder_and_options, peak_memory_mb, read_text
 from .tokenization import Tokenizer
 from .training import Trainer
 from .transformer import Transformer
@@ -44,7 +43,7 @@ from .transformer import Transformer
 OWN_TEXT = "held-out.txt"  # in a base's folder: text of its own that it was not trained on
 
 
-class Writer:
+class Writer(RunFolder):
     """A language model that continues texts, perhaps with an adapter.
 
     Made by `pretrain`, `train_language` or `load_writer`. `record` is the adapter's; None without.
@@ -58,16 +57,6 @@ class Writer:
         record: AdapterRecord | None = None,
     ) -> None:
         self.folder, self.model, self.tokenizer, self.record = folder, model, tokenizer, record
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """What was measured, from `metrics.json`."""
-        return read_json(self.folder / "metrics.json")
-
-    @property
-    def history(self) -> History:
-        """The training history, from `history.csv`."""
-        return History.from_csv(read_text(self.folder / "history.csv"))
 
     def write(
         self,

@@ -51,13 +51,10 @@ class Prediction:
     probabilities: dict[str, float]
 
 
-class Run:
-    """A trained task: text in, label out. Made by `train` or `load_run`."""
+class RunFolder:
+    """What every trained run has on disk."""
 
-    def __init__(
-        self, folder: Path, record: AdapterRecord, model: Classifier, tokenizer: Tokenizer
-    ) -> None:
-        self.folder, self.record, self.model, self.tokenizer = folder, record, model, tokenizer
+    folder: Path
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -68,6 +65,15 @@ class Run:
     def history(self) -> History:
         """The training history, from `history.csv`."""
         return History.from_csv(read_text(self.folder / "history.csv"))
+
+
+class Run(RunFolder):
+    """A trained task: text in, label out. Made by `train` or `load_run`."""
+
+    def __init__(
+        self, folder: Path, record: AdapterRecord, model: Classifier, tokenizer: Tokenizer
+    ) -> None:
+        self.folder, self.record, self.model, self.tokenizer = folder, record, model, tokenizer
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """A label for each text. Raises: DataError for an empty batch or what is not text."""
