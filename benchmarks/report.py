@@ -48,13 +48,18 @@ def write(name: str, args: argparse.Namespace, record: dict[str, Any]) -> None:
         return
     RESULTS.mkdir(exist_ok=True)
     head = {
-        "command": " ".join(["python", f"benchmarks/{name}.py", *sys.argv[1:]]),
+        "command": " ".join(["python", f"benchmarks/{name}.py", *map(portable, sys.argv[1:])]),
         "threads": args.threads,
         "versions": versions(),
     }
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(rounded(head | record), indent=1) + "\n", encoding="utf-8")
     print(f"\nwritten: results/{path.name}")
+
+
+def portable(word: str) -> str:
+    """A word of a command line, of an absolute path the last part alone."""
+    return Path(word).name if Path(word).is_absolute() else word
 
 
 def versions() -> dict[str, str]:
