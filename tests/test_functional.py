@@ -40,6 +40,14 @@ def test_float32_gelu_slope_agrees_with_float64() -> None:
     np.testing.assert_allclose(slope32, gelu(x)[1], atol=5e-7)
 
 
+@pytest.mark.filterwarnings("error")
+def test_float32_gelu_of_huge_numbers_is_the_number_or_zero() -> None:
+    x = np.geomspace(6, 1e30, 1_000).astype(np.float32)
+    y, slope = gelu(np.concatenate([x, -x]))
+    np.testing.assert_array_equal(y, np.concatenate([x, 0 * x]))
+    np.testing.assert_allclose(slope, np.repeat([1, 0], len(x)), atol=1e-7)
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("size", [1, 7, TILE - 1, TILE, TILE + 1])
