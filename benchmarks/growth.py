@@ -153,7 +153,7 @@ def main() -> None:
     print_tables(found)
     write("growth", args, {"rounds": args.rounds, "axes": found})
     if args.picture or not args.quick:
-        plot(found, args.picture or RESULTS / "growth.png")
+        plot(found, args.picture or RESULTS / f"{args.to or 'growth'}.png")
 
 
 if __name__ == "__main__":

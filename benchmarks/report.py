@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -11,17 +12,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_info
+
 import minitransformer as mt
 from minitransformer.parallel import cores
 
+OVERRULES = ("OPENBLAS_CORETYPE", "MKL_ENABLE_INSTRUCTIONS", "NPY_DISABLE_CPU_FEATURES")
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def arguments(doc: str | None) -> argparse.ArgumentParser:
-    """A parser with --quick and --threads."""
+    """A parser with --quick, --threads and --to."""
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a minute's trial; writes no results")
     parser.add_argument("--threads", type=int, default=cores(), help="of each side; default: cores")
+    parser.add_argument("--to", help="write results/TO.json, not that of the benchmark's own name")
     return parser
 
 
@@ -42,7 +47,7 @@ def show(title: str, rows: Sequence[dict[str, str]]) -> None:
 
 
 def write(name: str, args: argparse.Namespace, record: dict[str, Any]) -> None:
-    """results/NAME.json, unless this was only a trial."""
+    """results/NAME.json, or where --to says, unless this was only a trial."""
     if args.quick:
         print("\na quick trial: nothing written")
         return
@@ -50,9 +55,10 @@ def write(name: str, args: argparse.Namespace, record: dict[str, Any]) -> None:
     head = {
         "command": " ".join(["python", f"benchmarks/{name}.py", *map(portable, sys.argv[1:])]),
         "threads": args.threads,
+        "matrix_library": matrix_library(),
         "versions": versions(),
     }
-    path = RESULTS / f"{name}.json"
+    path = RESULTS / f"{args.to or name}.json"
     path.write_text(json.dumps(rounded(head | record), indent=1) + "\n", encoding="utf-8")
     print(f"\nwritten: results/{path.name}")
 
@@ -60,6 +66,17 @@ def write(name: str, args: argparse.Namespace, record: dict[str, Any]) -> None:
 def portable(word: str) -> str:
     """A word of a command line, of an absolute path the last part alone."""
     return Path(word).name if Path(word).is_absolute() else word
+
+
+def matrix_library() -> str:
+    """NumPy's, and the kernels that it chose for this processor or was told to take."""
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    named = [
+        f"{pool['internal_api']} {pool['version']}, {pool.get('architecture', 'unnamed')} kernels"
+        for pool in pools
+    ]
+    told = [f"{name}={os.environ[name]}" for name in OVERRULES if os.environ.get(name)]
+    return "; ".join([*named, *told])
 
 
 def versions() -> dict[str, str]:

@@ -166,10 +166,14 @@ def peak_memory_mb() -> float:
 
 
 def thread_pools() -> list[str]:
-    """The thread pools of this process, as threadpoolctl sees them."""
+    """The thread pools of this process, and OpenBLAS's kernels, as threadpoolctl sees them."""
     from threadpoolctl import threadpool_info
 
-    return [f"{pool['internal_api']}: {pool['num_threads']}" for pool in threadpool_info()]
+    return [
+        f"{pool['internal_api']}: {pool['num_threads']}"
+        + (f" ({pool['architecture']} kernels)" if "architecture" in pool else "")
+        for pool in threadpool_info()
+    ]
 
 
 class Side:
