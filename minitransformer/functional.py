@@ -119,9 +119,9 @@ _CDF_POLYNOMIAL = (
 )
 
 
-def _normal_cdf_tile(x: Array, squares: Array) -> Array:
-    """Phi(x) in float32, from x and x^2."""
-    cdf = squares * np.float32(_CDF_POLYNOMIAL[-1])
+def _normal_cdf_tile(x: Array, squares: Array, cdf: Array) -> None:
+    """Phi(x) in float32, from x and x^2, written into `cdf`."""
+    np.multiply(squares, np.float32(_CDF_POLYNOMIAL[-1]), out=cdf)
     for coefficient in _CDF_POLYNOMIAL[-2:0:-1]:  # Horner's rule
         cdf += np.float32(coefficient)
         cdf *= squares
@@ -130,7 +130,6 @@ def _normal_cdf_tile(x: Array, squares: Array) -> Array:
     np.tanh(cdf, out=cdf)
     cdf *= 0.5
     cdf += 0.5
-    return cdf
 
 
 def _gelu_tile(x: Array, y: Array, slope: Array | None) -> None:
@@ -140,10 +139,10 @@ def _gelu_tile(x: Array, y: Array, slope: Array | None) -> None:
         np.exp(slope, out=slope)
         slope *= 1 / math.sqrt(2 * math.pi)
         slope *= x
-    cdf = _normal_cdf_tile(x, squares)
+    _normal_cdf_tile(x, squares, y)
     if slope is not None:
-        slope += cdf
-    np.multiply(x, cdf, out=y)
+        slope += y
+    y *= x
 
 
 def _gelu_tanh_tile(x: Array, y: Array, slope: Array | None) -> None:
