@@ -84,8 +84,8 @@ def step_work(
 ) -> dict[str, int]:
     """Multiply-adds of MiniLM's shape with adapters at both sites of every block and a classifier.
 
-    "needed": what the result depends on; of the last block, under a head that reads [CLS], other
-    positions need only queries, keys and values. "whole": every position of every block.
+    "needed": what the library computes; of the last block, under a head that reads [CLS], other
+    positions are only looked at. "whole": every position of every block.
     """
     config, adapter = replace(shape_of("minilm"), n_layers=blocks), mt.AdapterConfig(bottleneck=m)
     needed, whole = (

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from .errors import ConfigError, ShapeError
-from .functional import attention, attention_backward
-from .layers import Dropout, Linear
+from .functional import (
+    attention,
+    attention_backward,
+    attention_of_few,
+    attention_of_few_backward,
+)
+from .layers import Dropout, Linear, flat
 from .module import Array, Module
 
 
@@ -44,6 +51,15 @@ def mask_bias(
         itself = np.eye(length - first, length, first, dtype=bool)
         visible = visible | (blind & itself)  # no NaN
     return np.where(visible, 0, np.finfo(dtype).min / 2).astype(dtype)
+
+
+def few_ask(queries: int, length: int, n_heads: int, d_model: int) -> bool:
+    """Whether attention over the inputs takes fewer multiply-adds than over keys and values.
+
+    Those cost 3 d^2 for each position; without them there are 3 d^2 for each query, and products
+    of its heads with all inputs, which are d wide.
+    """
+    return 2 * queries * n_heads * length < 3 * (length - queries) * d_model
 
 
 class KeyValueCache:
@@ -90,6 +106,8 @@ class MultiHeadAttention(Module):
     (Vaswani et al. 2017, arXiv 1706.03762, equation 1 and section 3.2.2.)
     Shapes: x (B, T, d_model) -> (B, queries, d_model). `qkv` holds the three projections side by
     side, (d_model, 3 d_model), each divided into n_heads groups of d_head columns.
+    A frozen attention of which only a few positions ask goes straight over the inputs, without
+    keys and values: the same result by another order of the products.
     With a cache, x holds new positions only, and they look at the earlier ones' keys and values
     too; attention_mask, if given, is (B, earlier + T).
     Raises: ConfigError if n_heads does not divide d_model, or for a cache in train() mode or
@@ -106,7 +124,7 @@ class MultiHeadAttention(Module):
     ) -> None:
         if d_model % n_heads:
             raise ConfigError(f"n_heads={n_heads} does not divide d_model={d_model}")
-        self.n_heads, self.causal = n_heads, causal
+        self.n_heads, self.d_head, self.causal = n_heads, d_model // n_heads, causal
         self.qkv = Linear(d_model, 3 * d_model, rng)
         self.dropout = Dropout(dropout)
         self.out = Linear(d_model, d_model, rng)
@@ -121,19 +139,18 @@ class MultiHeadAttention(Module):
         """`queries`: how many positions ask, from the first; None: all. Every position answers."""
         B, T, d = x.shape
         Q = T if queries is None else queries
-        qkv = self.qkv.forward(x)  # (B, T, 3 d)
-        q, k, v = self.split_heads(qkv)  # (B, H, T, d_head) each
-        if cache is not None:
-            self.check_cache()
-            k, v = cache.append(k, v)  # (B, H, S, d_head): the earlier positions, then the T new
-        S = k.shape[2]
+        S = T if cache is None else cache.length + T  # positions that answer
         keep = self.dropout.draw((B, self.n_heads, Q, S), x.dtype)
         bias = mask_bias(attention_mask, self.causal, B, S, x.dtype, first=S - T)
         bias = bias if bias is None else bias[:, :, :Q]
-        context = attention(q[:, :, :Q], k, v, bias, keep)
+        frozen = not (self.qkv.weight.trainable or self.qkv.bias.trainable)
+        if cache is None and frozen and few_ask(Q, T, self.n_heads, d):
+            context, *saved = self.over_inputs(x, Q, bias, keep)
+        else:
+            context, *saved = self.over_keys(x, Q, bias, keep, cache)
         y = self.out.forward(context.reshape(B, Q, d))
         # The way back comes this far only if something at or before qkv trains.
-        self.save(y.shape, *((qkv, bias, keep) if self.qkv.walks_back else ()))
+        self.save(y.shape, *(saved if self.qkv.walks_back else ()))
         return y
 
     def backward(self, dy: Array) -> Array | None:
@@ -141,15 +158,74 @@ class MultiHeadAttention(Module):
         dcontext = self.out.backward(dy)  # (B, Q, d)
         if dcontext is None:
             return None
-        qkv, bias, keep = saved
-        B, Q, _ = dy.shape
+        way_back, *arrays = saved
+        return way_back(dcontext.reshape(*dy.shape[:2], self.n_heads, self.d_head), *arrays)
+
+    # -- keys and values of every position: what training all of it takes, and caches ------
+
+    def over_keys(
+        self,
+        x: Array,
+        Q: int,
+        bias: Array | None,
+        keep: Array | None,
+        cache: KeyValueCache | None,
+    ) -> tuple[Any, ...]:
+        """The context (B, Q, H, d_head); then the way back, and what it reads."""
+        qkv = self.qkv.forward(x)  # (B, T, 3 d)
+        q, k, v = self.split_heads(qkv)  # (B, H, T, d_head) each
+        if cache is not None:
+            self.check_cache()
+            k, v = cache.append(k, v)  # (B, H, S, d_head): the earlier positions, then the T new
+        context = attention(q[:, :, :Q], k, v, bias, keep)
+        return context, self.over_keys_backward, qkv, bias, keep
+
+    def over_keys_backward(
+        self, dcontext: Array, qkv: Array, bias: Array | None, keep: Array | None
+    ) -> Array | None:
+        Q = dcontext.shape[1]
         q, k, v = self.split_heads(qkv)
         dqkv = np.empty_like(qkv)
         dq, dk, dv = self.split_heads(dqkv)
-        dcontext = dcontext.reshape(B, Q, self.n_heads, -1)
         attention_backward(dcontext, q[:, :, :Q], k, v, bias, keep, dq[:, :, :Q], dk, dv)
         dq[:, :, Q:] = 0  # nobody used what these positions would have asked
         return self.qkv.backward(dqkv)
+
+    def split_heads(self, qkv: Array) -> Array:
+        """(B, T, 3 d) -> (3, B, H, T, d_head), a view: what is written there arrives in qkv."""
+        B, T, _ = qkv.shape
+        return qkv.reshape(B, T, 3, self.n_heads, -1).transpose(2, 0, 3, 1, 4)
+
+    # -- the same straight over the inputs: cheaper where few ask and the projections are frozen
+
+    def over_inputs(
+        self, x: Array, Q: int, bias: Array | None, keep: Array | None
+    ) -> tuple[Any, ...]:
+        """As `over_keys`."""
+        B, _, d = x.shape
+        w_k, w_v, b_v = self.heads_of_weights()
+        q = flat(x[:, :Q]) @ self.qkv.weight.value[:, :d]  # (B Q, d)
+        q += self.qkv.bias.value[:d]
+        q = q.reshape(B, Q, self.n_heads, -1).swapaxes(1, 2)  # (B, H, Q, d_head)
+        context, p, asked = attention_of_few(q, x, w_k, w_v, b_v, bias, keep)
+        return context, self.over_inputs_backward, x, keep, p, asked
+
+    def over_inputs_backward(
+        self, dcontext: Array, x: Array, keep: Array | None, p: Array, asked: Array
+    ) -> Array:
+        B, Q, _, _ = dcontext.shape
+        d = x.shape[-1]
+        w_k, w_v, b_v = self.heads_of_weights()
+        dq, dx = attention_of_few_backward(dcontext, x, w_k, w_v, b_v, keep, p, asked)
+        dq = dq.swapaxes(1, 2).reshape(B * Q, d)
+        dx[:, :Q] += (dq @ self.qkv.weight.value[:, :d].T).reshape(B, Q, d)
+        return dx
+
+    def heads_of_weights(self) -> tuple[Array, Array, Array]:
+        """Views by head: W_k and W_v (H, d, d_head), and the values' bias (H, 1, d_head)."""
+        _, w_k, w_v = self.qkv.weight.value.reshape(-1, 3, self.n_heads, self.d_head).swapaxes(0, 1)
+        b_v = self.qkv.bias.value.reshape(3, self.n_heads, 1, -1)[2]
+        return w_k.swapaxes(0, 1), w_v.swapaxes(0, 1), b_v
 
     def check_cache(self) -> None:
         if self.training:
@@ -159,8 +235,3 @@ class MultiHeadAttention(Module):
                 "a cache needs a causal model: where a position sees what comes after it, as in "
                 "BERT, a new token changes the keys and values of all others"
             )
-
-    def split_heads(self, qkv: Array) -> Array:
-        """(B, T, 3 d) -> (3, B, H, T, d_head), a view: what is written there arrives in qkv."""
-        B, T, _ = qkv.shape
-        return qkv.reshape(B, T, 3, self.n_heads, -1).transpose(2, 0, 3, 1, 4)

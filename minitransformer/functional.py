@@ -197,8 +197,12 @@ SMALL_SCORE = 40.0  # exp of a score between -40 and 40, and sums of them, are f
 
 def attention_weights(q: Array, k: Array, bias: Array | None) -> Array:
     """P = softmax(Q K^T / sqrt(d_head) + bias); shapes as in `attention`, P (B, H, Q, T)."""
-    p = q @ k.swapaxes(-1, -2)
-    p *= 1 / math.sqrt(q.shape[-1])
+    return _weights_of_scores(q @ k.swapaxes(-1, -2), q.shape[-1], bias)
+
+
+def _weights_of_scores(p: Array, d_head: int, bias: Array | None) -> Array:
+    """softmax(p / sqrt(d_head) + bias), in place."""
+    p *= 1 / math.sqrt(d_head)
     small = p.max() < SMALL_SCORE and p.min() > -SMALL_SCORE
     if bias is not None:
         p += bias
@@ -263,6 +267,75 @@ def _sequence_tiles(n: int, size_of_one: int) -> list[slice]:
     """Cut n sequences into groups that hold about 2 TILE numbers, at least one sequence each."""
     step = max(1, 2 * TILE // size_of_one)
     return [slice(start, start + step) for start in range(0, n, step)]
+
+
+# -- attention, where few positions ask ---------------------------------------------------
+# Products may be done in any order: softmax(q (x W_k)^T) (x W_v) = (softmax((q W_k^T) x^T) x) W_v.
+# On the right no position has keys and values, and with them the dearest products of attention
+# are gone. What is left is small where few ask: products for each head or for each sequence.
+
+
+def attention_of_few(
+    q: Array, x: Array, w_k: Array, w_v: Array, b_v: Array, bias: Array | None, keep: Array | None
+) -> tuple[Array, Array, Array]:
+    """`attention` with k = x W_k + b_k and v = x W_v + b_v, without computing k and v.
+
+    Shapes: q (B, H, Q, d_head); x (B, T, d); w_k, w_v (H, d, d_head); b_v (H, 1, d_head); bias and
+    keep as in `attention`. b_k is not asked for: it adds the same to all scores of a query, and
+    the softmax takes that away. Returns the context (B, Q, H, d_head), and for the backward the
+    probabilities P (B, H, Q, T) and what the queries ask of the inputs, q W_k^T (B, H, Q, d).
+    """
+    asked = _by_head(q, w_k.swapaxes(-1, -2))  # (B, H, Q, d)
+    p = _weights_of_scores(_by_sequence(asked, x.swapaxes(-1, -2)), q.shape[-1], bias)
+    kept = p if keep is None else p * keep
+    seen = _by_sequence(kept, x)  # (B, H, Q, d): the mean input that a query sees
+    context = _by_head(seen, w_v) + kept.sum(axis=-1, keepdims=True) * b_v
+    return context.swapaxes(1, 2), p, asked
+
+
+def attention_of_few_backward(
+    dcontext: Array,
+    x: Array,
+    w_k: Array,
+    w_v: Array,
+    b_v: Array,
+    keep: Array | None,
+    p: Array,
+    asked: Array,
+) -> tuple[Array, Array]:
+    """Gradients of `attention_of_few`: dq (B, H, Q, d_head), and dx (B, T, d) through keys and
+    values (q's own part is not in it)."""
+    dc = dcontext.swapaxes(1, 2)  # (B, H, Q, d_head)
+    dseen = _by_head(dc, w_v.swapaxes(-1, -2))  # (B, H, Q, d)
+    ds = _by_sequence(dseen, x.swapaxes(-1, -2))  # (B, H, Q, T)
+    ds += (dc * b_v).sum(axis=-1, keepdims=True)
+    kept = p
+    if keep is not None:
+        kept = p * keep
+        ds *= keep
+    softmax_backward(ds, p, out=ds)
+    ds *= 1 / math.sqrt(dc.shape[-1])
+    dx = _rows(kept).swapaxes(-1, -2) @ _rows(dseen)  # (B, T, H Q) @ (B, H Q, d)
+    dx += _rows(ds).swapaxes(-1, -2) @ _rows(asked)
+    return _by_head(_by_sequence(ds, x), w_k), dx
+
+
+def _rows(a: Array) -> Array:
+    """(B, H, Q, n) -> (B, H Q, n): all queries of a sequence, below each other."""
+    B, H, Q, n = a.shape
+    return a.reshape(B, H * Q, n)
+
+
+def _by_sequence(a: Array, b: Array) -> Array:
+    """(B, H, Q, i) @ (B, i, o) -> (B, H, Q, o): a matrix for each sequence."""
+    return (_rows(a) @ b).reshape(*a.shape[:-1], -1)
+
+
+def _by_head(a: Array, b: Array) -> Array:
+    """(B, H, Q, i) @ (H, i, o) -> (B, H, Q, o): a matrix for each head."""
+    B, H, Q, i = a.shape
+    heads = a.swapaxes(0, 1).reshape(H, B * Q, i) @ b
+    return heads.reshape(H, B, Q, -1).swapaxes(0, 1)
 
 
 # -- layer normalization ------------------------------------------------------------------

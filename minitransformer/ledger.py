@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .adapters.bottleneck import SITES, AdapterConfig
+from .attention import few_ask
 from .checkpoints import read_config
 from .config import TransformerConfig
 from .errors import HubError
@@ -114,7 +115,7 @@ class Work:
     """Multiply-adds of one training step, in matrix products.
 
     `recomputed` are those of attention's scores, which the way back computes once more instead of
-    keeping them; `needed` is everything else.
+    keeping them (but where few positions ask); `needed` is everything else.
     """
 
     forward: int
@@ -137,11 +138,13 @@ class Stage:
 
     `weights` says whether the products are with a weight matrix (one product backward for each
     gradient) or of two activations, as in attention (two backward: one for either factor).
+    `recomputed` are those that the way back does once more.
     """
 
     products: int
     trains: bool
     weights: bool = True
+    recomputed: int = 0
 
 
 def count_work(
@@ -170,7 +173,7 @@ def count_work(
         forward += stage.products
         if reached:
             inputs += stage.products * (1 if stage.weights else 2)
-            recomputed += 0 if stage.weights else stage.products // 2
+            recomputed += stage.recomputed
         if stage.trains and stage.weights:
             weights += stage.products
         reached = reached or stage.trains
@@ -197,9 +200,8 @@ def walk(
         first_only = block == config.n_layers - 1 and pooling != "mean"
         queries = 1 if first_only else length
         attention = (
-            Stage(batch * length * d * 3 * d, full),  # queries, keys and values
-            Stage(2 * batch * queries * length * d, False, weights=False),  # scores, their use
-            Stage(batch * queries * d * d, full),
+            *attention_core(batch, queries, length, config, frozen=not full),
+            Stage(batch * queries * d * d, full),  # the projection of the context
         )
         feed_forward = (Stage(batch * queries * d * config.d_ff, full),) * 2  # up, down
         for site, core in zip(SITES, (attention, feed_forward), strict=True):
@@ -211,6 +213,25 @@ def walk(
     if pooling == "pooler":
         yield Stage(batch * d * d, full)
     yield Stage(batch * d * n_classes, trains=True)  # the head
+
+
+def attention_core(
+    batch: int, queries: int, length: int, config: TransformerConfig, frozen: bool
+) -> tuple[Stage, ...]:
+    """From the inputs to the context: the two ways of `MultiHeadAttention`."""
+    d = config.d_model
+    if frozen and few_ask(queries, length, config.n_heads, d):
+        every_head = 2 * batch * queries * config.n_heads * length * d  # scores, their use
+        return (
+            Stage(batch * queries * 2 * d * d, False),  # queries, and what they ask of the inputs
+            Stage(every_head, False, weights=False),
+            Stage(batch * queries * d * d, False),  # values
+        )
+    scores = batch * queries * length * d
+    return (
+        Stage(batch * length * d * 3 * d, not frozen),  # queries, keys and values
+        Stage(2 * scores, False, weights=False, recomputed=scores),  # and their use
+    )
 
 
 def stands_at(adapter: AdapterConfig, block: int, site: str) -> bool:

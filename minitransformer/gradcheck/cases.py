@@ -93,6 +93,12 @@ def attention(rng: np.random.Generator, x: Array) -> Iterator[Case]:
     yield Case("MultiHeadAttention, dropout", dropped, (x, MASK))
     frozen = shaken(MultiHeadAttention(D, HEADS), rng).freeze()
     yield Case("MultiHeadAttention, frozen", frozen, (x, MASK))
+    asked = shaken(MultiHeadAttention(D, HEADS, dropout=0.3), rng)
+    yield Case("MultiHeadAttention, one query", asked, (x, MASK, 1))
+    for causal in (False, True):
+        asked = shaken(MultiHeadAttention(D, HEADS, causal, dropout=0.3), rng).freeze()
+        name = "MultiHeadAttention, one query, frozen" + (", causal" if causal else "")
+        yield Case(name, asked, (x, MASK, 1))
     last = shaken(MultiHeadAttention(D, HEADS), rng).freeze()
     last.out.unfreeze()
     yield Case("MultiHeadAttention, only out", last, (x, MASK), {"check_inputs": False})
