@@ -91,11 +91,12 @@ def plot(axes_found: dict[str, list[dict[str, Any]]], path: Path) -> None:
         time_axis.plot(x, bound, color=GREY, ls="--", lw=1.2, label="matrix products alone")
         memory_axis.set_xlabel(labels[axis])
         for panel in (time_axis, memory_axis):
-            panel.set_ylim(bottom=0)
             panel.set_xlim(left=0)
-            panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            panel.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 3, 5, 10]))
             panel.grid(color="#dddddd", lw=0.6)
             panel.spines[["top", "right"]].set_visible(False)
+    for first_of_row in grid[:, 0]:  # the others share its scale: when all is drawn
+        first_of_row.set_ylim(bottom=0)
     grid[0][0].set_ylabel("training step (ms)")
     grid[1][0].set_ylabel("peak memory (MB)")
     figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)

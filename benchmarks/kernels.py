@@ -26,6 +26,7 @@ Array = np.ndarray
 Run = Callable[..., tuple[Any, ...]]  # inputs, and dy or None -> y, or (y, dx)
 
 D_MODEL, D_FF, HEADS, VOCABULARY, CLASSES = 384, 1536, 12, 30522, 2
+D_HEAD = D_MODEL // HEADS
 MASKED = 0.15  # share of the positions that a masked language model guesses
 EPS = 1e-12
 ELEMENT_WISE = ("gelu", "gelu_tanh", "relu", "silu", "tanh")
@@ -47,6 +48,7 @@ class Case:
         return {
             "softmax": (self.batch, HEADS, self.length, self.length),
             "attention": (self.batch, self.length, 3 * D_MODEL),
+            "attention_of_few": (self.batch, self.length, D_MODEL),
             "layer_norm": (tokens, D_MODEL),
             "cross_entropy, classes": (self.batch, CLASSES),
             "cross_entropy, vocabulary": (round(MASKED * tokens), VOCABULARY),
@@ -56,14 +58,24 @@ class Case:
         """How many arrays of this shape must be moved at least."""
         if self.name == "attention":  # qkv in, context out; dcontext and qkv in, dqkv out
             return 4 / 3 + backward * 7 / 3
+        if self.name == "attention_of_few":  # x in; x in, dx out
+            return 1 + backward * 2
         if self.name.startswith("cross_entropy"):  # logits in; logits in, dlogits out
             return 1 + backward * 2
         return 2 + backward * 3
 
     def multiply_adds(self, backward: bool) -> int:
-        """Two products in attention, and two more for each of them backward."""
-        once = self.batch * self.length * self.length * D_MODEL if self.name == "attention" else 0
-        return once * (6 if backward else 2)
+        """Two products in attention, and two more for each of them backward.
+
+        With one query, the frozen projections of keys and values have one more each.
+        """
+        if self.name == "attention":
+            return self.batch * self.length * self.length * D_MODEL * (6 if backward else 2)
+        if self.name == "attention_of_few":
+            projections = 2 * D_MODEL * D_MODEL * (2 if backward else 1)
+            products = HEADS * self.length * D_MODEL * (6 if backward else 2)
+            return self.batch * (projections + products)
+        return 0
 
     def inputs(self) -> tuple[tuple[Array, ...], Array]:
         """What the function takes, and dy; the same on both sides."""
@@ -75,8 +87,13 @@ class Case:
         if self.name.startswith("cross_entropy"):
             return (x, rng.integers(0, x.shape[1], len(x))), np.ones((), np.float32)
         if self.name == "attention":
-            context = (self.batch, self.length, HEADS, D_MODEL // HEADS)
+            context = (self.batch, self.length, HEADS, D_HEAD)
             return (x,), rng.standard_normal(context, np.float32)
+        if self.name == "attention_of_few":  # x, one query, W_k, W_v, b_v
+            q = rng.standard_normal((self.batch, HEADS, 1, D_HEAD), np.float32)
+            w_k, w_v = rng.standard_normal((2, D_MODEL, D_MODEL), np.float32) * np.float32(0.05)
+            b_v = rng.standard_normal(D_MODEL, np.float32)
+            return (x, q, w_k, w_v, b_v), rng.standard_normal(q.swapaxes(1, 2).shape, np.float32)
         return (x,), rng.standard_normal(x.shape, np.float32)
 
 
@@ -136,6 +153,17 @@ class Ours(Side):
             f.attention_backward(dy, q, k, v, None, None, *split_heads(dqkv))
             return context, dqkv
 
+        def attention_of_few(
+            x: Array, q: Array, w_k: Array, w_v: Array, b_v: Array, dy: Array | None
+        ) -> tuple[Any, ...]:
+            w_k, w_v = (w.reshape(D_MODEL, HEADS, D_HEAD).swapaxes(0, 1) for w in (w_k, w_v))
+            b_v = b_v.reshape(HEADS, 1, D_HEAD)
+            context, p, asked = f.attention_of_few(q, x, w_k, w_v, b_v, None, None)
+            if dy is None:
+                return (context,)
+            _, dx = f.attention_of_few_backward(dy, x, w_k, w_v, b_v, None, p, asked)
+            return context, dx
+
         def layer_norm(x: Array, gain: Array, bias: Array, dy: Array | None) -> tuple[Any, ...]:
             y, x_hat, rstd = f.layer_norm(x, gain, bias, EPS)
             return (y,) if dy is None else (y, f.layer_norm_backward(dy, x_hat, rstd, gain))
@@ -146,6 +174,7 @@ class Ours(Side):
 
         self.functions = {name: element_wise(f.ACTIVATIONS[name]) for name in ELEMENT_WISE}
         self.functions |= {"softmax": softmax, "attention": attention}
+        self.functions |= {"attention_of_few": attention_of_few}
         self.functions |= {"layer_norm": layer_norm, "cross_entropy": cross_entropy}
 
 
@@ -170,6 +199,11 @@ class Peer(Side):
             q, k, v = qkv.view(B, T, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
             return f.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
+        def attention_of_few(x: Any, q: Any, w_k: Any, w_v: Any, b_v: Any) -> Any:
+            B, T, _ = x.shape
+            k, v = (y.view(B, T, HEADS, D_HEAD).transpose(1, 2) for y in (x @ w_k, x @ w_v + b_v))
+            return f.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
         def with_backward(function: Callable[..., Any]) -> Run:
             def run(*inputs_and_dy: Any) -> tuple[Any, ...]:
                 x, *others, dy = inputs_and_dy
@@ -190,6 +224,7 @@ class Peer(Side):
             "tanh": torch.tanh,
             "softmax": lambda x: f.softmax(x, dim=-1),
             "attention": attention,
+            "attention_of_few": attention_of_few,
             "layer_norm": lambda x, gain, bias: f.layer_norm(x, (D_MODEL,), gain, bias, EPS),
             "cross_entropy": f.cross_entropy,
         }
@@ -266,7 +301,7 @@ def main() -> None:
     shapes, args.threads = [(32, 32), (32, 128)], 1
     if args.quick:
         shapes, args.rounds = [(4, 16)], 2
-    functions = [*ELEMENT_WISE, "softmax", "attention", "layer_norm"]
+    functions = [*ELEMENT_WISE, "softmax", "attention", "attention_of_few", "layer_norm"]
     functions += ["cross_entropy, classes", "cross_entropy, vocabulary"]
     wanted = tuple(args.only or [""])
     rows = []
