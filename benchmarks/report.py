@@ -60,7 +60,7 @@ def write(name: str, args: argparse.Namespace, record: dict[str, Any]) -> None:
     }
     path = RESULTS / f"{args.to or name}.json"
     path.write_text(json.dumps(rounded(head | record), indent=1) + "\n", encoding="utf-8")
-    print(f"\nwritten: results/{path.name}")
+    print(f"\nwritten: results/{path.name} ({matrix_library()})")
 
 
 def portable(word: str) -> str:
