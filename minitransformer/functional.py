@@ -273,6 +273,8 @@ def _sequence_tiles(n: int, size_of_one: int) -> list[slice]:
 # Products may be done in any order: softmax(q (x W_k)^T) (x W_v) = (softmax((q W_k^T) x^T) x) W_v.
 # On the right no position has keys and values, and with them the dearest products of attention
 # are gone. What is left is small where few ask: products for each head or for each sequence.
+# (Multi-head latent attention takes this order for every token that it generates: DeepSeek-AI
+# 2024, arXiv 2405.04434, section 2.1.2.)
 
 
 def attention_of_few(
