@@ -52,15 +52,16 @@ def write(name: str, args: argparse.Namespace, record: dict[str, Any]) -> None:
         print("\na quick trial: nothing written")
         return
     RESULTS.mkdir(exist_ok=True)
+    library = matrix_library()
     head = {
         "command": " ".join(["python", f"benchmarks/{name}.py", *map(portable, sys.argv[1:])]),
         "threads": args.threads,
-        "matrix_library": matrix_library(),
+        "matrix_library": library,
         "versions": versions(),
     }
     path = RESULTS / f"{args.to or name}.json"
     path.write_text(json.dumps(rounded(head | record), indent=1) + "\n", encoding="utf-8")
-    print(f"\nwritten: results/{path.name} ({matrix_library()})")
+    print(f"\nwritten: results/{path.name} ({library})")
 
 
 def portable(word: str) -> str:

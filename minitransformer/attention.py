@@ -139,11 +139,13 @@ class MultiHeadAttention(Module):
         """`queries`: how many positions ask, from the first; None: all. Every position answers."""
         B, T, d = x.shape
         Q = T if queries is None else queries
+        if cache is not None:
+            self.check_cache()
         S = T if cache is None else cache.length + T  # positions that answer
         keep = self.dropout.draw((B, self.n_heads, Q, S), x.dtype)
         bias = mask_bias(attention_mask, self.causal, B, S, x.dtype, first=S - T)
         bias = bias if bias is None else bias[:, :, :Q]
-        frozen = not (self.qkv.weight.trainable or self.qkv.bias.trainable)
+        frozen = not self.qkv.trainable_parameters()
         if cache is None and frozen and few_ask(Q, T, self.n_heads, d):
             context, *saved = self.over_inputs(x, Q, bias, keep)
         else:
@@ -175,7 +177,6 @@ class MultiHeadAttention(Module):
         qkv = self.qkv.forward(x)  # (B, T, 3 d)
         q, k, v = self.split_heads(qkv)  # (B, H, T, d_head) each
         if cache is not None:
-            self.check_cache()
             k, v = cache.append(k, v)  # (B, H, S, d_head): the earlier positions, then the T new
         context = attention(q[:, :, :Q], k, v, bias, keep)
         return context, self.over_keys_backward, qkv, bias, keep
