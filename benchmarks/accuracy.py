@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from minitransformer.methods import RunOptions
-from minitransformer.runs import load_run, train
-from minitransformer.training import TrainingOptions
+from minitransformer.runs.classification import load_run, train
+from minitransformer.runs.options import RunOptions
+from minitransformer.training.trainer import TrainingOptions
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -14,15 +14,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import adapters
 import numpy as np
 import torch
 from transformers import BertModel
 
+import adapters
 import minitransformer as mt
-from minitransformer.datasets import Batch, Encoded, batches, encode_split
-from minitransformer.hub import find_checkpoint
-from minitransformer.methods import RunOptions
+from minitransformer.data.batches import Batch, Encoded, batches, encode_split
+from minitransformer.data.hub import find_checkpoint
+from minitransformer.runs.options import RunOptions
 
 RESULTS = Path(__file__).parent / "results"
 

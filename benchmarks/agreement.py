@@ -28,6 +28,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests")]
 import torch  # noqa: E402
 
 import minitransformer as mt  # noqa: E402
+from minitransformer.nn.module import Module, Parameter  # noqa: E402
 from reference import minilm, models, names  # noqa: E402
 from reference.names import Array, Arrays  # noqa: E402
 
@@ -94,7 +95,7 @@ def ours(base: mt.Transformer, arrays: Arrays) -> Gradients:
     return logits, {name: p.grad for name, p in trained.items() if p.grad is not None}
 
 
-def named_head(linear: mt.module.Module) -> dict[str, mt.module.Parameter]:
+def named_head(linear: Module) -> dict[str, Parameter]:
     """The head's parameters under the names that the reference uses."""
     return {f"head.{name}": parameter for name, parameter in linear.named_parameters()}
 

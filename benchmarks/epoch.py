@@ -27,12 +27,13 @@ from turns import Worker, pause, run_in_parts
 
 import minitransformer as mt
 from minitransformer import AdapterConfig, RunOptions, Tokenizer, Trainer, TrainingOptions
-from minitransformer.datasets import Encoded, batches, encode_split, load_task
-from minitransformer.evaluation import evaluate
-from minitransformer.hub import find_checkpoint
-from minitransformer.methods import build_classifier
-from minitransformer.prefix import KeptPrefix
-from minitransformer.training import Interrupt
+from minitransformer.data.batches import Encoded, batches, encode_split
+from minitransformer.data.datasets import load_task
+from minitransformer.data.hub import find_checkpoint
+from minitransformer.runs.options import build_classifier
+from minitransformer.training.evaluation import evaluate
+from minitransformer.training.prefix_cache import KeptPrefix
+from minitransformer.training.trainer import Interrupt
 
 TASK, BATCH_SIZE, MAX_LENGTH, PARTS = "rotten-tomatoes", 32, 128, 20
 TOP_3 = AdapterConfig(bottleneck=64, layers=(3, 4, 5))

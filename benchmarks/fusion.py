@@ -29,8 +29,8 @@ from report import arguments, show, write
 from three_tasks import TASKS, trained
 
 import minitransformer as mt
-from minitransformer.datasets import Encoded, encode_split
-from minitransformer.evaluation import evaluate
+from minitransformer.data.batches import Encoded, encode_split
+from minitransformer.training.evaluation import evaluate
 
 METHODS = ("head", "adapter", "average", "fusion", "sources")
 # What trains decides the learning rate; where it is a head alone, that of the method "head".

@@ -22,7 +22,7 @@ from ours import STANDSTILL
 from report import RESULTS, arguments, show, write
 from turns import Worker, take_turns
 
-from minitransformer.hub import find_checkpoint
+from minitransformer.data.hub import find_checkpoint
 from minitransformer.plots import BLUE, GREY, ORANGE, new_figure
 
 START = {"batch": 32, "length": 32, "blocks": 6, "m": 64}

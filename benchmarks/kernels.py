@@ -126,8 +126,11 @@ class Ours(Side):
     """`functional.py`, as the layers call it."""
 
     def __init__(self) -> None:
-        from minitransformer import functional as f
-        from minitransformer.parallel import keep_freed_memory, single_threaded_products
+        from minitransformer.nn import functional as f
+        from minitransformer.training.data_parallel import (
+            keep_freed_memory,
+            single_threaded_products,
+        )
 
         keep_freed_memory()
         self.single = single_threaded_products()

@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import minitransformer as mt
-from minitransformer.ledger import count_work, shape_of
+from minitransformer.costs.flops import count_work, shape_of
 
 SHAPE = (1024, 384, 1536)  # MiniLM's feed-forward at 32 x 32 tokens
 MULTIPLY_ADDS = SHAPE[0] * SHAPE[1] * SHAPE[2]

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 
 import minitransformer as mt
-from minitransformer.functional import cross_entropy, cross_entropy_backward
-from minitransformer.ledger import saved_bytes
-from minitransformer.methods import RunOptions, build_classifier
-from minitransformer.optim import AdamW, clip_by_global_norm
-from minitransformer.runs import peak_memory_mb
+from minitransformer.costs.memory import saved_bytes
+from minitransformer.nn.functional import cross_entropy, cross_entropy_backward
+from minitransformer.runs.folder import peak_memory_mb
+from minitransformer.runs.options import RunOptions, build_classifier
+from minitransformer.training.optim import AdamW, clip_by_global_norm
 
 RESULTS = Path(__file__).parent / "results"
 METHODS = {

@@ -9,11 +9,11 @@ import numpy as np
 from turns import Side, thread_pools
 
 import minitransformer as mt
-from minitransformer.datasets import Batch, Encoded
-from minitransformer.ledger import shape_of
-from minitransformer.methods import RunOptions, build_classifier
-from minitransformer.parallel import Model, cut
-from minitransformer.training import Trainer, TrainingOptions
+from minitransformer.costs.flops import shape_of
+from minitransformer.data.batches import Batch, Encoded
+from minitransformer.runs.options import RunOptions, build_classifier
+from minitransformer.training.data_parallel import Model, cut
+from minitransformer.training.trainer import Trainer, TrainingOptions
 
 Array = np.ndarray
 Arrays = tuple[Array, Array, Array]  # ids (B, T), attention mask (B, T), labels (B,)

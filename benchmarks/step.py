@@ -29,8 +29,8 @@ from report import arguments, show, write
 from turns import Turns, Worker, WorkerError, paired, take_turns
 
 from minitransformer import Tokenizer, load_task
-from minitransformer.datasets import batches, encode_split
-from minitransformer.hub import find_checkpoint
+from minitransformer.data.batches import batches, encode_split
+from minitransformer.data.hub import find_checkpoint
 
 ROUNDS = {"32x32": 15, "32x128": 7, "8x256": 7, "real": 16}
 FULL_SHAPES = ("32x32", "32x128")  # where full fine-tuning is measured too

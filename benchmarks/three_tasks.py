@@ -20,7 +20,7 @@ import numpy as np
 from report import arguments, show, write
 
 import minitransformer as mt
-from minitransformer.runs import adapter_path
+from minitransformer.runs.folder import adapter_path
 
 TASKS = ("rotten-tomatoes", "bbc-news", "tweets")
 BYTES = 4  # of a float32

@@ -19,18 +19,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import adapters
 import numpy as np
 import report
 import torch
 from transformers import PreTrainedTokenizerFast
 
+import adapters
 import minitransformer as mt
-from minitransformer.datasets import Encoded, batches
-from minitransformer.hub import find_checkpoint
-from minitransformer.methods import RunOptions
-from minitransformer.module import Array
-from minitransformer.travel import export_adapterhub, import_adapterhub
+from minitransformer.data.batches import Encoded, batches
+from minitransformer.data.hub import find_checkpoint
+from minitransformer.nn.module import Array
+from minitransformer.runs.adapterhub import export_adapterhub, import_adapterhub
+from minitransformer.runs.options import RunOptions
 
 TASK, BASE = "rotten-tomatoes", "minilm"
 TARGET = 1e-4  # max abs difference of logits

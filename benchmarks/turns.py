@@ -160,7 +160,7 @@ def peak_memory_mb() -> float:
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1e3
-    from minitransformer.runs import peak_memory_mb as from_resource_usage
+    from minitransformer.runs.folder import peak_memory_mb as from_resource_usage
 
     return from_resource_usage() or float("nan")
 

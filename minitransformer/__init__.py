@@ -1,21 +1,21 @@
 """minitransformer: adapter-based fine-tuning of transformers in NumPy, every gradient by hand."""
 
-from .adapters import Adapter, AdapterConfig
-from .adapters.combine import average_adapters
-from .adapters.fusion import fusion_weights
-from .config import TransformerConfig
-from .datasets import load_task
-from .generation import generate
+from .adapters.bottleneck import Adapter
+from .adapters.combine import average_adapters, fusion_weights
+from .adapters.config import AdapterConfig
+from .data.datasets import load_task
+from .data.tokenization import Tokenizer, pad
 from .gradcheck import gradcheck
-from .heads import Classifier, CrossEntropy, LanguageModel
-from .language import load_writer, pretrain, train_language
-from .methods import PretrainOptions, RunOptions
-from .multitask import Tasks, load_runs
-from .runs import Run, load_run, train
-from .tokenization import Tokenizer, pad
-from .training import Trainer, TrainingOptions
-from .transformer import Transformer
-from .travel import export_adapterhub, import_adapterhub
+from .models.generation import generate
+from .models.heads import Classifier, CrossEntropy, LanguageModel
+from .models.transformer import Transformer
+from .nn.config import TransformerConfig
+from .runs.adapterhub import export_adapterhub, import_adapterhub
+from .runs.classification import Run, load_run, train
+from .runs.language_modeling import load_writer, pretrain, train_language
+from .runs.multitask import Tasks, load_runs
+from .runs.options import PretrainOptions, RunOptions
+from .training.trainer import Trainer, TrainingOptions
 
 __version__ = "0.1.0"
 __all__ = [

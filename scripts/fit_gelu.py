@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numpy.polynomial import Polynomial, chebyshev
 
-from minitransformer.functional import gelu
+from minitransformer.nn.functional import gelu
 
 DEGREE, LIMIT = 6, 5.6
 

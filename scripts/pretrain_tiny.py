@@ -3,8 +3,8 @@
     python scripts/pretrain_tiny.py [--steps N] [--batch-size N] [--lr X] [--seed N] [--out FOLDER]
 
 The objective is BERT's masked language model (Devlin et al. 2019, arXiv 1810.04805, section 3.1)
-on unlabelled sentences of `minitransformer.grammar`, with two changes that a small model on a few
-minutes of data needs: words of opinion are hidden more often than others (salient span masking,
+on unlabelled sentences of `minitransformer.data.toy_reviews`, with two changes that a small model
+on a few minutes of data needs: words of opinion are hidden more often than others (salient span masking,
 Guu et al. 2020, arXiv 2002.08909), because most gaps can be filled from the neighbouring words
 alone; and the start values are wider than BERT's, whose sigma is meant for 768 columns.
 
@@ -27,15 +27,16 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from tqdm.auto import tqdm
 
 from minitransformer import CrossEntropy, LanguageModel, Transformer, TransformerConfig
-from minitransformer.checkpoints import write_checkpoint, write_text
-from minitransformer.functional import IGNORE
-from minitransformer.grammar import generate_sentences, opinion_words, vocabulary
-from minitransformer.module import Array
-from minitransformer.optim import AdamW, clip_by_global_norm, warmup_linear_decay
-from minitransformer.parallel import keep_freed_memory, single_threaded_products
-from minitransformer.tokenization import Tokenizer, pad
+from minitransformer.data.tokenization import Tokenizer, pad
+from minitransformer.data.toy_reviews import generate_sentences, opinion_words, vocabulary
+from minitransformer.formats.checkpoint import write_checkpoint
+from minitransformer.formats.files import write_text
+from minitransformer.nn.functional import IGNORE
+from minitransformer.nn.module import Array
+from minitransformer.training.data_parallel import keep_freed_memory, single_threaded_products
+from minitransformer.training.optim import AdamW, clip_by_global_norm, warmup_linear_decay
 
-TINY = Path(__file__).parent.parent / "minitransformer" / "assets" / "tiny"
+TINY = Path(__file__).parent.parent / "minitransformer" / "data" / "assets" / "tiny"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MASK = SPECIAL.index("[MASK]")
 

@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 
 import minitransformer as mt
-from minitransformer.adapters.store import AdapterRecord, fingerprint, save_adapter
-from minitransformer.checkpoints import read_tensors, write_tensors
+from minitransformer.data.hub import find_checkpoint
+from minitransformer.data.tokenization import pad
 from minitransformer.errors import MiniTransformerError
-from minitransformer.hub import find_checkpoint
-from minitransformer.methods import ADAPTER_NAME, RunOptions, build_classifier
-from minitransformer.runs import load_run
-from minitransformer.tokenization import pad
+from minitransformer.formats.adapter_file import AdapterRecord, fingerprint, save_adapter
+from minitransformer.formats.files import read_tensors, write_tensors
+from minitransformer.runs.classification import load_run
+from minitransformer.runs.options import ADAPTER_NAME, RunOptions, build_classifier
 
 IDS = np.ones((2, 5), np.int64)
 NO_NETWORK = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_NO_INDEX": ""}

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..errors import ConfigError
-from ..layers import LayerNorm
-from ..module import Module
-from .bottleneck import PLACEMENTS, Adapter, AdapterConfig
-from .combine import Rows
+from ..nn.layers import LayerNorm
+from ..nn.module import Module
+from .bottleneck import Adapter
+from .config import PLACEMENTS, AdapterConfig
 from .fusion import Fusion
+from .per_row import Rows
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ConfigError, ShapeError
-from ..module import Array, Module
+from ..errors import ConfigError
+from ..nn.module import Array
+from .fusion import Fusion
 
 if TYPE_CHECKING:
     from .attach import Adaptable
@@ -57,58 +58,36 @@ def average_adapters(model: Adaptable, name: str, weights: Mapping[str, float]) 
                 parameter.value[...] = total
 
 
-class Rows(Module):
-    """Each row of the batch through its own adapter, or through none: f(h)[i] = f_row[i](h[i]).
+def fusion_weights(
+    model: Adaptable, name: str, ids: Array, attention_mask: Array | None = None
+) -> dict[str, Array]:
+    """Which adapter each token listens to: for every site of a fusion, p (B, T, N).
 
-    Stands at a site like a single adapter; `set_rows` puts it there.
-    Shapes: h (B, ..., d) -> (B, ..., d), with one name (or None) in `rows` for each of the B.
-    Raises: ShapeError for a batch of another size.
+    Keys are "blocks.0.ffn" and so on; N counts the sources in the order they were given, as far as
+    they stand at that site. The model is walked once, in eval mode, with the fusion active.
+    Raises: ConfigError if `name` is not a fusion of this model.
     """
-
-    def __init__(
-        self, adapters: Mapping[str, Any], rows: Sequence[str | None], placement: str
-    ) -> None:
-        """Rows whose name is not in `adapters` pass unchanged. All adapters have `placement`."""
-        self.placement, self.size = placement, len(rows)
-        self.adapters: dict[str, Any] = {name: a for name, a in adapters.items() if name in rows}
-        self.places = {
-            name: np.array([i for i, row in enumerate(rows) if row == name])
-            for name in self.adapters
-        }
-
-    def plan(self, needs_input_grad: bool = True) -> bool:
-        # Side by side, not one after another: nothing one of them trains comes before the next.
-        trains = any([adapter.plan(needs_input_grad) for adapter in self.adapters.values()])
-        self.needs_input_grad, self.walks_back = needs_input_grad, trains or needs_input_grad
-        return self.walks_back
-
-    def forward(self, h: Array) -> Array:
-        return h + self.f(h)
-
-    def backward(self, dy: Array) -> Array | None:
-        dh = self.f_backward(dy)
-        return dy + dh if dh is not None else None
-
-    def f(self, h: Array) -> Array:
-        """The branches alone, zero where there is none: (B, ..., d) -> (B, ..., d)."""
-        if len(h) != self.size:
-            raise ShapeError(
-                f"a batch of {len(h)} rows, but adapters were chosen for {self.size}: "
-                "set_rows needs a name or None for each row"
-            )
-        f = np.zeros_like(h)
-        for name, adapter in self.adapters.items():
-            place = self.places[name]
-            f[place] = adapter.f(h[place])
-        self.save(f.shape)
-        return f
-
-    def f_backward(self, df: Array) -> Array | None:
-        """The gradient of f's input, from the gradient of its output."""
-        self.take_saved(df)
-        dh = np.zeros_like(df) if self.needs_input_grad else None
-        for name, adapter in self.adapters.items():
-            d = adapter.f_backward(df[self.places[name]]) if adapter.walks_back else None
-            if dh is not None and d is not None:
-                dh[self.places[name]] = d
-        return dh
+    model.check_adapter(name)
+    fusions = {
+        path.removesuffix(f".adapters.{name}"): module
+        for path, module in model.named_modules()
+        if path.endswith(f".adapters.{name}") and isinstance(module, Fusion)
+    }
+    if not fusions:
+        raise ConfigError(f"{name!r} is a single adapter; weights belong to a fusion of several")
+    training = model.training
+    model.eval()
+    try:
+        with model.use(name):
+            for fusion in fusions.values():
+                fusion.keep_weights = True
+            model(ids, attention_mask)
+            return {
+                path: fusion.weights
+                for path, fusion in fusions.items()
+                if fusion.weights is not None
+            }
+    finally:
+        for fusion in fusions.values():
+            fusion.keep_weights, fusion.weights = False, None
+        model.train(training)

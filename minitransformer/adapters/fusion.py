@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigError
-from ..functional import softmax, softmax_backward
-from ..layers import Linear, flat, truncated_normal
-from ..module import Array, Module, Parameter
+from ..nn.functional import softmax, softmax_backward
+from ..nn.layers import Linear, flat, truncated_normal
+from ..nn.module import Array, Module, Parameter
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .attach import Adaptable
 
 SIGMA = 0.02  # of query and key at the start
 OFF_DIAGONAL = 1e-6  # of the value matrix at the start, beside ones on the diagonal
@@ -123,38 +122,3 @@ class Fusion(Module):
 def twin(adapter: Any) -> Any:
     """A second walker over the same parameters (shared: one value, one gradient)."""
     return copy.deepcopy(adapter, {id(p): p for p in adapter.parameters()})
-
-
-def fusion_weights(
-    model: Adaptable, name: str, ids: Array, attention_mask: Array | None = None
-) -> dict[str, Array]:
-    """Which adapter each token listens to: for every site of a fusion, p (B, T, N).
-
-    Keys are "blocks.0.ffn" and so on; N counts the sources in the order they were given, as far as
-    they stand at that site. The model is walked once, in eval mode, with the fusion active.
-    Raises: ConfigError if `name` is not a fusion of this model.
-    """
-    model.check_adapter(name)
-    fusions = {
-        path.removesuffix(f".adapters.{name}"): module
-        for path, module in model.named_modules()
-        if path.endswith(f".adapters.{name}") and isinstance(module, Fusion)
-    }
-    if not fusions:
-        raise ConfigError(f"{name!r} is a single adapter; weights belong to a fusion of several")
-    training = model.training
-    model.eval()
-    try:
-        with model.use(name):
-            for fusion in fusions.values():
-                fusion.keep_weights = True
-            model(ids, attention_mask)
-            return {
-                path: fusion.weights
-                for path, fusion in fusions.items()
-                if fusion.weights is not None
-            }
-    finally:
-        for fusion in fusions.values():
-            fusion.keep_weights, fusion.weights = False, None
-        model.train(training)

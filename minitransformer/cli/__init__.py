@@ -1,6 +1,9 @@
-"""The command line: `minitransformer`, also `python -m minitransformer`."""
+"""The command line: `minitransformer`, also `python -m minitransformer`.
 
-from . import commands, exchange, language  # noqa: F401  (their commands enter the app)
+Begin with `commands.py`; `app.py` is the program around them.
+"""
+
+from . import adapterhub, commands, language  # noqa: F401  (their commands enter the app)
 from .app import app, main
 
 __all__ = ["app", "main"]

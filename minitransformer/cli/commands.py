@@ -8,16 +8,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from ..datasets import TASKS, load_task
+from ..costs.flops import adapter_costs
+from ..data.datasets import TASKS, load_task
+from ..data.hub import find_checkpoint
 from ..errors import ConfigError, DataError
-from ..hub import find_checkpoint
-from ..ledger import adapter_costs
-from ..multitask import load_runs
-from ..runs import Prediction, load_run, new_folder
-from ..runs import train as train_run
+from ..runs.classification import Prediction, load_run
+from ..runs.classification import train as train_run
+from ..runs.folder import new_folder
+from ..runs.multitask import load_runs
 from . import options as opt
-from .adapt import HISTORIES, adapt
 from .app import INTERRUPTED, app, failed, print_json, say
+from .language_adaptation import HISTORIES, adapt
 from .text import (
     announcement,
     costs_text,

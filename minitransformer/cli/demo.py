@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..adapters import AdapterConfig
-from ..datasets import Task, load_task
-from ..grammar import mirror
-from ..methods import RunOptions
-from ..runs import Run, train
-from ..training import TrainingOptions
+from ..adapters.config import AdapterConfig
+from ..data.datasets import Task, load_task
+from ..data.toy_reviews import mirror
+from ..runs.classification import Run, train
+from ..runs.options import RunOptions
+from ..training.trainer import TrainingOptions
 from .text import percent, table
 
 TASK = "toy-reviews"

@@ -9,14 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from ..corpus import load_corpus
-from ..language import load_writer
-from ..language import pretrain as pretrain_run
-from ..methods import PretrainOptions
-from ..runs import new_folder
+from ..data.corpus import load_corpus
+from ..runs.folder import new_folder
+from ..runs.language_modeling import load_writer
+from ..runs.language_modeling import pretrain as pretrain_run
+from ..runs.options import PretrainOptions
 from . import options as opt
-from .adapt import HISTORIES, folder_to_resume, interruption
 from .app import INTERRUPTED, app, print_json, say
+from .language_adaptation import HISTORIES, folder_to_resume, interruption
 from .options import TRAINING, option
 
 COMEDIES = "shakespeare-comedies"

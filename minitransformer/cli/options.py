@@ -13,12 +13,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ..adapters.bottleneck import PLACEMENTS, AdapterConfig
+from ..adapters.config import PLACEMENTS, AdapterConfig
+from ..costs.flops import SHAPES
 from ..errors import ConfigError
-from ..ledger import SHAPES
-from ..methods import LEARNING_RATES, RunOptions
-from ..runs import resumed
-from ..training import TrainingOptions
+from ..runs.folder import resumed
+from ..runs.options import LEARNING_RATES, RunOptions
+from ..training.trainer import TrainingOptions
 
 ADAPTER = ("bottleneck", "activation", "placement", "sites", "layers", "scaling")
 TRAINING = ("epochs", "batch_size", "lr", "seed")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..gradcheck.report import GradCheckReport
-from ..methods import RunOptions
+from ..runs.options import RunOptions
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from ..adapters import Adapter, AdapterConfig
-from ..adapters.bottleneck import PLACEMENTS
-from ..adapters.combine import Rows
+from ..adapters.bottleneck import Adapter
+from ..adapters.config import PLACEMENTS, AdapterConfig
 from ..adapters.fusion import Fusion
-from ..attention import MultiHeadAttention
-from ..config import TransformerConfig
-from ..functional import ACTIVATIONS, IGNORE
-from ..heads import ClassificationHead, Classifier, CrossEntropy, LanguageModel, Pooling
-from ..layers import Dropout, Embedding, LayerNorm, Linear
-from ..module import Array, Module
-from ..sublayer import SubLayer
-from ..transformer import Block, Embeddings, FeedForward, Pooler, Transformer
+from ..adapters.per_row import Rows
+from ..models.heads import ClassificationHead, Classifier, CrossEntropy, LanguageModel, Pooling
+from ..models.transformer import Block, Embeddings, FeedForward, Pooler, Transformer
+from ..nn.attention import MultiHeadAttention
+from ..nn.config import TransformerConfig
+from ..nn.functional import ACTIVATIONS, IGNORE
+from ..nn.layers import Dropout, Embedding, LayerNorm, Linear
+from ..nn.module import Array, Module
+from ..nn.sublayer import SubLayer
 
 # Small, and as different as can be, so that hardly two axes can be mistaken for one another.
 B, T, D, HEADS, D_FF, M, VOCABULARY, CLASSES = 2, 5, 4, 2, 6, 3, 7, 3

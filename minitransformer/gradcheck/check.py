@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..errors import BackwardError, ConfigError, GradientError, ShapeError
-from ..module import Array, Module
+from ..nn.module import Array, Module
 from . import diagnosis
 from .cases import cases
 from .diagnosis import Evidence

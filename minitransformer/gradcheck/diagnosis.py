@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import GradientError
-from ..module import Array, Module
+from ..nn.module import Array, Module
 from .report import axis_name, index_text, ranges
 
 CLOSE = 1e-3  # a fingerprint fits if the values agree to this, relative to their size

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..module import Array
+from ..nn.module import Array
 
 ALIGN = ("<", "<", "<", "<", ">", ">", ">", "<")
 FORMULA = (

@@ -1,4 +1,7 @@
-"""Every figure. Colour-blind-safe (Okabe and Ito's colours), and readable in black and white."""
+"""Every figure. Colour-blind-safe (Okabe and Ito's colours), and readable in black and white.
+
+Begin with `history.py`; `figure.py` holds the colours and the sizes.
+"""
 
 from .figure import BLUE, GREY, ORANGE, new_figure, write_png
 from .history import plot_history

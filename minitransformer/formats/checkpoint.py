@@ -1,0 +1,130 @@
+"""A checkpoint folder in the Hugging Face layout: `config.json` and `model.safetensors`.
+
+Two families, BERT and GPT-2 (see families.py). A Linear's weight is (d_in, d_out) here and
+(d_out, d_in) in BERT's files; `qkv` is one matrix here and in GPT-2's files, three in BERT's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import CheckpointError, ConfigError
+from ..nn.config import TransformerConfig
+from ..nn.module import Array
+from .files import read_tensors, tensor_names, write_tensors, write_text
+from .huggingface import FAMILIES, Family, Words, family_of
+
+
+def read_config(folder: Path) -> TransformerConfig:
+    """`config.json` of a BERT or a GPT-2 in the Hugging Face layout.
+
+    Raises: CheckpointError if it is unreadable, of another family, or asks for something that
+    this library does not have.
+    """
+    path = folder / "config.json"
+    words, family = _words(path)
+    tensors = tensor_names(folder / "model.safetensors")
+    try:
+        for option, expected in family.fixed.items():
+            value = words.get(option)
+            if value is not None and value != expected:
+                raise CheckpointError(f"{option}={value!r}; only {expected!r} is supported")
+        return family.shape(words, tensors)
+    except KeyError as error:
+        raise CheckpointError(f"{path} lacks the entry {error}") from error
+    except (CheckpointError, ConfigError, TypeError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _words(path: Path) -> tuple[Words, Family]:
+    try:
+        words = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    kind = words.get("model_type", "bert") if isinstance(words, dict) else type(words).__name__
+    if kind not in FAMILIES:
+        expected = " or ".join(map(repr, FAMILIES))
+        raise CheckpointError(f"{path} describes a model of type {kind!r}; expected {expected}")
+    return words, FAMILIES[kind]
+
+
+def read_weights(folder: Path, config: TransformerConfig) -> dict[str, Array]:
+    """`model.safetensors` under our names and layout, float32.
+
+    The prefix of a model with a head is recognized; buffers and heads of other tasks are left out.
+    Raises: CheckpointError that lists all missing, unexpected and mis-shaped tensors together, or
+    if GPT-2's output matrix is another one than its token embedding.
+    """
+    path, family = folder / "model.safetensors", family_of(config)
+    theirs = {name.removeprefix(family.prefix): t for name, t in read_tensors(path).items()}
+    names = family.names(config)
+    wanted = {name for group in names.values() for name in group}
+    problems = [f"missing: {name}" for name in wanted - theirs.keys()]
+    problems += [
+        f"unexpected: {name} {theirs[name].shape}"
+        for name in theirs.keys() - wanted
+        if not family.is_extra(name)
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{path} does not fit {family.label} of this shape:\n  " + _listing(problems)
+        )
+    head = theirs.get("lm_head.weight")
+    if head is not None and not np.array_equal(head, theirs["wte.weight"]):
+        raise CheckpointError(
+            f"{path}: lm_head.weight differs from wte.weight; only a head that shares the token "
+            "embedding (tie_word_embeddings) is supported"
+        )
+
+    state: dict[str, Array] = {}
+    for ours, group in names.items():
+        parts = [theirs[name].astype(np.float32, copy=False) for name in group]
+        if family.transposed and _is_linear_weight(ours):
+            if any(part.ndim != 2 for part in parts):
+                raise CheckpointError(f"{path}: {group[0]} {parts[0].shape} is not a matrix")
+            parts = [part.T for part in parts]
+        try:
+            state[ours] = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {', '.join(group)} do not fit: {error}") from error
+    return state
+
+
+def write_checkpoint(
+    folder: Path,
+    config: TransformerConfig,
+    state: Mapping[str, Array],
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a base as `config.json` and `model.safetensors` in the layout of BERT or GPT-2.
+
+    `state` holds its parameters under our names; what is not the base's (adapters) is left out.
+    `extra` goes into config.json beside the model's shape.
+    Raises: CheckpointError for a model that neither layout can describe.
+    """
+    family = family_of(config)
+    words = {**family.words(config), **(extra or {})}
+    tensors: dict[str, Array] = {}
+    for ours, group in family.names(config).items():
+        turn = family.transposed and _is_linear_weight(ours)
+        for name, part in zip(group, np.split(state[ours], len(group), axis=-1), strict=True):
+            tensors[name] = part.T if turn else part
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
+    write_text(folder / "config.json", json.dumps(words, indent=2) + "\n")
+
+
+def _is_linear_weight(name: str) -> bool:
+    """Whether a parameter of ours is a Linear's matrix."""
+    return name.endswith(".weight") and not name.startswith("embeddings.") and "norm." not in name
+
+
+def _listing(problems: list[str], most: int = 20) -> str:
+    shown = sorted(problems)[:most]
+    rest = len(problems) - len(shown)
+    return "\n  ".join([*shown, f"and {rest} more"] if rest else shown)

@@ -1,0 +1,70 @@
+"""Safetensors and text files: read with a clear error, written completely or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import CheckpointError
+from ..nn.module import Array
+
+
+def tensor_names(path: Path) -> list[str]:
+    """The names in a safetensors file, without reading the tensors.
+
+    Raises: CheckpointError if it cannot be read.
+    """
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            return list(file.keys())
+    except Exception as error:  # the library raises its own kinds, and OSError
+        raise CheckpointError(f"cannot read {path}: {error}; is it truncated?") from error
+
+
+def read_tensors(path: Path) -> dict[str, Array]:
+    """All tensors of a safetensors file. Raises: CheckpointError if it cannot be read."""
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except Exception as error:  # the library raises its own kinds, OSError, and TypeError (bf16)
+        raise CheckpointError(f"cannot read {path}: {error}; is it truncated?") from error
+
+
+def tensor_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file. Raises: CheckpointError if it cannot be read."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            return dict(file.metadata() or {})
+    except Exception as error:  # as above
+        raise CheckpointError(f"cannot read {path}: {error}; is it truncated?") from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+    """A safetensors file, complete or not at all: written beside its name, then renamed."""
+    from safetensors.numpy import save
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+        temporary.write_bytes(save(contiguous, dict(metadata)))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, complete or not at all: written beside its name, then renamed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,4 @@
+"""Transformers made of `nn`, their heads, and text generation.
+
+Begin with `transformer.py`.
+"""

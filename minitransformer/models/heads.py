@@ -1,0 +1,224 @@
+"""What stands on top of a transformer: pooling, heads, and the loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError
+from ..nn.functional import cross_entropy, cross_entropy_backward
+from ..nn.layers import Dropout, Linear, flat
+from ..nn.module import Array, Module, Parameter
+from .transformer import Transformer
+
+POOLINGS = ("cls", "mean", "pooler")
+
+
+class Pooling(Module):
+    """One vector for a sequence: its first position ("cls"), or the mean of its real tokens.
+
+    Shapes: h (B, T, d), attention_mask (B, T) -> (B, d).
+    """
+
+    def __init__(self, kind: str = "cls") -> None:
+        if kind not in POOLINGS:
+            raise ConfigError(f"pooling={kind!r}: expected one of {', '.join(POOLINGS)}")
+        self.kind = kind
+
+    def forward(self, h: Array, attention_mask: Array | None = None) -> Array:
+        B, T, d = h.shape
+        self.save((B, d), T, attention_mask)
+        if self.kind != "mean":
+            return h[:, 0]
+        return np.einsum("btd,bt->bd", h, self.weights(B, T, attention_mask, h.dtype))
+
+    def backward(self, dy: Array) -> Array | None:
+        T, attention_mask = self.take_saved(dy)
+        if not self.needs_input_grad:
+            return None
+        B, d = dy.shape
+        if self.kind != "mean":
+            dh = np.zeros((B, T, d), dy.dtype)
+            dh[:, 0] = dy
+            return dh
+        weights = self.weights(B, T, attention_mask, dy.dtype)
+        return dy[:, None, :] * weights[:, :, None]
+
+    @staticmethod
+    def weights(B: int, T: int, attention_mask: Array | None, dtype: np.dtype[Any]) -> Array:
+        """(B, T): one over the number of real tokens, 0 for padding."""
+        mask = np.ones((B, T), dtype) if attention_mask is None else (attention_mask != 0)
+        return (mask / np.maximum(mask.sum(axis=1, keepdims=True), 1)).astype(dtype)
+
+
+class ClassificationHead(Module):
+    """Dropout and one Linear on the pooled vector.
+
+    Shapes: v (B, d_model) -> logits (B, n_classes).
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_classes: int,
+        dropout: float = 0.0,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        if n_classes < 2:
+            raise ConfigError(f"n_classes={n_classes}: a classifier needs at least 2")
+        self.dropout = Dropout(dropout)
+        self.linear = Linear(d_model, n_classes, rng)
+
+    def forward(self, v: Array) -> Array:
+        logits = self.linear.forward(self.dropout.forward(v))
+        self.save(logits.shape)
+        return logits
+
+    def backward(self, dy: Array) -> Array | None:
+        self.take_saved(dy)
+        dv = self.linear.backward(dy)
+        return self.dropout.backward(dv) if dv is not None else None
+
+
+class Classifier(Module):
+    """A transformer with a classification head.
+
+    Shapes: ids (B, T), attention_mask (B, T), token_types (B, T) -> logits (B, n_classes).
+    `start` and `hidden` as in `Transformer`.
+    Raises: ConfigError if "pooler" is asked of a model without one.
+    """
+
+    def __init__(
+        self,
+        transformer: Transformer,
+        n_classes: int,
+        pooling: str = "cls",
+        dropout: float = 0.0,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        if pooling == "pooler" and transformer.pooler is None:
+            raise ConfigError("pooling='pooler', but this model has no pooler; use 'cls' or 'mean'")
+        self.transformer = transformer
+        self.pooling = Pooling(pooling)
+        self.head = ClassificationHead(transformer.config.d_model, n_classes, dropout, rng)
+        self.head.astype(transformer.dtype)
+
+    def walk(self) -> list[Module]:
+        """Transformer, pooling, BERT's pooler if it is used, head: each hands a vector on."""
+        pooler = self.transformer.pooler if self.pooling.kind == "pooler" else None
+        rooms = (self.transformer, self.pooling, pooler, self.head)
+        return [room for room in rooms if room is not None]
+
+    def plan(self, needs_input_grad: bool = False) -> bool:
+        return super().plan(False)  # token ids have no gradient
+
+    def forward(
+        self,
+        ids: Array,
+        attention_mask: Array | None = None,
+        token_types: Array | None = None,
+        start: int = 0,
+        hidden: Array | None = None,
+    ) -> Array:
+        # Unless all positions are averaged, the last block need not finish the others.
+        first_only = self.pooling.kind != "mean"
+        h = self.transformer.forward(  # (B, T or 1, d)
+            ids, attention_mask, token_types, first_only, start, hidden
+        )
+        v = self.pooling.forward(h, attention_mask)  # (B, d)
+        for room in self.walk()[2:]:
+            v = room.forward(v)
+        self.save(v.shape)
+        return v
+
+    def backward(self, dy: Array) -> None:
+        self.take_saved(dy)
+        d: Array | None = dy
+        for room in reversed(self.walk()):
+            if d is None:
+                return
+            d = room.backward(d)
+
+
+class LanguageModelHead(Module):
+    """Logits over the vocabulary with the token embedding as weight: h E^T + b, or h E^T.
+
+    (Press and Wolf 2017, arXiv 1608.05859: the output embedding is tied to the input's.)
+    Shapes: h (B, T, d) -> logits (B, T, vocab_size). The embedding is shared, not copied: its
+    gradient is the sum of both uses.
+    """
+
+    def __init__(self, embedding: Parameter, bias: bool = True) -> None:
+        self.embedding = embedding  # (V, d)
+        start = np.zeros(embedding.shape[0], embedding.value.dtype)
+        self.bias = Parameter(start) if bias else None
+
+    def forward(self, h: Array) -> Array:
+        logits = flat(h) @ self.embedding.value.T  # (N, d) @ (d, V)
+        if self.bias is not None:
+            logits += self.bias.value
+        logits = logits.reshape(*h.shape[:-1], -1)
+        self.save(logits.shape, h if self.embedding.trainable else None)
+        return logits
+
+    def backward(self, dy: Array) -> Array | None:
+        (h,) = self.take_saved(dy)
+        if self.embedding.trainable:
+            self.embedding.accumulate(flat(dy).T @ flat(h))  # (V, N) @ (N, d)
+        if self.bias is not None and self.bias.trainable:
+            self.bias.accumulate(flat(dy).sum(axis=0))
+        if not self.needs_input_grad:
+            return None
+        return (flat(dy) @ self.embedding.value).reshape(*dy.shape[:-1], -1)
+
+
+class LanguageModel(Module):
+    """A transformer with a tied language-model head: masked (encoder) or causal (decoder).
+
+    Shapes: ids (B, T), attention_mask (B, T), token_types (B, T) -> logits (B, T, vocab_size).
+    `bias`: whether the head has one; by default as BERT (encoder: yes) and GPT-2 (decoder: no).
+    """
+
+    def __init__(self, transformer: Transformer, bias: bool | None = None) -> None:
+        self.transformer = transformer
+        bias = not transformer.config.causal if bias is None else bias
+        self.head = LanguageModelHead(transformer.embeddings.token.weight, bias)
+
+    def plan(self, needs_input_grad: bool = False) -> bool:
+        return super().plan(False)  # token ids have no gradient
+
+    def forward(
+        self, ids: Array, attention_mask: Array | None = None, token_types: Array | None = None
+    ) -> Array:
+        logits = self.head.forward(self.transformer.forward(ids, attention_mask, token_types))
+        self.save(logits.shape)
+        return logits
+
+    def backward(self, dy: Array) -> None:
+        self.take_saved(dy)
+        dh = self.head.backward(dy)
+        if dh is not None:
+            self.transformer.backward(dh)
+
+
+class CrossEntropy(Module):
+    """Mean cross-entropy, with label smoothing; labels equal to -100 are ignored.
+
+    Shapes: logits (..., K), labels (...) integers -> a number.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"label_smoothing={label_smoothing}: expected 0 <= value < 1")
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Array, labels: Array) -> float:
+        loss, p = cross_entropy(logits, labels, self.label_smoothing)
+        self.save((), p, labels)
+        return loss
+
+    def backward(self, dy: Array | float = 1.0) -> Array:
+        p, labels = self.take_saved(np.asarray(dy))
+        d = cross_entropy_backward(p, labels, self.label_smoothing)
+        return d if np.ndim(dy) == 0 and dy == 1 else d * np.asarray(dy, d.dtype)

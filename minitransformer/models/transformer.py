@@ -1,0 +1,296 @@
+"""The transformer: embeddings, blocks of two sub-layers, and the walk through them and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..adapters.attach import Adaptable
+from ..data.hub import find_checkpoint
+from ..errors import ShapeError
+from ..formats.checkpoint import read_config, read_weights, write_checkpoint
+from ..nn.attention import KeyValueCache, MultiHeadAttention
+from ..nn.config import TransformerConfig
+from ..nn.functional import activation_named, slope_backward
+from ..nn.functional import tanh as tanh_with_slope
+from ..nn.layers import Dropout, Embedding, LayerNorm, Linear, seed_dropouts
+from ..nn.module import Array, Module
+from ..nn.sublayer import SubLayer
+
+if TYPE_CHECKING:
+    from ..data.tokenization import Tokenizer
+
+Rng = np.random.Generator
+
+
+class FeedForward(Module):
+    """down(activation(up(x))), at each position alone (Vaswani et al. 2017, equation 2).
+
+    Shapes: x (B, T, d_model) -> (B, T, d_model); d_ff in between.
+    """
+
+    def __init__(
+        self, d_model: int, d_ff: int, activation: str = "gelu", rng: Rng | None = None
+    ) -> None:
+        self.activation = activation_named(activation)
+        self.up = Linear(d_model, d_ff, rng)
+        self.down = Linear(d_ff, d_model, rng)
+
+    def forward(self, x: Array) -> Array:
+        z = self.up.forward(x)  # (B, T, d_ff)
+        a, slope = self.activation(z, want_slope=self.training and self.up.walks_back)
+        y = self.down.forward(a)
+        self.save(y.shape, slope)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        (slope,) = self.take_saved(dy)
+        da = self.down.backward(dy)
+        if da is None:
+            return None
+        return self.up.backward(slope_backward(da, slope))
+
+
+class Block(Module):
+    """One transformer block: the attention sub-layer, then the feed-forward sub-layer.
+
+    Shapes: x (B, T, d_model), attention_mask (B, T) -> (B, T, d_model), or only the first
+    `queries` positions of it.
+    """
+
+    def __init__(self, config: TransformerConfig, rng: Rng | None = None) -> None:
+        d, eps, pre = config.d_model, config.layer_norm_eps, config.norm == "pre"
+        attention = MultiHeadAttention(
+            d, config.n_heads, config.causal, config.attention_dropout, rng
+        )
+        feed_forward = FeedForward(d, config.d_ff, config.activation, rng)
+        self.attention = SubLayer(attention, LayerNorm(d, eps), pre, config.dropout)
+        self.ffn = SubLayer(feed_forward, LayerNorm(d, eps), pre, config.dropout)
+
+    def forward(
+        self,
+        x: Array,
+        attention_mask: Array | None = None,
+        queries: int | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Array:
+        h = self.attention.forward(x, attention_mask, queries, cache)
+        y = self.ffn.forward(h)
+        self.save(y.shape)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        self.take_saved(dy)
+        dh = self.ffn.backward(dy)
+        return self.attention.backward(dh) if dh is not None else None
+
+
+class Embeddings(Module):
+    """Token + position (+ token-type) embeddings; BERT normalizes their sum.
+
+    Shapes: ids, token_types (B, T) integers -> (B, T, d_model). `positions` (T,) or (B, T) says
+    where the tokens stand; None: one after another from 0.
+    """
+
+    def __init__(self, config: TransformerConfig, rng: Rng | None = None) -> None:
+        d = config.d_model
+        self.token = Embedding(config.vocab_size, d, rng)
+        self.position = Embedding(config.max_positions, d, rng)
+        self.token_type = Embedding(config.token_types, d, rng) if config.token_types else None
+        self.norm = LayerNorm(d, config.layer_norm_eps) if config.norm == "post" else None
+        self.dropout = Dropout(config.dropout)
+
+    def walk(self) -> list[Module]:
+        rooms = (self.token, self.position, self.token_type, self.norm, self.dropout)
+        return [room for room in rooms if room is not None]
+
+    def plan(self, needs_input_grad: bool = False) -> bool:
+        tables = [t for t in (self.token, self.position, self.token_type) if t is not None]
+        trains = any([table.plan() for table in tables])  # side by side, not one after another
+        for room in (self.norm, self.dropout):
+            trains = room.plan(trains) if room is not None else trains
+        self.needs_input_grad, self.walks_back = False, trains
+        return trains
+
+    def forward(
+        self, ids: Array, token_types: Array | None = None, positions: Array | None = None
+    ) -> Array:
+        shared = np.arange(ids.shape[1])  # the same for each row of the batch
+        x = self.token.forward(ids)
+        x += self.position.forward(shared if positions is None else positions)
+        if self.token_type is not None:
+            types = np.zeros_like(ids) if token_types is None else token_types
+            x += self.token_type.forward(types)
+        if self.norm is not None:
+            x = self.norm.forward(x)
+        self.save(x.shape, positions is None or positions.ndim == 1)
+        return self.dropout.forward(x)
+
+    def backward(self, dy: Array) -> None:
+        (positions_are_shared,) = self.take_saved(dy)
+        d = self.dropout.backward(dy)
+        if d is not None and self.norm is not None:
+            d = self.norm.backward(d)
+        if d is None:
+            return
+        if self.token.walks_back:
+            self.token.backward(d)
+        if self.position.walks_back:
+            self.position.backward(d.sum(axis=0) if positions_are_shared else d)
+        if self.token_type is not None and self.token_type.walks_back:
+            self.token_type.backward(d)
+
+
+class Pooler(Module):
+    """BERT's pooler: tanh(dense(h)) on the [CLS] vector. Shapes: (B, d) -> (B, d)."""
+
+    def __init__(self, d_model: int, rng: Rng | None = None) -> None:
+        self.dense = Linear(d_model, d_model, rng)
+
+    def forward(self, h: Array) -> Array:
+        y, slope = tanh_with_slope(self.dense.forward(h))
+        self.save(y.shape, slope)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        (slope,) = self.take_saved(dy)
+        return self.dense.backward(slope_backward(dy, slope))
+
+
+class Transformer(Adaptable, Module):
+    """A BERT-like encoder or a GPT-2-like decoder: token ids to hidden states.
+
+    Shapes: ids (B, T) integers, attention_mask (B, T) with 1 for real tokens and 0 for padding,
+    token_types (B, T) -> hidden states (B, T, d_model), or (B, 1, d_model) with `first_only`: then
+    the last block computes for other positions only what the first one looks at. With `hidden`
+    (B, T, d_model), what `below(start, ...)` returned, the walk begins at block `start`.
+    With `cache` (from `new_cache`; causal models in eval mode), ids are the tokens that come after
+    those of the earlier calls, and attention_mask, if given, covers those and these.
+    `positions` (T,) or (B, T): where the tokens stand, if not one after another.
+    Raises: ShapeError for ids that are not integers of shape (B, T), out of range, too long or
+    an empty batch, and for a mask of another shape; ConfigError for a cache that cannot be used.
+    """
+
+    def __init__(self, config: TransformerConfig, rng: Rng | None = None) -> None:
+        """`rng` draws the start values (truncated normal, sigma 0.02); without it: zeros."""
+        self.config = config
+        self.embeddings = Embeddings(config, rng)
+        self.blocks = [Block(config, rng) for _ in range(config.n_layers)]
+        pre = config.norm == "pre"
+        self.final_norm = LayerNorm(config.d_model, config.layer_norm_eps) if pre else None
+        self.pooler = Pooler(config.d_model, rng) if config.pooler else None
+        seed_dropouts(self)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, dropout: float | None = 0.0) -> Transformer:
+        """Load a pretrained base: "tiny", "minilm", a folder, or a model-hub id.
+
+        A folder holds `config.json` and `model.safetensors` in the Hugging Face layout. Dropout
+        inside is off unless asked for; None takes what `config.json` says.
+        Raises: HubError if it cannot be fetched, CheckpointError if files and model do not fit.
+        """
+        folder = find_checkpoint(name)
+        config = read_config(folder)
+        if dropout is not None:
+            config = replace(config, dropout=dropout, attention_dropout=dropout)
+        model = cls(config)
+        model.load_state_dict(read_weights(folder, config))
+        return model
+
+    def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
+        """Write the base as a folder in the Hugging Face layout of BERT or GPT-2.
+
+        `from_pretrained` reads it, and so does `transformers`. Adapters are left out. With a
+        tokenizer, its file is written too.
+        Raises: CheckpointError for a model that neither layout can describe.
+        """
+        extra = {}
+        if tokenizer is not None and tokenizer.end_id is not None:
+            extra = {"bos_token_id": tokenizer.end_id, "eos_token_id": tokenizer.end_id}
+        write_checkpoint(Path(folder), self.config, self.state_dict(), extra)
+        if tokenizer is not None:
+            tokenizer.save(folder)
+
+    def walk(self) -> list[Module]:
+        rooms = [self.embeddings, *self.blocks]  # the pooler is for a head to visit
+        return [*rooms, self.final_norm] if self.final_norm else rooms
+
+    def plan(self, needs_input_grad: bool = False) -> bool:
+        return super().plan(False)  # token ids have no gradient
+
+    def forward(
+        self,
+        ids: Array,
+        attention_mask: Array | None = None,
+        token_types: Array | None = None,
+        first_only: bool = False,
+        start: int = 0,
+        hidden: Array | None = None,
+        cache: Sequence[KeyValueCache] | None = None,
+        positions: Array | None = None,
+    ) -> Array:
+        earlier = cache[start].length if cache else 0
+        ids = self.check_ids(ids, earlier)
+        if positions is None and earlier:
+            positions = earlier + np.arange(ids.shape[1])
+        x = self.embeddings.forward(ids, token_types, positions) if hidden is None else hidden
+        for i, block in enumerate(self.blocks[start:], start):  # x (B, T, d)
+            ends_here = first_only and block is self.blocks[-1]
+            kept = cache[i] if cache else None
+            x = block.forward(x, attention_mask, 1 if ends_here else None, kept)
+        if self.final_norm is not None:
+            x = self.final_norm.forward(x)
+        self.save(x.shape)
+        return x
+
+    def below(self, depth: int, ids: Array, attention_mask: Array | None = None) -> Array:
+        """The hidden states (B, T, d_model) that enter block `depth`; nothing is saved.
+
+        `forward(ids, mask, start=depth, hidden=...)` goes on from there.
+        """
+        rooms = [self.embeddings, *self.blocks[:depth]]
+        training = self.training
+        for room in rooms:
+            room.eval()
+        x = self.embeddings.forward(self.check_ids(ids))
+        for block in self.blocks[:depth]:
+            x = block.forward(x, attention_mask)
+        for room in rooms:
+            room.train(training)
+        return x
+
+    def backward(self, dy: Array) -> None:
+        self.take_saved(dy)
+        d: Array | None = dy
+        if self.final_norm is not None:
+            d = self.final_norm.backward(dy)
+        for block in reversed(self.blocks):
+            if d is None:
+                return
+            d = block.backward(d)
+        if d is not None:
+            self.embeddings.backward(d)
+
+    def new_cache(self, batch: int) -> list[KeyValueCache]:
+        """An empty cache for each block: room for `batch` sequences of `max_positions` tokens."""
+        c = self.config
+        shape = (batch, c.n_heads, c.max_positions, c.d_model // c.n_heads)
+        return [KeyValueCache(*shape, self.dtype) for _ in self.blocks]
+
+    def check_ids(self, ids: Array, earlier: int = 0) -> Array:
+        ids = np.asarray(ids)
+        if ids.ndim != 2 or ids.size == 0:
+            raise ShapeError(
+                f"ids of shape {ids.shape}: expected (batch, tokens) with at least one of each"
+            )
+        length = earlier + ids.shape[1]
+        if length > self.config.max_positions:
+            raise ShapeError(
+                f"a sequence of {length} tokens is too long: this model has "
+                f"{self.config.max_positions} positions; truncate with max_length"
+            )
+        return ids

@@ -1,0 +1,63 @@
+"""TransformerConfig: the shape of a transformer, BERT-like or GPT-2-like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import ConfigError
+from .functional import activation_named
+
+NORMS = ("post", "pre")
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The shape of a transformer. Checks itself; raises ConfigError.
+
+    Attributes:
+        vocab_size, max_positions: rows of the token and position embeddings.
+        d_model, n_layers, n_heads, d_ff: width, depth, attention heads, feed-forward width.
+        token_types: rows of the token-type embedding; 0 for none.
+        norm: "post" (BERT: LN(x + f(x))) or "pre" (GPT-2: x + f(LN(x)), and a final norm).
+        causal: whether a position sees only itself and what is before it.
+        activation: "gelu", "gelu_tanh", "relu", "silu" or "tanh".
+        layer_norm_eps: what layer norm adds to the variance.
+        dropout, attention_dropout: probabilities, in training only.
+        pooler: whether there is BERT's pooler (dense + tanh on [CLS]).
+    """
+
+    vocab_size: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    d_ff: int
+    max_positions: int = 512
+    token_types: int = 0
+    norm: str = "post"
+    causal: bool = False
+    activation: str = "gelu"
+    layer_norm_eps: float = 1e-12
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    pooler: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "d_model", "n_layers", "n_heads", "d_ff", "max_positions"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name}={value!r}: expected a whole number of at least 1")
+        if self.token_types < 0:
+            raise ConfigError(f"token_types={self.token_types}: expected 0 (none) or more")
+        if self.d_model % self.n_heads:
+            raise ConfigError(
+                f"n_heads={self.n_heads} does not divide d_model={self.d_model}; "
+                "each head takes an equal share of the width"
+            )
+        if self.norm not in NORMS:
+            raise ConfigError(f"norm={self.norm!r}: expected one of {', '.join(NORMS)}")
+        if self.layer_norm_eps <= 0:
+            raise ConfigError(f"layer_norm_eps={self.layer_norm_eps}: expected a positive number")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected 0 <= {name} < 1")
+        activation_named(self.activation)

@@ -1,0 +1,280 @@
+"""Parameter and Module: names, freezing, state, and the contract of the walk back.
+
+The network is a corridor of rooms. `forward` walks through them in one direction, `backward`
+walks back through the same rooms and stops as soon as nothing earlier is left to train:
+
+1. `forward(x)` saves only what this module's own `backward` will read. In eval mode, and where
+   the walk back will not come, it saves nothing.
+2. `backward(dy)` adds into `.grad` of trainable parameters and returns dx, or None when nothing
+   earlier trains. A frozen parameter never owns a gradient array.
+3. `backward` without a forward, twice after one forward, or with a dy of the wrong shape is an
+   error, not a wrong number.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import BackwardError, CheckpointError, ShapeError
+from .summary import Summary, SummaryRow
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Array = npt.NDArray[Any]
+
+
+class Parameter:
+    """An array that may be trained: `value`, and `grad` once a gradient has reached it.
+
+    `grad` is None until then, and always None while the parameter is frozen.
+    """
+
+    def __init__(self, value: Array, trainable: bool = True) -> None:
+        self.value = value
+        self.grad: Array | None = None
+        self._trainable = trainable
+
+    @property
+    def trainable(self) -> bool:
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, trainable: bool) -> None:
+        self._trainable = trainable
+        if not trainable:
+            self.grad = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    @property
+    def size(self) -> int:
+        return self.value.size
+
+    def accumulate(self, grad: Array) -> None:
+        """Add a gradient: a parameter used twice, or in two batches, gets the sum.
+
+        Raises: BackwardError if the parameter is frozen; ShapeError if the shapes differ.
+        """
+        if not self._trainable:
+            raise BackwardError(
+                f"a gradient arrived at a frozen parameter of shape {self.shape}; "
+                "compute gradients only where `parameter.trainable` is true"
+            )
+        if grad.shape != self.shape:
+            hint = "; it is the transpose" if grad.shape == self.shape[::-1] else ""
+            raise ShapeError(
+                f"gradient of shape {grad.shape} for a parameter of shape {self.shape}{hint}"
+            )
+        if self.grad is None:
+            self.grad = np.array(grad, dtype=self.value.dtype)  # a copy: the caller keeps its own
+        else:
+            self.grad += grad
+
+    def __repr__(self) -> str:
+        state = "trainable" if self.trainable else "frozen"
+        return f"Parameter{self.shape} {self.value.dtype} {state}"
+
+
+class Module:
+    """A room of the network: its parameters, the rooms inside it, and a forward/backward pair.
+
+    Attributes:
+        training: False after `eval()`: no dropout, nothing saved.
+        needs_input_grad: whether `backward` must return dx (set by `plan`).
+        walks_back: whether `backward` will be called at all (set by `plan`).
+    """
+
+    training = True
+    needs_input_grad = True
+    walks_back = True
+    _saved: tuple[tuple[int, ...], tuple[Any, ...]] | None = None
+
+    # -- the two walks -------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Start a walk here: plan the way back, then `forward`."""
+        self.plan()
+        return self.forward(*args, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def backward(self, dy: Array) -> Array | None:
+        raise NotImplementedError(f"{type(self).__name__} has no backward")
+
+    def walk(self) -> list[Module]:
+        """The rooms inside this one, in the order in which data walks through them."""
+        return [child for _, child in self.children()]
+
+    def plan(self, needs_input_grad: bool = True) -> bool:
+        """Tell every room whether anything before it trains; return whether anything so far does.
+
+        `needs_input_grad`: whether whoever made this module's input wants its gradient.
+        """
+        self.needs_input_grad = needs_input_grad
+        trains = needs_input_grad or any(p.trainable for _, p in self.own_parameters())
+        for room in self.walk():
+            trains = room.plan(trains)
+        self.walks_back = trains
+        return trains
+
+    def save(self, out_shape: tuple[int, ...], *arrays: Any) -> None:
+        """Keep what `backward` will read, if it will be called."""
+        self._saved = (out_shape, arrays) if self.training and self.walks_back else None
+
+    def take_saved(self, dy: Array) -> tuple[Any, ...]:
+        """Hand out what `forward` saved, once, after checking that dy fits its output.
+
+        Raises: BackwardError if there is nothing saved; ShapeError if dy has another shape.
+        """
+        name = type(self).__name__
+        if self._saved is None:
+            raise BackwardError(
+                f"{name}.backward has nothing to read: call forward first, once for every "
+                "backward, in train() mode, with something to train in or before this module"
+            )
+        out_shape, arrays = self._saved
+        if dy.shape != out_shape:
+            raise ShapeError(
+                f"{name}.backward got dy of shape {dy.shape}, but forward returned {out_shape}"
+            )
+        self._saved = None
+        return arrays
+
+    # -- what is inside ------------------------------------------------------------------
+
+    def children(self) -> Iterator[tuple[str, Module]]:
+        """Modules held as attributes, in lists or in dictionaries, with their names."""
+        for name, held in vars(self).items():
+            if isinstance(held, Module):
+                yield name, held
+            elif isinstance(held, list | dict):
+                items = held.items() if isinstance(held, dict) else enumerate(held)
+                for key, item in items:
+                    if isinstance(item, Module):
+                        yield f"{name}.{key}", item
+
+    def own_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        for name, held in vars(self).items():
+            if isinstance(held, Parameter):
+                yield name, held
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module under the name `prefix`, and all modules inside it, depth first."""
+        yield prefix, self
+        for name, child in self.children():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """All parameters with their dotted names; one that is shared appears once."""
+        seen: set[int] = set()
+        for path, module in self.named_modules():
+            for name, parameter in module.own_parameters():
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield (f"{path}.{name}" if path else name), parameter
+
+    def parameters(self) -> list[Parameter]:
+        return [parameter for _, parameter in self.named_parameters()]
+
+    def trainable_parameters(self) -> dict[str, Parameter]:
+        """What an optimizer should see: name -> parameter."""
+        return {name: p for name, p in self.named_parameters() if p.trainable}
+
+    def summary(self) -> Summary:
+        """Every parameter: shape, count, frozen or trainable. Text, and a table in Jupyter."""
+        modules = dict(self.named_modules())
+        rows = []
+        for name, parameter in self.named_parameters():
+            owner = modules[name.rpartition(".")[0]]
+            row = SummaryRow(name, type(owner).__name__, parameter.shape, parameter.trainable)
+            rows.append(row)
+        return Summary(tuple(rows))
+
+    # -- state ---------------------------------------------------------------------------
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the parameters: float32 for work, float64 for checks."""
+        for _, parameter in self.named_parameters():
+            return parameter.value.dtype
+        return np.dtype(np.float32)
+
+    def astype(self, dtype: npt.DTypeLike) -> Self:
+        """Convert every parameter in place; gradients are dropped. Returns self."""
+        for parameter in self.parameters():
+            parameter.value = parameter.value.astype(dtype)
+            parameter.grad = None
+        return self
+
+    def freeze(self) -> Self:
+        """Nothing in here trains any more; existing gradients are dropped. Returns self."""
+        for parameter in self.parameters():
+            parameter.trainable = False
+        return self
+
+    def unfreeze(self) -> Self:
+        """Everything in here trains. Returns self."""
+        for parameter in self.parameters():
+            parameter.trainable = True
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """Dropout on, and forward saves for backward. Returns self."""
+        for _, module in self.named_modules():
+            module.training = mode
+            module._saved = None
+        return self
+
+    def eval(self) -> Self:
+        """No dropout, nothing saved. Returns self."""
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def replica(self) -> Self:
+        """A second walker over the same weights, with its own saved arrays and gradients.
+
+        Dropout generators are copied as they stand; `layers.seed_dropouts` tells them apart.
+        """
+        for _, module in self.named_modules():
+            module._saved = None
+        parameters = self.parameters()
+        shared: dict[int, Any] = {id(p.value): p.value for p in parameters}
+        shared |= {id(p.grad): None for p in parameters}  # gradients are not copied
+        return copy.deepcopy(self, shared)
+
+    def state_dict(self) -> dict[str, Array]:
+        """Name -> value of every parameter (the arrays themselves, not copies)."""
+        return {name: parameter.value for name, parameter in self.named_parameters()}
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Copy values in. Nothing is changed unless every name and shape fits.
+
+        Raises: CheckpointError that lists all missing, unexpected, mis-shaped and non-finite
+        arrays together.
+        """
+        own = dict(self.named_parameters())
+        problems = [f"missing: {name} {own[name].shape}" for name in own if name not in state]
+        problems += [f"unexpected: {name} {state[name].shape}" for name in state if name not in own]
+        for name in own.keys() & state.keys():
+            if state[name].shape != own[name].shape:
+                problems.append(
+                    f"wrong shape: {name} is {state[name].shape}, expected {own[name].shape}"
+                )
+            elif not np.isfinite(state[name]).all():
+                problems.append(f"not finite: {name} contains NaN or infinity")
+        if problems:
+            raise CheckpointError("weights do not fit:\n  " + "\n  ".join(sorted(problems)))
+        for name, parameter in own.items():
+            parameter.value[...] = state[name]

@@ -1,0 +1,296 @@
+"""Many tasks, one base: trained runs side by side, answered in one walk through what they share.
+
+Each run brings an adapter and a head, a few per cent of the base's size. A text walks once through
+all that lies below the first adapter; from there on it has a row for each task, and each row goes
+through its own task's adapters (`Rows`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from ..formats.adapter_file import AdapterRecord, check_base, fingerprint, load_values, read_adapter
+from ..data.batches import Batch, Encoded, batches
+from ..data.datasets import Task
+from ..errors import CheckpointError, ConfigError
+from ..training.evaluation import AT_ONCE, Evaluation
+from ..nn.functional import softmax
+from ..models.heads import Classifier
+from ..nn.module import Array, Module
+from ..training.data_parallel import Model, Walkers, cores
+from ..training.prefix_cache import frozen_depth
+from .classification import Prediction, Run
+from .folder import adapter_path
+from ..data.tokenization import Tokenizer
+from ..models.transformer import Transformer
+
+
+class SharedRun(Run):
+    """A run on a base that it shares: its own adapter works while it answers.
+
+    Attributes:
+        adapter: its name in the transformer; None for a head on the plain base.
+    """
+
+    adapter: str | None = None
+
+    @contextmanager
+    def active(self) -> Iterator[SharedRun]:
+        """`with run.active():` the model is this task's; afterwards what it was before."""
+        with self.model.transformer.use(self.adapter):
+            yield self
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        """As `Run.predict`."""
+        with self.active():
+            return super().predict(texts)
+
+    def evaluate(self, task: str | Path | Task, split: str = "test") -> Evaluation:
+        """As `Run.evaluate`."""
+        with self.active():
+            return super().evaluate(task, split)
+
+
+class Tasks:
+    """Trained runs on one base, by name. Made by `load_runs`.
+
+    `tasks[name]` is a run of its own; `tasks.predict` answers for all; adapters can be combined
+    further in `tasks.transformer`, where they have the names that `tasks[name].adapter` tells.
+    """
+
+    def __init__(self, transformer: Transformer, tokenizer: Tokenizer) -> None:
+        self.transformer, self.tokenizer = transformer.freeze().eval(), tokenizer
+        self.fingerprint = fingerprint(transformer)
+        self.runs: dict[str, SharedRun] = {}
+
+    def __getitem__(self, name: str) -> SharedRun:
+        if name not in self.runs:
+            known = ", ".join(self.runs) or "none"
+            raise ConfigError(f"there is no task {name!r}; loaded: {known}")
+        return self.runs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.runs)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    # -- coming and going ------------------------------------------------------------------
+
+    def add(self, folder: str | Path, name: str | None = None) -> SharedRun:
+        """Load one more run; `name`: what to call it (default: its task).
+
+        Raises: ConfigError if the name is taken; CheckpointError if the folder holds no run, or
+        one that cannot share this base. Then nothing has changed.
+        """
+        path = adapter_path(Path(folder).expanduser())
+        record, tensors = read_adapter(path)
+        name = name or record.task
+        if name in self.runs:
+            raise ConfigError(f"a task {name!r} is loaded already; choose another name for {path}")
+        check_base(record, self.fingerprint, path)
+        check_shareable(record, tensors, path)
+        adapter = None if record.adapter is None else name.translate({ord(c): "_" for c in ".:"})
+        with self.transformer.restored():
+            if record.adapter is not None and adapter is not None:
+                self.transformer.add_adapter(adapter, record.adapter)
+            try:
+                model = Classifier(self.transformer, len(record.label_names), record.pooling)
+                self.transformer.freeze()
+                if adapter is not None:
+                    self.transformer.train_adapter(adapter)  # these are the places to fill
+                load_values(model, tensors, adapter, path)
+            except Exception:
+                if adapter is not None:
+                    self.transformer.remove_adapter(adapter)
+                raise
+            finally:
+                self.transformer.freeze()
+        model.freeze().eval()
+        run = SharedRun(path.parent, record, model, self.tokenizer)
+        run.adapter = adapter
+        self.runs[name] = run
+        return run
+
+    def remove(self, name: str) -> None:
+        """Take a task out, adapter and head. Raises: ConfigError for an unknown name."""
+        run = self[name]
+        if run.adapter is not None:
+            self.transformer.remove_adapter(run.adapter)
+        del self.runs[name]
+
+    @contextmanager
+    def use(self, name: str) -> Iterator[SharedRun]:
+        """`with tasks.use(name) as run:` the transformer is that task's; afterwards as before.
+
+        Raises: ConfigError for an unknown name.
+        """
+        with self[name].active() as run:
+            yield run
+
+    # -- answers ---------------------------------------------------------------------------
+
+    def predict(self, texts: Sequence[str], threads: int = 0) -> dict[str, list[Prediction]]:
+        """For each task a label for each text, from one walk through what the tasks share.
+
+        `threads`: how many walk over batches side by side; 0 for one for each core.
+        Raises: DataError for an empty batch or what is not text; ConfigError without any task.
+        """
+        if not self.runs:
+            raise ConfigError("no task is loaded: add a run first")
+        unique, reads = self.encode(texts)
+        model = ManyHeads(
+            self.transformer,
+            {name: run.model for name, run in self.runs.items()},
+            {name: run.adapter for name, run in self.runs.items()},
+        )
+        batch_size = max(1, AT_ONCE // len(self.runs))  # of texts; each has a row for each task
+        n_batches = math.ceil(len(unique) / batch_size)
+        wanted = {name: np.isin(np.arange(len(unique)), read) for name, read in reads.items()}
+
+        def answer(model: Any, batch: Batch) -> tuple[Array, dict[str, Array], dict[str, Array]]:
+            rows = {name: np.flatnonzero(want[batch.index]) for name, want in wanted.items()}
+            return batch.index, rows, model.forward(batch.ids, batch.attention_mask, rows)
+
+        found = {
+            name: np.empty((len(unique), len(run.record.label_names)), self.transformer.dtype)
+            for name, run in self.runs.items()
+        }
+        # Walkers replicate and walk any module; their training step alone wants a single head.
+        with Walkers(cast(Model, model), min(threads or cores(), n_batches)) as walkers:
+            walkers.train(False)
+            for index, rows, logits in walkers.map(answer, batches(unique, batch_size)):
+                for name in logits:
+                    found[name][index[rows[name]]] = softmax(logits[name])
+        return {
+            name: run.predictions(texts, found[name][reads[name]])
+            for name, run in self.runs.items()
+        }
+
+    def encode(self, texts: Sequence[str]) -> tuple[Encoded, dict[str, Array]]:
+        """The different token sequences, and for each task which of them it reads, text by text.
+
+        Tasks that cut texts at different lengths read different sequences of a long text.
+        """
+        lengths = {run.record.max_length for run in self.runs.values()}
+        encoded = {length: self.tokenizer.encode(texts, length) for length in lengths}
+        place: dict[tuple[int, ...], int] = {}
+        read = {
+            length: np.array([place.setdefault(tuple(ids), len(place)) for ids in sequences])
+            for length, sequences in encoded.items()
+        }
+        unique = [list(ids) for ids in place]
+        labels = np.zeros(len(unique), np.int64)
+        return (
+            Encoded(unique, labels, self.tokenizer.pad_id),
+            {name: read[run.record.max_length] for name, run in self.runs.items()},
+        )
+
+
+class ManyHeads(Module):
+    """One transformer under the heads of several tasks.
+
+    Shapes: ids (B, T), attention_mask (B, T), and for each task the rows of the batch that it
+    reads -> for each task that reads any, logits (rows, n_classes). For answers only: no backward.
+    """
+
+    def __init__(
+        self,
+        transformer: Transformer,
+        classifiers: dict[str, Classifier],
+        adapters: dict[str, str | None],
+    ) -> None:
+        self.transformer, self.classifiers, self.adapters = transformer, classifiers, adapters
+
+    def forward(
+        self, ids: Array, attention_mask: Array, reads: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        reads = {task: rows for task, rows in reads.items() if len(rows)}
+        every = np.concatenate(list(reads.values()))  # (R,) which row of the batch each row is
+        adapters = [self.adapters[task] for task, rows in reads.items() for _ in rows]
+        mask = attention_mask[every]
+        # Unless all positions are averaged, the last block need not finish the others.
+        first_only = all(self.classifiers[task].pooling.kind != "mean" for task in reads)
+        with self.transformer.use_rows(adapters) as transformer:
+            shared = frozen_depth(transformer)  # blocks below every task's first adapter
+            hidden = transformer.below(shared, ids, attention_mask)  # (B, T, d), once for all
+            h = transformer.forward(
+                ids[every], mask, first_only=first_only, start=shared, hidden=hidden[every]
+            )  # (R, T or 1, d)
+        logits, start = {}, 0
+        for task, rows in reads.items():
+            own = slice(start, start + len(rows))
+            pooling, *rest = self.classifiers[task].walk()[1:]
+            v = pooling.forward(h[own], mask[own])
+            for room in rest:
+                v = room.forward(v)
+            logits[task], start = v, own.stop
+        return logits
+
+
+def load_runs(
+    folders: Sequence[str | Path] | Mapping[str, str | Path], base: str | Path | None = None
+) -> Tasks:
+    """Several trained runs on one base, each called after its task.
+
+    Where two are of the same task, they are called after their folders; with a mapping you choose
+    the names. `base` replaces the recorded name of the base, as in `load_run`.
+    Raises: CheckpointError if a folder holds no run, or one that cannot share the base of the
+    first: trained on another base, fully fine-tuned, or with layer norms of its own; ConfigError
+    without a folder, or for two of one name.
+    """
+    if not folders:
+        raise ConfigError("no runs to load: give at least one folder")
+    if isinstance(folders, str | Path):
+        raise ConfigError(f"folders={str(folders)!r}: expected a list; load_run reads a single run")
+    named = dict(folders) if isinstance(folders, Mapping) else called_by_task(folders)
+    first = next(iter(named.values()))
+    record, _ = read_adapter(adapter_path(Path(first).expanduser()))
+    base = base if base is not None else record.base
+    tasks = Tasks(Transformer.from_pretrained(base), Tokenizer.from_pretrained(base))
+    for name, folder in named.items():
+        tasks.add(folder, name)
+    return tasks
+
+
+def called_by_task(folders: Sequence[str | Path]) -> dict[str, str | Path]:
+    """Runs by the name of their task, or of their folder where a task occurs twice.
+
+    Raises: ConfigError if that leaves two with one name.
+    """
+    paths = [adapter_path(Path(folder).expanduser()) for folder in folders]
+    names = [read_adapter(path)[0].task for path in paths]
+    count = Counter(names)
+    names = [
+        path.parent.name if count[name] > 1 else name
+        for name, path in zip(names, paths, strict=True)
+    ]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ConfigError(
+            f"several runs are called {twice[0]!r}; in Python, "
+            "load_runs({name: folder, ...}) lets you choose the names"
+        )
+    return dict(zip(names, folders, strict=True))
+
+
+def check_shareable(record: AdapterRecord, tensors: Mapping[str, Array], path: Path) -> None:
+    """Raises: CheckpointError if the run changes the base, or does not answer with labels."""
+    if record.method == "full":
+        raise CheckpointError(
+            f"{path} is fully fine-tuned: it has a base of its own, and cannot share one"
+        )
+    if not record.label_names:
+        raise CheckpointError(f"{path} has no labels, it continues texts: minitransformer generate")
+    if any(".norm." in key for key in tensors):
+        raise CheckpointError(
+            f"{path} was trained with --layer-norm: its layer norms would change the base for the "
+            "other tasks; train it without"
+        )

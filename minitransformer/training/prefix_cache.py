@@ -1,0 +1,104 @@
+"""The frozen prefix, kept: what the blocks below the first adapter make of each training example.
+
+Blocks that nothing trains and nothing drops out of give the same output for the same text in every
+epoch. Kept from the first epoch, it lets later ones start above them; losses and gradients are the
+same to round-off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ..data.batches import Batch, Encoded
+from ..errors import ConfigError
+from ..formats.adapter_file import fingerprint
+from ..models.transformer import Transformer
+from ..nn.layers import Dropout
+from ..nn.module import Array
+
+MEMORY_LIMIT = 2 << 30  # bytes
+
+
+def frozen_depth(transformer: Transformer) -> int:
+    """How many blocks, from the embeddings up, hold nothing that trains and no active adapter."""
+    if any(p.trainable for p in transformer.embeddings.parameters()):
+        return 0
+    for depth, block in enumerate(transformer.blocks):
+        adapted = any(site.active for site in (block.attention, block.ffn))
+        if adapted or any(p.trainable for p in block.parameters()):
+            return depth
+    return len(transformer.blocks)
+
+
+class KeptPrefix:
+    """Hidden states that enter the first block that trains, one (T, d) for each example.
+
+    They are computed when they are first asked for. At most `limit` bytes are kept, in memory, or
+    with `folder` in a temporary file there; examples for which there is no room are computed anew
+    each time. Entries belong to a text (its token ids) and a base (its fingerprint).
+
+    Raises: ConfigError if there is no frozen prefix.
+    """
+
+    def __init__(
+        self,
+        transformer: Transformer,
+        encoded: Encoded,
+        limit: int = MEMORY_LIMIT,
+        folder: Path | None = None,
+    ) -> None:
+        self.depth = frozen_depth(transformer)
+        if self.depth == 0:
+            raise ConfigError(
+                "there is no frozen prefix to keep: block 0 has an adapter or trains; put adapters "
+                "into upper blocks only, for instance layers=(3, 4, 5)"
+            )
+        for room in (transformer.embeddings, *transformer.blocks[: self.depth]):
+            for _, module in room.named_modules():
+                if isinstance(module, Dropout):
+                    module.p = 0.0  # otherwise the output would change from epoch to epoch
+        self.base = fingerprint(transformer)
+        self.keys = [self.key(sequence) for sequence in encoded.sequences]
+
+        # Texts in the order of the split, one after the other, as far as there is room.
+        d, dtype = transformer.config.d_model, transformer.dtype
+        self.place: dict[bytes, slice] = {}
+        end, room_for = 0, limit // (d * dtype.itemsize)
+        for key, sequence in zip(self.keys, encoded.sequences, strict=True):
+            if key not in self.place and end + len(sequence) <= room_for:
+                self.place[key] = slice(end, end + len(sequence))
+                end += len(sequence)
+        self.filled: set[bytes] = set()
+        self.states: Array
+        if folder is None:
+            self.states = np.empty((end, d), dtype)
+        else:
+            with tempfile.TemporaryFile(dir=folder, prefix=".prefix-") as file:  # has no name
+                self.states = np.memmap(file, dtype, "w+", shape=(max(end, 1), d))
+
+    def key(self, sequence: list[int]) -> bytes:
+        """An entry's name: the base, the depth, and the text as token ids."""
+        digest = hashlib.sha256(f"{self.base} {self.depth} ".encode())
+        digest.update(np.asarray(sequence, np.int64).tobytes())
+        return digest.digest()
+
+    def hidden(self, transformer: Transformer, batch: Batch) -> Array:
+        """What enters block `depth` for a batch: (B, T, d), zeros at the padding."""
+        keys = [self.keys[i] for i in batch.index]
+        if not self.filled.issuperset(keys):
+            x = transformer.below(self.depth, batch.ids, batch.attention_mask)
+            for row, key in zip(x, keys, strict=True):
+                if key in self.place:
+                    place = self.place[key]
+                    self.states[place] = row[: place.stop - place.start]
+                    self.filled.add(key)
+            return x
+        x = np.zeros((*batch.ids.shape, self.states.shape[1]), self.states.dtype)
+        for row, key in zip(x, keys, strict=True):
+            place = self.place[key]
+            row[: place.stop - place.start] = self.states[place]
+        return x

