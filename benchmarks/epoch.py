@@ -32,7 +32,7 @@ from minitransformer.data.datasets import load_task
 from minitransformer.data.hub import find_checkpoint
 from minitransformer.runs.options import build_classifier
 from minitransformer.training.evaluation import evaluate
-from minitransformer.training.prefix_cache import KeptPrefix
+from minitransformer.training.prefix_cache import PrefixCache
 from minitransformer.training.trainer import Interrupt
 
 TASK, BATCH_SIZE, MAX_LENGTH, PARTS = "rotten-tomatoes", 32, 128, 20
@@ -42,7 +42,7 @@ TOP_3 = AdapterConfig(bottleneck=64, layers=(3, 4, 5))
 OURS = {
     "everywhere": RunOptions(adapter=AdapterConfig(bottleneck=64)),
     "top-3": RunOptions(adapter=TOP_3),
-    "top-3-kept": RunOptions(adapter=TOP_3, keep_prefix=True),
+    "top-3-kept": RunOptions(adapter=TOP_3, prefix_cache=True),
 }
 PEERS = {"plain": False, "grouped": True}  # the PyTorch loop -> batches grouped by length
 DEFAULT_SIDES = ["everywhere", *PEERS]
@@ -108,13 +108,13 @@ class OurRun:
         if number == 0:
             encoded = encode_split(self.task.train, self.tokenizer, MAX_LENGTH)
             prefix = None
-            if self.options.keep_prefix:
-                prefix = KeptPrefix(self.model.transformer, encoded)
+            if self.options.prefix_cache:
+                prefix = PrefixCache(self.model.transformer, encoded)
             self.trainer = Trainer(
                 self.model, encoded, encoded, self.plan.training(),
                 progress=False, threads=self.plan.threads, prefix=prefix,
             )  # fmt: skip
-            self.trainer.walkers.__enter__()
+            self.trainer.data_parallel.__enter__()
         self.trainer.epoch(Interrupt(), clock)
         clock.stop()
         rows = [row for row in self.trainer.history if row.epoch == number + 1]

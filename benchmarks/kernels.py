@@ -138,8 +138,8 @@ class Ours(Side):
 
         def element_wise(function: Callable[..., Any]) -> Run:
             def run(x: Array, dy: Array | None) -> tuple[Any, ...]:
-                y, slope = function(x, want_slope=dy is not None)
-                return (y,) if dy is None else (y, f.slope_backward(dy, slope))
+                y, derivative = function(x, with_derivative=dy is not None)
+                return (y,) if dy is None else (y, dy * derivative)
 
             return run
 

@@ -38,8 +38,8 @@ class Ours(Side):
         examples = Encoded([[0]] * 32, np.zeros(32, np.int64))
         training = TrainingOptions(epochs=10_000, lr=STANDSTILL, warmup=0.0)
         self.trainer = Trainer(model, examples, examples, training, progress=False, threads=threads)
-        self.walkers = self.trainer.walkers
-        self.walkers.__enter__()  # for the life of this process
+        self.data_parallel = self.trainer.data_parallel
+        self.data_parallel.__enter__()  # for the life of this process
 
     def weights(self) -> dict[str, Array]:
         """Adapters and head: what the other side starts from."""
@@ -52,14 +52,14 @@ class Ours(Side):
 
     def step(self, turn: int) -> float:
         """Seconds of one training step."""
-        self.walkers.train()
+        self.data_parallel.train()
         started = time.perf_counter()
         self.loss = self.trainer.train_step(self.batches[turn % len(self.batches)], 1).loss
         return time.perf_counter() - started
 
     def forward(self, turn: int) -> float:
         """Seconds of one inference forward pass."""
-        self.walkers.train(False)
+        self.data_parallel.train(False)
         started = time.perf_counter()
         self.logits(self.batches[turn % len(self.batches)])
         return time.perf_counter() - started
@@ -71,7 +71,9 @@ class Ours(Side):
             return part.index, model(part.ids, part.attention_mask)
 
         found = np.empty((len(batch.labels), 2), np.float32)
-        for index, logits in self.walkers.map(walk, cut(batch, len(self.walkers.models))):
+        for index, logits in self.data_parallel.map(
+            walk, cut(batch, len(self.data_parallel.models))
+        ):
             found[index] = logits
         return found
 
@@ -79,12 +81,12 @@ class Ours(Side):
         """Of one step on the first batch: loss, clipped gradients, and the inference logits."""
         self.step(0)
         gradients = own_names(self.trainer.model, "grad")
-        self.walkers.train(False)
+        self.data_parallel.train(False)
         return {"loss": self.loss, "gradients": gradients, "logits": self.logits(self.batches[0])}
 
     def thread_pools(self) -> list[str]:
-        """What threadpoolctl says of this process, and how many walkers there are."""
-        return [f"walkers: {len(self.walkers.models)}", *thread_pools()]
+        """What threadpoolctl says of this process, and how many replicas there are."""
+        return [f"data_parallel: {len(self.data_parallel.models)}", *thread_pools()]
 
 
 def base(blocks: int | None) -> mt.Transformer:

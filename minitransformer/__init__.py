@@ -12,7 +12,7 @@ from .models.transformer import Transformer
 from .nn.config import TransformerConfig
 from .runs.adapterhub import export_adapterhub, import_adapterhub
 from .runs.classification import Run, load_run, train
-from .runs.language_modeling import load_writer, pretrain, train_language
+from .runs.language_modeling import load_language_run, pretrain, train_language
 from .runs.multitask import Tasks, load_runs
 from .runs.options import PretrainOptions, RunOptions
 from .training.trainer import Trainer, TrainingOptions
@@ -39,10 +39,10 @@ __all__ = [
     "generate",
     "gradcheck",
     "import_adapterhub",
+    "load_language_run",
     "load_run",
     "load_runs",
     "load_task",
-    "load_writer",
     "pad",
     "pretrain",
     "train",

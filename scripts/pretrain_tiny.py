@@ -4,9 +4,9 @@
 
 The objective is BERT's masked language model (Devlin et al. 2019, arXiv 1810.04805, section 3.1)
 on unlabelled sentences of `minitransformer.data.toy_reviews`, with two changes that a small model
-on a few minutes of data needs: words of opinion are hidden more often than others (salient span masking,
-Guu et al. 2020, arXiv 2002.08909), because most gaps can be filled from the neighbouring words
-alone; and the start values are wider than BERT's, whose sigma is meant for 768 columns.
+on a few minutes of data needs: words of opinion are hidden more often than others (salient span
+masking, Guu et al. 2020, arXiv 2002.08909), because most gaps can be filled from the neighbouring
+words alone; and the start values are wider than BERT's, whose sigma is meant for 768 columns.
 
 Writes config.json, model.safetensors, tokenizer.json, and pretraining.json with what was measured.
 The same seed gives the same files, bit for bit, on the same machine and NumPy.

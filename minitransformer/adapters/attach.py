@@ -14,12 +14,12 @@ from ..nn.module import Module
 from .bottleneck import Adapter
 from .config import PLACEMENTS, AdapterConfig
 from .fusion import Fusion
-from .per_row import Rows
+from .per_row import PerRowAdapters
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-ROWS = "rows:"  # begins the names under which a site holds its `Rows`, one for each placement
+PER_ROW = "per-row:"  # begins the names of the `PerRowAdapters` of a site, one for each placement
 
 
 class Site(Protocol):
@@ -38,7 +38,9 @@ class Adaptable(Module):
 
     config: Any
     blocks: list[Any]
-    rows: tuple[str | None, ...] | None = None  # what `set_rows` was given, until `set_active`
+    rows: tuple[str | None, ...] | None = (
+        None  # what `set_adapter_per_row` was given, until `set_active`
+    )
 
     # -- inserting and removing ------------------------------------------------------------
 
@@ -99,7 +101,7 @@ class Adaptable(Module):
         for site in self.sites():
             site.remove(name)
         if self.rows is not None and name in self.rows:
-            self.set_rows([None if row == name else row for row in self.rows])
+            self.set_adapter_per_row([None if row == name else row for row in self.rows])
 
     def check_new_name(self, name: str) -> None:
         """Raises: ConfigError if no adapter can be called that."""
@@ -126,15 +128,15 @@ class Adaptable(Module):
             self.check_adapter(name)
         self.rows = None
         for site in self.sites():
-            for name in [name for name in site.adapters if name.startswith(ROWS)]:
+            for name in [name for name in site.adapters if name.startswith(PER_ROW)]:
                 site.remove(name)
             site.active = tuple(name for name in working if name in site.adapters)
 
-    def set_rows(self, rows: Sequence[str | None]) -> None:
+    def set_adapter_per_row(self, rows: Sequence[str | None]) -> None:
         """Give each row of the coming batches its own adapter; None: the plain base.
 
-        `rows` has a name for each row. It lasts until `set_active` or another `set_rows`; batches
-        of another size are a ShapeError.
+        `rows` has a name for each row. It lasts until `set_active` or another
+        `set_adapter_per_row`; batches of another size are a ShapeError.
         Raises: ConfigError for an unknown name, or without any row.
         """
         rows = tuple(rows)
@@ -148,10 +150,10 @@ class Adaptable(Module):
         for site in self.sites():
             for placement in PLACEMENTS:
                 alike = {n: a for n, a in site.adapters.items() if a.placement == placement}
-                several = Rows(alike, rows, placement).train(self.training)
+                several = PerRowAdapters(alike, rows, placement).train(self.training)
                 if several.adapters:
-                    site.insert(ROWS + placement, several)
-                    site.active = (*site.active, ROWS + placement)
+                    site.insert(PER_ROW + placement, several)
+                    site.active = (*site.active, PER_ROW + placement)
 
     @contextmanager
     def use(self, *names: str | None) -> Iterator[Self]:
@@ -164,13 +166,13 @@ class Adaptable(Module):
             yield self
 
     @contextmanager
-    def use_rows(self, rows: Sequence[str | None]) -> Iterator[Self]:
-        """`with model.use_rows(["a", None]):` as `set_rows`, and afterwards as before.
+    def use_adapter_per_row(self, rows: Sequence[str | None]) -> Iterator[Self]:
+        """`with model.use_adapter_per_row(["a", None]):`, and afterwards as before.
 
         Raises: ConfigError for an unknown name.
         """
         with self.restored():
-            self.set_rows(rows)
+            self.set_adapter_per_row(rows)
             yield self
 
     @contextmanager
@@ -185,7 +187,7 @@ class Adaptable(Module):
             for site, active in zip(self.sites(), before, strict=True):
                 site.active = tuple(name for name in active if name in site.adapters)
             if rows is not None:
-                self.set_rows([row if row in there else None for row in rows])
+                self.set_adapter_per_row([row if row in there else None for row in rows])
 
     # -- what trains -----------------------------------------------------------------------
 
@@ -222,7 +224,7 @@ class Adaptable(Module):
     def adapter_names(self) -> list[str]:
         """The names of the adapters in this model, in the order of insertion."""
         names = (name for site in self.sites() for name in site.adapters)
-        return [name for name in dict.fromkeys(names) if not name.startswith(ROWS)]
+        return [name for name in dict.fromkeys(names) if not name.startswith(PER_ROW)]
 
     @property
     def active_adapters(self) -> tuple[str, ...]:

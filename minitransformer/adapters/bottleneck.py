@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..nn.functional import activation_named, slope_backward
+from ..nn.functional import activation_named
 from ..nn.layers import Dropout, LayerNorm, Linear
 from ..nn.module import Array, Module, Parameter
 from .config import NEAR_IDENTITY_SIGMA, NORM_EPS, AdapterConfig
@@ -34,19 +34,22 @@ class Adapter(Module):
         if self.norm_after is not None:
             self.norm_after.weight.value[...] = start  # at 1 it would be far from the identity
 
-    def walk(self) -> list[Module]:
+    def forward_order(self) -> list[Module]:
         rooms = (self.norm_before, self.dropout, self.down, self.up, self.norm_after)
         return [room for room in rooms if room is not None]
 
-    def plan(self, needs_input_grad: bool = True) -> bool:
+    def propagate_requires_grad(self, needs_input_grad: bool = True) -> bool:
         # A learned scale stands behind the up-projection: what comes before it need not walk back.
         trains = needs_input_grad
-        for room in self.walk():
+        for room in self.forward_order():
             if room is self.norm_after:
                 trains = trains or self.scale_trains
-            trains = room.plan(trains)
-        self.needs_input_grad, self.walks_back = needs_input_grad, trains or self.scale_trains
-        return self.walks_back
+            trains = room.propagate_requires_grad(trains)
+        self.needs_input_grad, self.output_requires_grad = (
+            needs_input_grad,
+            trains or self.scale_trains,
+        )
+        return self.output_requires_grad
 
     def forward(self, h: Array) -> Array:
         y = self.f(h)
@@ -62,15 +65,17 @@ class Adapter(Module):
         if self.norm_before is not None:
             h = self.norm_before.forward(h)
         z = self.down.forward(self.dropout.forward(h))  # (..., m)
-        a, slope = self.activation(z, want_slope=self.training and self.down.walks_back)
+        a, derivative = self.activation(
+            z, with_derivative=self.training and self.down.output_requires_grad
+        )
         u = self.up.forward(a)  # (..., d)
-        self.save(u.shape, slope, u if self.scale_trains else None)
+        self.save_for_backward(u.shape, derivative, u if self.scale_trains else None)
         f = self.scaled(u)
         return f if self.norm_after is None else self.norm_after.forward(f)
 
     def f_backward(self, df: Array) -> Array | None:
         """The gradient of f's input, from the gradient of its output."""
-        slope, u = self.take_saved(df)
+        derivative, u = self.pop_saved(df)
         d: Array | None = df
         if self.norm_after is not None:
             d = self.norm_after.backward(df)
@@ -78,8 +83,8 @@ class Adapter(Module):
             return None
         if self.scale is not None and self.scale.trainable:
             self.scale.accumulate(np.vdot(d, u).reshape(1))
-        da = self.up.backward(self.scaled(d)) if self.up.walks_back else None  # (..., m)
-        dz = self.down.backward(slope_backward(da, slope)) if da is not None else None
+        da = self.up.backward(self.scaled(d)) if self.up.output_requires_grad else None  # (..., m)
+        dz = self.down.backward(da * derivative) if da is not None else None
         dh = self.dropout.backward(dz) if dz is not None else None
         if self.norm_before is not None and dh is not None:
             dh = self.norm_before.backward(dh)

@@ -37,7 +37,9 @@ class Fusion(Module):
     """
 
     keep_weights = False
-    sources_walk = True  # set by `plan`: whether anything in or before the sources trains
+    sources_require_grad = (
+        True  # set by `propagate_requires_grad`: whether anything in or before the sources trains
+    )
     weights: Array | None = None
 
     def __init__(
@@ -50,7 +52,9 @@ class Fusion(Module):
             raise ConfigError(f"fusion needs adapters of one placement; got {listed or 'none'}")
         self.placement = next(iter(placements.values()))
         # The same adapter may be at work on its own too, so each is walked by a twin.
-        self.sources: dict[str, Any] = {name: twin(a).freeze() for name, a in sources.items()}
+        self.sources: dict[str, Any] = {
+            name: shared_copy(a).freeze() for name, a in sources.items()
+        }
         self.query = Linear(d_model, d_model, rng, SIGMA)
         self.key = Parameter(truncated_normal(rng, (d_model, d_model), SIGMA))
         self.value = Parameter(np.full((d_model, d_model), OFF_DIAGONAL, np.float32))
@@ -62,14 +66,16 @@ class Fusion(Module):
         self.key.trainable = self.value.trainable = True
         return self
 
-    def plan(self, needs_input_grad: bool = True) -> bool:
+    def propagate_requires_grad(self, needs_input_grad: bool = True) -> bool:
         # Query and sources side by side: each reads h.
         self.needs_input_grad = needs_input_grad
-        query = self.query.plan(needs_input_grad)
-        self.sources_walk = any([s.plan(needs_input_grad) for s in self.sources.values()])
+        query = self.query.propagate_requires_grad(needs_input_grad)
+        self.sources_require_grad = any(
+            [s.propagate_requires_grad(needs_input_grad) for s in self.sources.values()]
+        )
         own = self.key.trainable or self.value.trainable
-        self.walks_back = query or self.sources_walk or own
-        return self.walks_back
+        self.output_requires_grad = query or self.sources_require_grad or own
+        return self.output_requires_grad
 
     def forward(self, h: Array) -> Array:
         return h + self.f(h)
@@ -88,37 +94,37 @@ class Fusion(Module):
         mixed = np.einsum("...n,...nd->...d", p, o)
         f = mixed @ self.value.value
         self.weights = p if self.keep_weights else None
-        self.save(
+        self.save_for_backward(
             f.shape,
             o,
             p,
             q if self.key.trainable else None,
-            u if self.sources_walk else None,
+            u if self.sources_require_grad else None,
             mixed if self.value.trainable else None,
         )
         return f
 
     def f_backward(self, df: Array) -> Array | None:
         """The gradient of f's input, from the gradient of its output."""
-        o, p, q, u, mixed = self.take_saved(df)
+        o, p, q, u, mixed = self.pop_saved(df)
         if self.value.trainable:
             self.value.accumulate(flat(mixed).T @ flat(df))
-        if not (self.key.trainable or self.query.walks_back or self.sources_walk):
+        if not (self.key.trainable or self.query.output_requires_grad or self.sources_require_grad):
             return None
         dmixed = df @ self.value.value.T  # (..., d)
         ds = softmax_backward(np.einsum("...d,...nd->...n", dmixed, o), p)  # (..., N)
         du = np.einsum("...n,...nd->...d", ds, o)
         if self.key.trainable:
             self.key.accumulate(flat(du).T @ flat(q))
-        dh = self.query.backward(du @ self.key.value) if self.query.walks_back else None
-        if self.sources_walk:
+        dh = self.query.backward(du @ self.key.value) if self.query.output_requires_grad else None
+        if self.sources_require_grad:
             do = p[..., None] * dmixed[..., None, :] + ds[..., None] * u[..., None, :]
             for n, source in enumerate(self.sources.values()):
-                d = source.f_backward(do[..., n, :]) if source.walks_back else None
+                d = source.f_backward(do[..., n, :]) if source.output_requires_grad else None
                 dh = dh + d if dh is not None and d is not None else dh
         return dh
 
 
-def twin(adapter: Any) -> Any:
-    """A second walker over the same parameters (shared: one value, one gradient)."""
+def shared_copy(adapter: Any) -> Any:
+    """A second replica over the same parameters (shared: one value, one gradient)."""
     return copy.deepcopy(adapter, {id(p): p for p in adapter.parameters()})

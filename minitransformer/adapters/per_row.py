@@ -11,10 +11,10 @@ from ..errors import ShapeError
 from ..nn.module import Array, Module
 
 
-class Rows(Module):
+class PerRowAdapters(Module):
     """Each row of the batch through its own adapter, or through none: f(h)[i] = f_row[i](h[i]).
 
-    Stands at a site like a single adapter; `set_rows` puts it there.
+    Stands at a site like a single adapter; `set_adapter_per_row` puts it there.
     Shapes: h (B, ..., d) -> (B, ..., d), with one name (or None) in `rows` for each of the B.
     Raises: ShapeError for a batch of another size.
     """
@@ -30,11 +30,19 @@ class Rows(Module):
             for name in self.adapters
         }
 
-    def plan(self, needs_input_grad: bool = True) -> bool:
+    def propagate_requires_grad(self, needs_input_grad: bool = True) -> bool:
         # Side by side, not one after another: nothing one of them trains comes before the next.
-        trains = any([adapter.plan(needs_input_grad) for adapter in self.adapters.values()])
-        self.needs_input_grad, self.walks_back = needs_input_grad, trains or needs_input_grad
-        return self.walks_back
+        trains = any(
+            [
+                adapter.propagate_requires_grad(needs_input_grad)
+                for adapter in self.adapters.values()
+            ]
+        )
+        self.needs_input_grad, self.output_requires_grad = (
+            needs_input_grad,
+            trains or needs_input_grad,
+        )
+        return self.output_requires_grad
 
     def forward(self, h: Array) -> Array:
         return h + self.f(h)
@@ -48,21 +56,21 @@ class Rows(Module):
         if len(h) != self.size:
             raise ShapeError(
                 f"a batch of {len(h)} rows, but adapters were chosen for {self.size}: "
-                "set_rows needs a name or None for each row"
+                "set_adapter_per_row needs a name or None for each row"
             )
         f = np.zeros_like(h)
         for name, adapter in self.adapters.items():
             place = self.places[name]
             f[place] = adapter.f(h[place])
-        self.save(f.shape)
+        self.save_for_backward(f.shape)
         return f
 
     def f_backward(self, df: Array) -> Array | None:
         """The gradient of f's input, from the gradient of its output."""
-        self.take_saved(df)
+        self.pop_saved(df)
         dh = np.zeros_like(df) if self.needs_input_grad else None
         for name, adapter in self.adapters.items():
-            d = adapter.f_backward(df[self.places[name]]) if adapter.walks_back else None
+            d = adapter.f_backward(df[self.places[name]]) if adapter.output_requires_grad else None
             if dh is not None and d is not None:
                 dh[self.places[name]] = d
         return dh

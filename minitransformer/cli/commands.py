@@ -55,7 +55,7 @@ def train(
     lr: opt.Lr = None,
     max_length: opt.MaxLength = None,
     limit: opt.Limit = None,
-    keep_prefix: opt.KeepPrefix = None,
+    prefix_cache: opt.UsePrefixCache = None,
     threads: opt.Threads = None,
     seed: opt.Seed = None,
     out: opt.Out = None,
@@ -89,7 +89,7 @@ def train(
         "lr": lr,
         "max_length": max_length,
         "limit": limit,
-        "keep_prefix": keep_prefix,
+        "prefix_cache": prefix_cache,
         "threads": threads,
         "seed": seed,
     }

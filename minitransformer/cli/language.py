@@ -11,7 +11,7 @@ import typer
 
 from ..data.corpus import load_corpus
 from ..runs.folder import new_folder
-from ..runs.language_modeling import load_writer
+from ..runs.language_modeling import load_language_run
 from ..runs.language_modeling import pretrain as pretrain_run
 from ..runs.options import PretrainOptions
 from . import options as opt
@@ -129,7 +129,7 @@ def generate(
 
     Example: `minitransformer generate runs/shakespeare-histories-adapter-seed0 "KING HENRY V:"`
     """
-    writer = load_writer(folder, adapter, base)
+    writer = load_language_run(folder, adapter, base)
     text = writer.write(
         prompt,
         tokens,

@@ -17,7 +17,7 @@ from .text import percent, size
 
 HISTORIES = "shakespeare-histories"
 BATCH_SIZE = 8  # of windows, each of which holds many labels; unless typed
-NO_HEAD = ("method", "layer_norm", "pooling", "limit", "keep_prefix")  # not with --lm
+NO_HEAD = ("method", "layer_norm", "pooling", "limit", "prefix_cache")  # not with --lm
 
 
 def adapt(text: str, given: opt.Given, out: Path | None, resume: bool, as_json: bool) -> int:

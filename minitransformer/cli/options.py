@@ -105,11 +105,11 @@ Lr = Annotated[
 ]
 MaxLength = Annotated[int | None, option("Texts are cut to so many tokens.", RunOptions.max_length)]
 Limit = Annotated[int | None, option("Train on at most so many examples.", "all")]
-KeepPrefix = Annotated[
+UsePrefixCache = Annotated[
     bool | None,
     option(
         "Keep what the blocks below the first adapter make of each text: later epochs are faster.",
-        flag="--keep-prefix",
+        flag="--prefix-cache",
     ),
 ]
 Threads = Annotated[

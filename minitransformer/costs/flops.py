@@ -16,7 +16,7 @@ from ..adapters.config import SITES, AdapterConfig
 from ..data.hub import find_checkpoint
 from ..errors import HubError
 from ..formats.checkpoint import read_config
-from ..nn.attention import few_ask
+from ..nn.attention import over_inputs_is_cheaper
 from ..nn.config import TransformerConfig
 
 FLOAT32 = 4  # bytes
@@ -99,7 +99,7 @@ def count_adapters(config: TransformerConfig, adapter: AdapterConfig) -> Adapter
     A learned scaling adds 1, a layer norm of the adapter's own 2 d.
     """
     d, m = config.d_model, adapter.width(config.d_model)
-    sites = [s for block in range(config.n_layers) for s in SITES if stands_at(adapter, block, s)]
+    sites = [s for block in range(config.n_layers) for s in SITES if has_adapter(adapter, block, s)]
     extras = (adapter.scaling == "learned") + (2 * d if adapter.norm else 0)
     return AdapterCounts(m, 2 * d * m + d + m + extras, len(sites))
 
@@ -108,7 +108,7 @@ def count_adapters(config: TransformerConfig, adapter: AdapterConfig) -> Adapter
 
 
 @dataclass(frozen=True)
-class Work:
+class MultiplyAdds:
     """Multiply-adds of one training step, in matrix products.
 
     `recomputed` are those of attention's scores, which the way back computes once more instead of
@@ -144,7 +144,7 @@ class Stage:
     recomputed: int = 0
 
 
-def count_work(
+def count_multiply_adds(
     config: TransformerConfig,
     batch: int,
     length: int,
@@ -153,7 +153,7 @@ def count_work(
     n_classes: int = 2,
     layer_norm: bool = False,
     pooling: str = "cls",
-) -> Work:
+) -> MultiplyAdds:
     """One training step of a classifier on `batch` sequences of `length` tokens.
 
     `method` is "adapter", "head" or "full", as in `runs.RunOptions`; the walk back ends at the
@@ -166,7 +166,7 @@ def count_work(
         adapter = AdapterConfig()
     forward = inputs = weights = recomputed = 0
     reached = False  # whether anything trains so far, and so wants its gradient
-    for stage in walk(config, batch, length, method, adapter, n_classes, layer_norm, pooling):
+    for stage in stages(config, batch, length, method, adapter, n_classes, layer_norm, pooling):
         forward += stage.products
         if reached:
             inputs += stage.products * (1 if stage.weights else 2)
@@ -174,10 +174,10 @@ def count_work(
         if stage.trains and stage.weights:
             weights += stage.products
         reached = reached or stage.trains
-    return Work(forward, inputs, weights, recomputed)
+    return MultiplyAdds(forward, inputs, weights, recomputed)
 
 
-def walk(
+def stages(
     config: TransformerConfig,
     batch: int,
     length: int,
@@ -197,13 +197,13 @@ def walk(
         first_only = block == config.n_layers - 1 and pooling != "mean"
         queries = 1 if first_only else length
         attention = (
-            *attention_core(batch, queries, length, config, frozen=not full),
+            *attention_stages(batch, queries, length, config, frozen=not full),
             Stage(batch * queries * d * d, full),  # the projection of the context
         )
         feed_forward = (Stage(batch * queries * d * config.d_ff, full),) * 2  # up, down
         for site, core in zip(SITES, (attention, feed_forward), strict=True):
             yield from (norm, *core) if config.norm == "pre" else (*core, norm)
-            if adapter is not None and stands_at(adapter, block, site):
+            if adapter is not None and has_adapter(adapter, block, site):
                 yield from (Stage(batch * queries * d * adapter.width(d), trains=True),) * 2
     if config.norm == "pre":
         yield Stage(0, full)
@@ -212,12 +212,12 @@ def walk(
     yield Stage(batch * d * n_classes, trains=True)  # the head
 
 
-def attention_core(
+def attention_stages(
     batch: int, queries: int, length: int, config: TransformerConfig, frozen: bool
 ) -> tuple[Stage, ...]:
     """From the inputs to the context: the two ways of `MultiHeadAttention`."""
     d = config.d_model
-    if frozen and few_ask(queries, length, config.n_heads, d):
+    if frozen and over_inputs_is_cheaper(queries, length, config.n_heads, d):
         every_head = 2 * batch * queries * config.n_heads * length * d  # scores, their use
         return (
             Stage(batch * queries * 2 * d * d, False),  # queries, and what they ask of the inputs
@@ -231,7 +231,7 @@ def attention_core(
     )
 
 
-def stands_at(adapter: AdapterConfig, block: int, site: str) -> bool:
+def has_adapter(adapter: AdapterConfig, block: int, site: str) -> bool:
     return site in (adapter.sites or ()) and (adapter.layers is None or block in adapter.layers)
 
 
@@ -246,7 +246,7 @@ def adapter_costs(
     """
     config = shape_of(base)
     counts = count_parameters(config)
-    full = count_work(config, 32, length, "full").total
+    full = count_multiply_adds(config, 32, length, "full").total
     rows = []
     for m in bottlenecks:
         adapter = AdapterConfig(bottleneck=m)
@@ -257,7 +257,7 @@ def adapter_costs(
                 "total": added.total,
                 "share": added.total / counts.total,
                 "file_bytes": FLOAT32 * added.total,
-                "step": count_work(config, 32, length, "adapter", adapter).total / full,
+                "step": count_multiply_adds(config, 32, length, "adapter", adapter).total / full,
             }
         )
     return {

@@ -40,7 +40,7 @@ VERSION = "adapters.1.3.0"  # whose words these are
 
 
 @dataclass(frozen=True)
-class TravelHead:
+class AdapterHubHead:
     """A linear classifier on one vector: of the first position, or what BERT's pooler makes of it.
 
     Attributes:
@@ -56,7 +56,7 @@ class TravelHead:
 
 
 @dataclass(frozen=True)
-class TravelFolder:
+class AdapterHubFolder:
     """What stands in a folder of the `adapters` library.
 
     Attributes:
@@ -85,7 +85,7 @@ def save_adapterhub(
     transformer: Adaptable,
     name: str,
     folder: str | Path,
-    head: TravelHead | None = None,
+    head: AdapterHubHead | None = None,
     called: str | None = None,
     model_name: str = "",
     origin: Words | None = None,
@@ -131,7 +131,7 @@ def save_adapterhub(
 
 
 def load_adapterhub(
-    transformer: Adaptable, folder: str | Path | TravelFolder, name: str | None = None
+    transformer: Adaptable, folder: str | Path | AdapterHubFolder, name: str | None = None
 ) -> str:
     """Insert the adapter of a folder that the `adapters` library saved; its head is left out.
 
@@ -139,7 +139,7 @@ def load_adapterhub(
     Raises: CheckpointError for a folder that cannot be read, belongs to another kind of base, or
     holds what cannot be expressed here; ConfigError if the name is taken. Then nothing changed.
     """
-    found = folder if isinstance(folder, TravelFolder) else read_folder(folder)
+    found = folder if isinstance(folder, AdapterHubFolder) else read_folder(folder)
     name = name if name is not None else found.name
     shape = transformer.config
     ours = model_type_of(shape)
@@ -162,7 +162,7 @@ def load_adapterhub(
 
 
 def fitting(
-    found: TravelFolder, transformer: Adaptable, config: AdapterConfig, name: str
+    found: AdapterHubFolder, transformer: Adaptable, config: AdapterConfig, name: str
 ) -> dict[str, Array]:
     """The folder's weights under our names and in our layout.
 
@@ -200,7 +200,7 @@ def fitting(
 # -- files ---------------------------------------------------------------------------------
 
 
-def read_folder(folder: str | Path) -> TravelFolder:
+def read_folder(folder: str | Path) -> AdapterHubFolder:
     """A folder that the `adapters` library saved, or `save_adapterhub`; the head is not read.
 
     Raises: CheckpointError if a file is missing, damaged or pickled.
@@ -218,7 +218,7 @@ def read_folder(folder: str | Path) -> TravelFolder:
         old = words.get("non_linearity")
         words["non_linearity"] = {"gelu": "gelu_new", "gelu_orig": "gelu"}.get(str(old), old)
     origin = about.get("minitransformer")
-    return TravelFolder(
+    return AdapterHubFolder(
         path=path,
         name=name,
         model_type=model_type,
@@ -294,7 +294,7 @@ def check_head(model_type: str) -> None:
         )
 
 
-def head_words(head: TravelHead) -> Words:
+def head_words(head: AdapterHubHead) -> Words:
     """One Linear, as `add_classification_head(name, layers=1, ...)` makes it."""
     return {
         "head_type": "classification",
@@ -308,7 +308,7 @@ def head_words(head: TravelHead) -> Words:
     }
 
 
-def read_head(folder: str | Path) -> TravelHead | None:
+def read_head(folder: str | Path) -> AdapterHubHead | None:
     """The head of a folder; None if there is none.
 
     Raises: CheckpointError if it cannot be read, or names what cannot be expressed here.
@@ -342,7 +342,7 @@ def read_head(folder: str | Path) -> TravelHead | None:
         )
     pooling = "pooler" if words.get("use_pooler") else "cls"
     weight, bias = (turned(tensors[key]) for key in keys)
-    return TravelHead(label_names(words, path), pooling, weight, bias)
+    return AdapterHubHead(label_names(words, path), pooling, weight, bias)
 
 
 def label_names(words: Words, path: Path) -> tuple[str, ...]:

@@ -67,10 +67,10 @@ def activation_word(activation: str) -> str:
 
 # one block: our name -> theirs, under blocks.{i} and encoder.layer.{i}
 BERT_BLOCK = {
-    "attention.core.out": "attention.output.dense",
+    "attention.module.out": "attention.output.dense",
     "attention.norm": "attention.output.LayerNorm",
-    "ffn.core.up": "intermediate.dense",
-    "ffn.core.down": "output.dense",
+    "ffn.module.up": "intermediate.dense",
+    "ffn.module.down": "output.dense",
     "ffn.norm": "output.LayerNorm",
 }
 BERT_QKV = tuple(f"attention.self.{part}" for part in ("query", "key", "value"))
@@ -90,7 +90,7 @@ def bert_names(config: TransformerConfig) -> Names:
         for i in range(config.n_layers):
             ours, theirs = f"blocks.{i}", f"encoder.layer.{i}"
             qkv = tuple(f"{theirs}.{part}.{kind}" for part in BERT_QKV)
-            names[f"{ours}.attention.core.qkv.{kind}"] = qkv
+            names[f"{ours}.attention.module.qkv.{kind}"] = qkv
             for our_part, their_part in BERT_BLOCK.items():
                 names[f"{ours}.{our_part}.{kind}"] = (f"{theirs}.{their_part}.{kind}",)
         if config.pooler:
@@ -151,11 +151,11 @@ BERT = Family(
 
 # one block: our name -> theirs, under blocks.{i} and h.{i}
 GPT2_BLOCK = {
-    "attention.core.qkv": "attn.c_attn",
-    "attention.core.out": "attn.c_proj",
+    "attention.module.qkv": "attn.c_attn",
+    "attention.module.out": "attn.c_proj",
     "attention.norm": "ln_1",
-    "ffn.core.up": "mlp.c_fc",
-    "ffn.core.down": "mlp.c_proj",
+    "ffn.module.up": "mlp.c_fc",
+    "ffn.module.down": "mlp.c_proj",
     "ffn.norm": "ln_2",
 }
 GPT2_HEADS = ("lm_head.", "score.", "classifier.", "multiple_choice_head.")

@@ -11,7 +11,7 @@ import numpy as np
 from ..adapters.bottleneck import Adapter
 from ..adapters.config import PLACEMENTS, AdapterConfig
 from ..adapters.fusion import Fusion
-from ..adapters.per_row import Rows
+from ..adapters.per_row import PerRowAdapters
 from ..models.heads import ClassificationHead, Classifier, CrossEntropy, LanguageModel, Pooling
 from ..models.transformer import Block, Embeddings, FeedForward, Pooler, Transformer
 from ..nn.attention import MultiHeadAttention
@@ -61,7 +61,7 @@ def cases(seed: int = 0) -> list[Case]:
     ]
 
 
-def shaken(module: Any, rng: np.random.Generator) -> Any:
+def randomized(module: Any, rng: np.random.Generator) -> Any:
     """Move every parameter off its start: gains that are 1 and biases that are 0 hide mistakes."""
     module.astype(np.float64)
     for parameter in module.parameters():
@@ -70,17 +70,17 @@ def shaken(module: Any, rng: np.random.Generator) -> Any:
 
 
 def layers(rng: np.random.Generator, x: Array, ids: Array) -> Iterator[Case]:
-    yield Case("Linear", shaken(Linear(D, M), rng), (x,))
-    yield Case("Linear, one vector", shaken(Linear(D, M), rng), (x[0, 0],))
-    linear = shaken(Linear(D, M), rng)
+    yield Case("Linear", randomized(Linear(D, M), rng), (x,))
+    yield Case("Linear, one vector", randomized(Linear(D, M), rng), (x[0, 0],))
+    linear = randomized(Linear(D, M), rng)
     linear.weight.trainable = False
     yield Case("Linear, weight frozen", linear, (x,))
-    yield Case("Linear, frozen", shaken(Linear(D, M), rng).freeze(), (x,))
-    first = shaken(Linear(D, M), rng)
+    yield Case("Linear, frozen", randomized(Linear(D, M), rng).freeze(), (x,))
+    first = randomized(Linear(D, M), rng)
     yield Case("Linear, nothing before it trains", first, (x,), {"check_inputs": False})
-    yield Case("Embedding", shaken(Embedding(VOCABULARY, D), rng), (ids,))
-    yield Case("LayerNorm", shaken(LayerNorm(D), rng), (x,))
-    yield Case("LayerNorm, frozen", shaken(LayerNorm(D), rng).freeze(), (x,))
+    yield Case("Embedding", randomized(Embedding(VOCABULARY, D), rng), (ids,))
+    yield Case("LayerNorm", randomized(LayerNorm(D), rng), (x,))
+    yield Case("LayerNorm, frozen", randomized(LayerNorm(D), rng).freeze(), (x,))
     yield Case("Dropout", Dropout(0.4), (x,))
 
 
@@ -88,32 +88,32 @@ def attention(rng: np.random.Generator, x: Array) -> Iterator[Case]:
     for mask, masked in ((None, ""), (MASK, ", padding")):
         for causal in (False, True):
             name = "MultiHeadAttention" + masked + (", causal" if causal else "")
-            yield Case(name, shaken(MultiHeadAttention(D, HEADS, causal), rng), (x, mask))
-    dropped = shaken(MultiHeadAttention(D, HEADS, dropout=0.3), rng)
+            yield Case(name, randomized(MultiHeadAttention(D, HEADS, causal), rng), (x, mask))
+    dropped = randomized(MultiHeadAttention(D, HEADS, dropout=0.3), rng)
     yield Case("MultiHeadAttention, dropout", dropped, (x, MASK))
-    frozen = shaken(MultiHeadAttention(D, HEADS), rng).freeze()
+    frozen = randomized(MultiHeadAttention(D, HEADS), rng).freeze()
     yield Case("MultiHeadAttention, frozen", frozen, (x, MASK))
-    asked = shaken(MultiHeadAttention(D, HEADS, dropout=0.3), rng)
+    asked = randomized(MultiHeadAttention(D, HEADS, dropout=0.3), rng)
     yield Case("MultiHeadAttention, one query", asked, (x, MASK, 1))
     for causal in (False, True):
-        asked = shaken(MultiHeadAttention(D, HEADS, causal, dropout=0.3), rng).freeze()
+        asked = randomized(MultiHeadAttention(D, HEADS, causal, dropout=0.3), rng).freeze()
         name = "MultiHeadAttention, one query, frozen" + (", causal" if causal else "")
         yield Case(name, asked, (x, MASK, 1))
-    last = shaken(MultiHeadAttention(D, HEADS), rng).freeze()
+    last = randomized(MultiHeadAttention(D, HEADS), rng).freeze()
     last.out.unfreeze()
     yield Case("MultiHeadAttention, only out", last, (x, MASK), {"check_inputs": False})
 
 
 def sublayers_and_blocks(rng: np.random.Generator, x: Array) -> Iterator[Case]:
     for activation in ACTIVATIONS:
-        module = shaken(FeedForward(D, D_FF, activation), rng)
+        module = randomized(FeedForward(D, D_FF, activation), rng)
         yield Case(f"FeedForward, {activation}", module, (x,))
     for pre_norm, word in ((False, "post-norm"), (True, "pre-norm")):
         core = FeedForward(D, D_FF, "gelu")
-        module = shaken(SubLayer(core, LayerNorm(D), pre_norm, dropout=0.2), rng)
+        module = randomized(SubLayer(core, LayerNorm(D), pre_norm, dropout=0.2), rng)
         yield Case(f"SubLayer, {word}", module, (x,))
     for config, word in ((ENCODER, "post-norm"), (DECODER, "pre-norm")):
-        yield Case(f"Block, {word}", shaken(Block(config), rng), (x, MASK))
+        yield Case(f"Block, {word}", randomized(Block(config), rng), (x, MASK))
         for placement in PLACEMENTS:
             name = f"Block, {word}, {placement} adapters"
             yield Case(name, block_with_adapters(config, rng, placement), (x, MASK))
@@ -131,11 +131,11 @@ def block_with_adapters(
     config: TransformerConfig, rng: np.random.Generator, *placements: str
 ) -> Any:
     """A frozen block with a stack of trainable adapters at each sub-layer, one a placement."""
-    block = shaken(Block(config), rng).freeze()
+    block = randomized(Block(config), rng).freeze()
     for site in (block.attention, block.ffn):
         for placement in placements:
             adapter = Adapter(D, AdapterConfig(M, activation="gelu", placement=placement), rng)
-            site.insert(placement, shaken(adapter, rng))
+            site.insert(placement, randomized(adapter, rng))
         site.active = placements
     return block
 
@@ -147,16 +147,18 @@ def adapters(rng: np.random.Generator, x: Array) -> Iterator[Case]:
             module = Adapter(D, AdapterConfig(M, activation=activation, init=init), rng)
             yield Case(f"Adapter, {activation}, {init}", module, (x,))
     config = AdapterConfig(M, activation="gelu", scaling=0.5, dropout=0.3)
-    yield Case("Adapter, scaled, dropout", shaken(Adapter(D, config), rng), (x,))
+    yield Case("Adapter, scaled, dropout", randomized(Adapter(D, config), rng), (x,))
     for norm in (None, "before", "after"):
         config = AdapterConfig(M, activation="gelu", scaling="learned", norm=norm)
-        yield Case(f"Adapter, learned scaling, norm {norm}", shaken(Adapter(D, config), rng), (x,))
-        frozen = shaken(Adapter(D, config), rng).freeze()
+        yield Case(
+            f"Adapter, learned scaling, norm {norm}", randomized(Adapter(D, config), rng), (x,)
+        )
+        frozen = randomized(Adapter(D, config), rng).freeze()
         yield Case(f"Adapter, learned scaling, norm {norm}, frozen", frozen, (x,))
-        first = shaken(Adapter(D, config), rng)
+        first = randomized(Adapter(D, config), rng)
         yield Case(f"Adapter, learned scaling, norm {norm}, first", first, (x,), first_in_the_walk)
     config = AdapterConfig(M, activation="gelu", scaling="learned")
-    only_scale = shaken(Adapter(D, config), rng).freeze()
+    only_scale = randomized(Adapter(D, config), rng).freeze()
     only_scale.scale.trainable = True
     yield Case("Adapter, only its scaling", only_scale, (x,), first_in_the_walk)
 
@@ -166,10 +168,15 @@ def combinations(rng: np.random.Generator, x: Array) -> Iterator[Case]:
     h = rng.standard_normal((len(four), T, D))
     first = {"check_inputs": False}
     for word, options in (("", {}), (", first in the walk", first)):
-        yield Case(f"Rows{word}", Rows(three_adapters(rng), four, "houlsby"), (h,), options)
-        one_trains = Rows(three_adapters(rng), four, "houlsby")
+        yield Case(
+            f"PerRowAdapters{word}",
+            PerRowAdapters(three_adapters(rng), four, "houlsby"),
+            (h,),
+            options,
+        )
+        one_trains = PerRowAdapters(three_adapters(rng), four, "houlsby")
         one_trains.adapters["a"].freeze()
-        yield Case(f"Rows, one of two trains{word}", one_trains, (h,), options)
+        yield Case(f"PerRowAdapters, one of two trains{word}", one_trains, (h,), options)
         yield Case(f"Fusion{word}", fusion(rng), (x,), options)
         everything = fusion(rng)
         for source in everything.sources.values():
@@ -182,36 +189,38 @@ def combinations(rng: np.random.Generator, x: Array) -> Iterator[Case]:
     yield Case("Fusion, frozen", fusion(rng).freeze(), (x,))
     for config, word in ((ENCODER, "post-norm"), (DECODER, "pre-norm")):
         for placement in PLACEMENTS:
-            block = shaken(Block(config), rng).freeze()
+            block = randomized(Block(config), rng).freeze()
             for site in (block.attention, block.ffn):
                 site.insert("several", fusion(rng, placement))
                 site.active = ("several",)
             name = f"Block, {word}, {placement} fusion, first in the walk"
             yield Case(name, block, (x, MASK), first)
-        mixed = shaken(Block(config), rng).freeze()
+        mixed = randomized(Block(config), rng).freeze()
         for site, rows in ((mixed.attention, ("a", "b")), (mixed.ffn, (None, "a"))):
             for placement in PLACEMENTS:
-                site.insert(placement, Rows(three_adapters(rng, placement), rows, placement))
+                site.insert(
+                    placement, PerRowAdapters(three_adapters(rng, placement), rows, placement)
+                )
             site.active = tuple(PLACEMENTS)
         yield Case(f"Block, {word}, rows of different placements", mixed, (x, MASK))
 
 
 def three_adapters(rng: np.random.Generator, placement: str = "houlsby") -> dict[str, Any]:
     config = AdapterConfig(M, activation="gelu", placement=placement)
-    return {name: shaken(Adapter(D, config), rng) for name in ("a", "b", "c")}
+    return {name: randomized(Adapter(D, config), rng) for name in ("a", "b", "c")}
 
 
 def fusion(rng: np.random.Generator, placement: str = "houlsby") -> Any:
     """Query, key and value train, three sources are frozen."""
-    return shaken(Fusion(D, three_adapters(rng, placement)), rng)
+    return randomized(Fusion(D, three_adapters(rng, placement)), rng)
 
 
 def heads_and_loss(rng: np.random.Generator, x: Array) -> Iterator[Case]:
     yield Case("Pooling, cls", Pooling("cls"), (x, MASK))
     yield Case("Pooling, mean", Pooling("mean"), (x, MASK))
     yield Case("Pooling, mean without a mask", Pooling("mean"), (x,))
-    yield Case("Pooler", shaken(Pooler(D), rng), (x[:, 0],))
-    head = shaken(ClassificationHead(D, CLASSES, dropout=0.2), rng)
+    yield Case("Pooler", randomized(Pooler(D), rng), (x[:, 0],))
+    head = randomized(ClassificationHead(D, CLASSES, dropout=0.2), rng)
     yield Case("ClassificationHead", head, (x[:, 0],))
     labels = rng.integers(0, CLASSES, (B, T))
     some = np.where(MASK == 0, IGNORE, labels)
@@ -225,11 +234,11 @@ def heads_and_loss(rng: np.random.Generator, x: Array) -> Iterator[Case]:
 def whole_models(rng: np.random.Generator, ids: Array) -> Iterator[Case]:
     inputs = (ids, MASK, TYPES)
     few = {"max_entries": 12}  # the modules are checked at every entry above
-    yield Case("Embeddings, encoder", shaken(Embeddings(ENCODER), rng), (ids, TYPES))
-    yield Case("Embeddings, decoder", shaken(Embeddings(DECODER), rng), (ids,))
+    yield Case("Embeddings, encoder", randomized(Embeddings(ENCODER), rng), (ids, TYPES))
+    yield Case("Embeddings, decoder", randomized(Embeddings(DECODER), rng), (ids,))
     for config, word in ((ENCODER, "encoder"), (DECODER, "decoder")):
         given = inputs if config is ENCODER else (ids, MASK)
-        yield Case(f"Transformer, {word}", shaken(Transformer(config), rng), given, few)
+        yield Case(f"Transformer, {word}", randomized(Transformer(config), rng), given, few)
 
         everything = classifier(config, rng).unfreeze()
         yield Case(f"Classifier, {word}, everything trains", everything, given, few)
@@ -244,12 +253,12 @@ def whole_models(rng: np.random.Generator, ids: Array) -> Iterator[Case]:
         head_only.transformer.freeze()
         yield Case(f"Classifier, {word}, head alone", head_only, given, few)
 
-        model = shaken(LanguageModel(Transformer(config)), rng)
+        model = randomized(LanguageModel(Transformer(config)), rng)
         yield Case(f"LanguageModel, {word}, everything trains", model, given, few)
         model = LanguageModel(Transformer(config))
         model.freeze()
         model.transformer.add_adapter("task", AdapterConfig(M, activation="gelu"))
-        yield Case(f"LanguageModel, {word}, adapters", shaken(model, rng), given, few)
+        yield Case(f"LanguageModel, {word}, adapters", randomized(model, rng), given, few)
     for pooling in ("mean", "pooler"):
         model = classifier(ENCODER, rng, pooling=pooling).unfreeze()
         yield Case(f"Classifier, {pooling} pooling", model, inputs, few)
@@ -265,5 +274,5 @@ def classifier(
     transformer = Transformer(config)
     transformer.freeze()
     transformer.add_adapter("task", AdapterConfig(M, activation="gelu", layers=layers))
-    model: Classifier = shaken(Classifier(transformer, CLASSES, pooling, dropout=0.2), rng)
+    model: Classifier = randomized(Classifier(transformer, CLASSES, pooling, dropout=0.2), rng)
     return model

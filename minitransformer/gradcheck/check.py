@@ -2,7 +2,7 @@
 
 The loss is L = sum(y * R) with a random R, so that `backward(R)` must give the gradient of L. One
 entry at a time is moved up and down by h, and (L(+h) - L(-h)) / 2h must agree. Large arrays are
-checked at a sample of entries, and along random directions u, whose slope sum(gradient * u)
+checked at a sample of entries, and along random directions u, whose derivative sum(gradient * u)
 depends on every entry.
 """
 
@@ -54,8 +54,8 @@ def gradcheck(
     The relative error of an entry with analytic gradient a and numerical gradient n is
     |a - n| / max(|a|, |n|, size), where size is the root mean square of the array's gradient, or
     1e-6 |y * R| if that is more: far below it, float64 cannot tell a gradient from zero.
-    An entry that disagrees is computed again with larger and smaller steps; where the slopes from
-    the left and from the right never meet (a kink, as of ReLU at 0), it is reported as skipped.
+    An entry that disagrees is computed again with larger and smaller steps; where the derivatives
+    from the left and from the right never meet (a kink, as of ReLU at 0), it is skipped.
 
     Args:
         tolerance: the largest relative error that passes.
@@ -135,9 +135,9 @@ class Walk:
         ]
         self.takes_dy = bool(inspect.signature(module.backward).parameters)
         if check_inputs:
-            self.module.plan()  # as `module(...)` does
+            self.module.propagate_requires_grad()  # as `module(...)` does
         else:
-            self.module.plan(False)
+            self.module.propagate_requires_grad(False)
         wanted = check_inputs and self.module.needs_input_grad
         self.float_inputs = [n for n, x in self.inputs.items() if wanted and is_float(x)]
         self.trainable = self.module.trainable_parameters()
@@ -242,7 +242,7 @@ class Walk:
 
     # -- the numerical side --------------------------------------------------------------------
 
-    def slopes(self, array: Array, move: Move, h: float) -> tuple[float, float]:
+    def derivatives(self, array: Array, move: Move, h: float) -> tuple[float, float]:
         """(L(h) - L(0)) / h and (L(0) - L(-h)) / h, with `array` moved along `move`.
 
         The outputs are subtracted before they are summed: what does not change cancels exactly.
@@ -260,23 +260,23 @@ class Walk:
         array[where] = old
         return y
 
-    def careful_slope(self, array: Array, move: Move, h: float) -> tuple[float, float]:
-        """The slope from the best of several steps, and how far it can be trusted.
+    def careful_derivative(self, array: Array, move: Move, h: float) -> tuple[float, float]:
+        """The derivative from the best of several steps, and how far it can be trusted.
 
-        At each step, right and left slopes are extrapolated to step 0 (Richardson); how far they
-        are from meeting, and the rounding error, say how good this step is. At a kink they never
-        meet. The gradient under test plays no part in the choice.
+        At each step, right and left derivatives are extrapolated to step 0 (Richardson); how far
+        they are from meeting, and the rounding error, say how good this step is. At a kink they
+        never meet. The gradient under test plays no part in the choice.
         """
         found = []
         for step in (h * factor for factor in LADDER):
-            right, left = self.slopes(array, move, step)
-            half_right, half_left = self.slopes(array, move, step / 2)
-            slope = (2 * (half_right + half_left) - (right + left) / 2) / 3
+            right, left = self.derivatives(array, move, step)
+            half_right, half_left = self.derivatives(array, move, step / 2)
+            derivative = (2 * (half_right + half_left) - (right + left) / 2) / 3
             gap = abs((2 * half_right - right) - (2 * half_left - left))
             if np.isfinite(gap):
-                found.append((gap + 4 * EPSILON * self.size / step, slope))
-        doubt, slope = min(found, default=(np.inf, 0.0))
-        return slope, doubt
+                found.append((gap + 4 * EPSILON * self.size / step, derivative))
+        doubt, derivative = min(found, default=(np.inf, 0.0))
+        return derivative, doubt
 
 
 def compare(
@@ -300,7 +300,7 @@ def compare(
     moves: list[Move] = [*entries.tolist(), *directions]
     h = step_for(array, eps)
     analytic = np.array([*g.flat[entries], *(np.sum(g * u) for u in directions)])
-    numeric = np.array([sum(walk.slopes(array, move, h)) / 2 for move in moves])
+    numeric = np.array([sum(walk.derivatives(array, move, h)) / 2 for move in moves])
     size = max(rms(g), rms(numeric), 1e-6 * walk.size)
 
     def errors() -> Array:
@@ -313,7 +313,7 @@ def compare(
     for i in np.argsort(-errors()):
         if errors()[i] <= tolerance or confirmed == MAX_CONFIRMED or skipped.sum() > allowed:
             break
-        numeric[i], doubt = walk.careful_slope(array, moves[i], h)
+        numeric[i], doubt = walk.careful_derivative(array, moves[i], h)
         if errors()[i] > tolerance:
             skipped[i] = doubt > 0.1 * abs(analytic[i] - numeric[i])
             confirmed += not skipped[i]

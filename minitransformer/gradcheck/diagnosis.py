@@ -226,7 +226,7 @@ def unusable(label: str, gradient: Array, array: Array) -> str | None:
     if not np.isfinite(gradient).all():
         return (
             f"{label} contains NaN or infinity, {first(~np.isfinite(gradient))}: look for 0 / 0, "
-            "a slope that is infinite (square root at 0), or 0 times a mask of -inf"
+            "a derivative that is infinite (square root at 0), or 0 times a mask of -inf"
         )
     if gradient.dtype != array.dtype:
         return (
@@ -273,8 +273,9 @@ def frozen_with_gradient(name: str) -> str:
 
 def at_kinks(name: str, skipped: int, checked: int) -> str:
     return (
-        f"{name}: the slope could not be told at {skipped} or more of {checked} points, too many "
-        "to pass: the loss has kinks there (ReLU at 0), or the tolerance is finer than float64. "
+        f"{name}: the derivative could not be told at {skipped} or more of {checked} points, too "
+        "many to pass: the loss has kinks there (ReLU at 0), or the tolerance is finer than "
+        "float64. "
         "Check at random inputs instead of zeros or whole numbers, with biases that are not zero"
     )
 
@@ -296,7 +297,7 @@ def walk_order(module: Module) -> list[str]:
 
     def visit(room: Module) -> list[str]:
         own = [names[id(p)] for _, p in room.own_parameters()]
-        return own + [name for inner in room.walk() for name in visit(inner)]
+        return own + [name for inner in room.forward_order() for name in visit(inner)]
 
     return visit(module)
 

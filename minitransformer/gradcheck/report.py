@@ -28,7 +28,7 @@ class GradCheckRow:
         checked: how: "all 12", or "256 of 4,096 + 4 directions".
         worst: the entry (or direction) with the largest relative error.
         analytic, numeric, error: backward's value there, the central difference, their distance.
-        skipped: how many entries lie at a kink, where the slopes from both sides differ.
+        skipped: how many entries lie at a kink, where the derivatives from both sides differ.
         advice: what is wrong and what to do; empty if nothing is.
     """
 

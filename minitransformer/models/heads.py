@@ -28,13 +28,13 @@ class Pooling(Module):
 
     def forward(self, h: Array, attention_mask: Array | None = None) -> Array:
         B, T, d = h.shape
-        self.save((B, d), T, attention_mask)
+        self.save_for_backward((B, d), T, attention_mask)
         if self.kind != "mean":
             return h[:, 0]
         return np.einsum("btd,bt->bd", h, self.weights(B, T, attention_mask, h.dtype))
 
     def backward(self, dy: Array) -> Array | None:
-        T, attention_mask = self.take_saved(dy)
+        T, attention_mask = self.pop_saved(dy)
         if not self.needs_input_grad:
             return None
         B, d = dy.shape
@@ -72,11 +72,11 @@ class ClassificationHead(Module):
 
     def forward(self, v: Array) -> Array:
         logits = self.linear.forward(self.dropout.forward(v))
-        self.save(logits.shape)
+        self.save_for_backward(logits.shape)
         return logits
 
     def backward(self, dy: Array) -> Array | None:
-        self.take_saved(dy)
+        self.pop_saved(dy)
         dv = self.linear.backward(dy)
         return self.dropout.backward(dv) if dv is not None else None
 
@@ -104,14 +104,14 @@ class Classifier(Module):
         self.head = ClassificationHead(transformer.config.d_model, n_classes, dropout, rng)
         self.head.astype(transformer.dtype)
 
-    def walk(self) -> list[Module]:
+    def forward_order(self) -> list[Module]:
         """Transformer, pooling, BERT's pooler if it is used, head: each hands a vector on."""
         pooler = self.transformer.pooler if self.pooling.kind == "pooler" else None
         rooms = (self.transformer, self.pooling, pooler, self.head)
         return [room for room in rooms if room is not None]
 
-    def plan(self, needs_input_grad: bool = False) -> bool:
-        return super().plan(False)  # token ids have no gradient
+    def propagate_requires_grad(self, needs_input_grad: bool = False) -> bool:
+        return super().propagate_requires_grad(False)  # token ids have no gradient
 
     def forward(
         self,
@@ -127,15 +127,15 @@ class Classifier(Module):
             ids, attention_mask, token_types, first_only, start, hidden
         )
         v = self.pooling.forward(h, attention_mask)  # (B, d)
-        for room in self.walk()[2:]:
+        for room in self.forward_order()[2:]:
             v = room.forward(v)
-        self.save(v.shape)
+        self.save_for_backward(v.shape)
         return v
 
     def backward(self, dy: Array) -> None:
-        self.take_saved(dy)
+        self.pop_saved(dy)
         d: Array | None = dy
-        for room in reversed(self.walk()):
+        for room in reversed(self.forward_order()):
             if d is None:
                 return
             d = room.backward(d)
@@ -159,11 +159,11 @@ class LanguageModelHead(Module):
         if self.bias is not None:
             logits += self.bias.value
         logits = logits.reshape(*h.shape[:-1], -1)
-        self.save(logits.shape, h if self.embedding.trainable else None)
+        self.save_for_backward(logits.shape, h if self.embedding.trainable else None)
         return logits
 
     def backward(self, dy: Array) -> Array | None:
-        (h,) = self.take_saved(dy)
+        (h,) = self.pop_saved(dy)
         if self.embedding.trainable:
             self.embedding.accumulate(flat(dy).T @ flat(h))  # (V, N) @ (N, d)
         if self.bias is not None and self.bias.trainable:
@@ -185,18 +185,18 @@ class LanguageModel(Module):
         bias = not transformer.config.causal if bias is None else bias
         self.head = LanguageModelHead(transformer.embeddings.token.weight, bias)
 
-    def plan(self, needs_input_grad: bool = False) -> bool:
-        return super().plan(False)  # token ids have no gradient
+    def propagate_requires_grad(self, needs_input_grad: bool = False) -> bool:
+        return super().propagate_requires_grad(False)  # token ids have no gradient
 
     def forward(
         self, ids: Array, attention_mask: Array | None = None, token_types: Array | None = None
     ) -> Array:
         logits = self.head.forward(self.transformer.forward(ids, attention_mask, token_types))
-        self.save(logits.shape)
+        self.save_for_backward(logits.shape)
         return logits
 
     def backward(self, dy: Array) -> None:
-        self.take_saved(dy)
+        self.pop_saved(dy)
         dh = self.head.backward(dy)
         if dh is not None:
             self.transformer.backward(dh)
@@ -215,10 +215,10 @@ class CrossEntropy(Module):
 
     def forward(self, logits: Array, labels: Array) -> float:
         loss, p = cross_entropy(logits, labels, self.label_smoothing)
-        self.save((), p, labels)
+        self.save_for_backward((), p, labels)
         return loss
 
     def backward(self, dy: Array | float = 1.0) -> Array:
-        p, labels = self.take_saved(np.asarray(dy))
+        p, labels = self.pop_saved(np.asarray(dy))
         d = cross_entropy_backward(p, labels, self.label_smoothing)
         return d if np.ndim(dy) == 0 and dy == 1 else d * np.asarray(dy, d.dtype)

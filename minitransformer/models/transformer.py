@@ -15,8 +15,8 @@ from ..errors import ShapeError
 from ..formats.checkpoint import read_config, read_weights, write_checkpoint
 from ..nn.attention import KeyValueCache, MultiHeadAttention
 from ..nn.config import TransformerConfig
-from ..nn.functional import activation_named, slope_backward
-from ..nn.functional import tanh as tanh_with_slope
+from ..nn.functional import activation_named
+from ..nn.functional import tanh as tanh_with_derivative
 from ..nn.layers import Dropout, Embedding, LayerNorm, Linear, seed_dropouts
 from ..nn.module import Array, Module
 from ..nn.sublayer import SubLayer
@@ -42,17 +42,19 @@ class FeedForward(Module):
 
     def forward(self, x: Array) -> Array:
         z = self.up.forward(x)  # (B, T, d_ff)
-        a, slope = self.activation(z, want_slope=self.training and self.up.walks_back)
+        a, derivative = self.activation(
+            z, with_derivative=self.training and self.up.output_requires_grad
+        )
         y = self.down.forward(a)
-        self.save(y.shape, slope)
+        self.save_for_backward(y.shape, derivative)
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        (slope,) = self.take_saved(dy)
+        (derivative,) = self.pop_saved(dy)
         da = self.down.backward(dy)
         if da is None:
             return None
-        return self.up.backward(slope_backward(da, slope))
+        return self.up.backward(da * derivative)
 
 
 class Block(Module):
@@ -80,11 +82,11 @@ class Block(Module):
     ) -> Array:
         h = self.attention.forward(x, attention_mask, queries, cache)
         y = self.ffn.forward(h)
-        self.save(y.shape)
+        self.save_for_backward(y.shape)
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        self.take_saved(dy)
+        self.pop_saved(dy)
         dh = self.ffn.backward(dy)
         return self.attention.backward(dh) if dh is not None else None
 
@@ -104,16 +106,18 @@ class Embeddings(Module):
         self.norm = LayerNorm(d, config.layer_norm_eps) if config.norm == "post" else None
         self.dropout = Dropout(config.dropout)
 
-    def walk(self) -> list[Module]:
+    def forward_order(self) -> list[Module]:
         rooms = (self.token, self.position, self.token_type, self.norm, self.dropout)
         return [room for room in rooms if room is not None]
 
-    def plan(self, needs_input_grad: bool = False) -> bool:
+    def propagate_requires_grad(self, needs_input_grad: bool = False) -> bool:
         tables = [t for t in (self.token, self.position, self.token_type) if t is not None]
-        trains = any([table.plan() for table in tables])  # side by side, not one after another
+        trains = any(
+            [table.propagate_requires_grad() for table in tables]
+        )  # side by side, not one after another
         for room in (self.norm, self.dropout):
-            trains = room.plan(trains) if room is not None else trains
-        self.needs_input_grad, self.walks_back = False, trains
+            trains = room.propagate_requires_grad(trains) if room is not None else trains
+        self.needs_input_grad, self.output_requires_grad = False, trains
         return trains
 
     def forward(
@@ -127,21 +131,21 @@ class Embeddings(Module):
             x += self.token_type.forward(types)
         if self.norm is not None:
             x = self.norm.forward(x)
-        self.save(x.shape, positions is None or positions.ndim == 1)
+        self.save_for_backward(x.shape, positions is None or positions.ndim == 1)
         return self.dropout.forward(x)
 
     def backward(self, dy: Array) -> None:
-        (positions_are_shared,) = self.take_saved(dy)
+        (positions_are_shared,) = self.pop_saved(dy)
         d = self.dropout.backward(dy)
         if d is not None and self.norm is not None:
             d = self.norm.backward(d)
         if d is None:
             return
-        if self.token.walks_back:
+        if self.token.output_requires_grad:
             self.token.backward(d)
-        if self.position.walks_back:
+        if self.position.output_requires_grad:
             self.position.backward(d.sum(axis=0) if positions_are_shared else d)
-        if self.token_type is not None and self.token_type.walks_back:
+        if self.token_type is not None and self.token_type.output_requires_grad:
             self.token_type.backward(d)
 
 
@@ -152,13 +156,13 @@ class Pooler(Module):
         self.dense = Linear(d_model, d_model, rng)
 
     def forward(self, h: Array) -> Array:
-        y, slope = tanh_with_slope(self.dense.forward(h))
-        self.save(y.shape, slope)
+        y, derivative = tanh_with_derivative(self.dense.forward(h))
+        self.save_for_backward(y.shape, derivative)
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        (slope,) = self.take_saved(dy)
-        return self.dense.backward(slope_backward(dy, slope))
+        (derivative,) = self.pop_saved(dy)
+        return self.dense.backward(dy * derivative)
 
 
 class Transformer(Adaptable, Module):
@@ -215,12 +219,12 @@ class Transformer(Adaptable, Module):
         if tokenizer is not None:
             tokenizer.save(folder)
 
-    def walk(self) -> list[Module]:
+    def forward_order(self) -> list[Module]:
         rooms = [self.embeddings, *self.blocks]  # the pooler is for a head to visit
         return [*rooms, self.final_norm] if self.final_norm else rooms
 
-    def plan(self, needs_input_grad: bool = False) -> bool:
-        return super().plan(False)  # token ids have no gradient
+    def propagate_requires_grad(self, needs_input_grad: bool = False) -> bool:
+        return super().propagate_requires_grad(False)  # token ids have no gradient
 
     def forward(
         self,
@@ -244,10 +248,10 @@ class Transformer(Adaptable, Module):
             x = block.forward(x, attention_mask, 1 if ends_here else None, kept)
         if self.final_norm is not None:
             x = self.final_norm.forward(x)
-        self.save(x.shape)
+        self.save_for_backward(x.shape)
         return x
 
-    def below(self, depth: int, ids: Array, attention_mask: Array | None = None) -> Array:
+    def forward_below(self, depth: int, ids: Array, attention_mask: Array | None = None) -> Array:
         """The hidden states (B, T, d_model) that enter block `depth`; nothing is saved.
 
         `forward(ids, mask, start=depth, hidden=...)` goes on from there.
@@ -264,7 +268,7 @@ class Transformer(Adaptable, Module):
         return x
 
     def backward(self, dy: Array) -> None:
-        self.take_saved(dy)
+        self.pop_saved(dy)
         d: Array | None = dy
         if self.final_norm is not None:
             d = self.final_norm.backward(dy)

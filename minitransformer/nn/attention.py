@@ -13,7 +13,7 @@ from .layers import Dropout, Linear, flat
 from .module import Array, Module
 
 
-def mask_bias(
+def additive_attention_mask(
     attention_mask: Array | None,
     causal: bool,
     batch: int,
@@ -48,7 +48,7 @@ def mask_bias(
     return np.where(visible, 0, np.finfo(dtype).min / 2).astype(dtype)
 
 
-def few_ask(queries: int, length: int, n_heads: int, d_model: int) -> bool:
+def over_inputs_is_cheaper(queries: int, length: int, n_heads: int, d_model: int) -> bool:
     """Whether attention over the inputs takes fewer multiply-adds than over keys and values.
 
     Those cost 3 d^2 for each position; without them there are 3 d^2 for each query, and products
@@ -137,21 +137,21 @@ class MultiHeadAttention(Module):
         if cache is not None:
             self.check_cache()
         S = T if cache is None else cache.length + T  # positions that answer
-        keep = self.dropout.draw((B, self.n_heads, Q, S), x.dtype)
-        bias = mask_bias(attention_mask, self.causal, B, S, x.dtype, first=S - T)
+        dropout_mask = self.dropout.draw((B, self.n_heads, Q, S), x.dtype)
+        bias = additive_attention_mask(attention_mask, self.causal, B, S, x.dtype, first=S - T)
         bias = bias if bias is None else bias[:, :, :Q]
         frozen = not self.qkv.trainable_parameters()
-        if cache is None and frozen and few_ask(Q, T, self.n_heads, d):
-            context, *saved = self.over_inputs(x, Q, bias, keep)
+        if cache is None and frozen and over_inputs_is_cheaper(Q, T, self.n_heads, d):
+            context, *saved = self.over_inputs(x, Q, bias, dropout_mask)
         else:
-            context, *saved = self.over_keys(x, Q, bias, keep, cache)
+            context, *saved = self.over_keys(x, Q, bias, dropout_mask, cache)
         y = self.out.forward(context.reshape(B, Q, d))
         # The way back comes this far only if something at or before qkv trains.
-        self.save(y.shape, *(saved if self.qkv.walks_back else ()))
+        self.save_for_backward(y.shape, *(saved if self.qkv.output_requires_grad else ()))
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        saved = self.take_saved(dy)
+        saved = self.pop_saved(dy)
         dcontext = self.out.backward(dy)  # (B, Q, d)
         if dcontext is None:
             return None
@@ -165,7 +165,7 @@ class MultiHeadAttention(Module):
         x: Array,
         Q: int,
         bias: Array | None,
-        keep: Array | None,
+        dropout_mask: Array | None,
         cache: KeyValueCache | None,
     ) -> tuple[Any, ...]:
         """The context (B, Q, H, d_head); then the way back, and what it reads."""
@@ -173,17 +173,17 @@ class MultiHeadAttention(Module):
         q, k, v = self.split_heads(qkv)  # (B, H, T, d_head) each
         if cache is not None:
             k, v = cache.append(k, v)  # (B, H, S, d_head): the earlier positions, then the T new
-        context = attention(q[:, :, :Q], k, v, bias, keep)
-        return context, self.over_keys_backward, qkv, bias, keep
+        context = attention(q[:, :, :Q], k, v, bias, dropout_mask)
+        return context, self.over_keys_backward, qkv, bias, dropout_mask
 
     def over_keys_backward(
-        self, dcontext: Array, qkv: Array, bias: Array | None, keep: Array | None
+        self, dcontext: Array, qkv: Array, bias: Array | None, dropout_mask: Array | None
     ) -> Array | None:
         Q = dcontext.shape[1]
         q, k, v = self.split_heads(qkv)
         dqkv = np.empty_like(qkv)
         dq, dk, dv = self.split_heads(dqkv)
-        attention_backward(dcontext, q[:, :, :Q], k, v, bias, keep, dq[:, :, :Q], dk, dv)
+        attention_backward(dcontext, q[:, :, :Q], k, v, bias, dropout_mask, dq[:, :, :Q], dk, dv)
         dq[:, :, Q:] = 0  # nobody used what these positions would have asked
         return self.qkv.backward(dqkv)
 
@@ -195,7 +195,7 @@ class MultiHeadAttention(Module):
     # -- the same straight over the inputs: cheaper where few ask and the projections are frozen
 
     def over_inputs(
-        self, x: Array, Q: int, bias: Array | None, keep: Array | None
+        self, x: Array, Q: int, bias: Array | None, dropout_mask: Array | None
     ) -> tuple[Any, ...]:
         """As `over_keys`."""
         B, _, d = x.shape
@@ -203,16 +203,16 @@ class MultiHeadAttention(Module):
         q = flat(x[:, :Q]) @ self.qkv.weight.value[:, :d]  # (B Q, d)
         q += self.qkv.bias.value[:d]
         q = q.reshape(B, Q, self.n_heads, -1).swapaxes(1, 2)  # (B, H, Q, d_head)
-        context, p, asked = attention_of_few(q, x, w_k, w_v, b_v, bias, keep)
-        return context, self.over_inputs_backward, x, keep, p, asked
+        context, p, asked = attention_of_few(q, x, w_k, w_v, b_v, bias, dropout_mask)
+        return context, self.over_inputs_backward, x, dropout_mask, p, asked
 
     def over_inputs_backward(
-        self, dcontext: Array, x: Array, keep: Array | None, p: Array, asked: Array
+        self, dcontext: Array, x: Array, dropout_mask: Array | None, p: Array, asked: Array
     ) -> Array:
         B, Q, _, _ = dcontext.shape
         d = x.shape[-1]
         w_k, w_v, b_v = self.heads_of_weights()
-        dq, dx = attention_of_few_backward(dcontext, x, w_k, w_v, b_v, keep, p, asked)
+        dq, dx = attention_of_few_backward(dcontext, x, w_k, w_v, b_v, dropout_mask, p, asked)
         dq = dq.swapaxes(1, 2).reshape(B * Q, d)
         dx[:, :Q] += (dq @ self.qkv.weight.value[:, :d].T).reshape(B, Q, d)
         return dx

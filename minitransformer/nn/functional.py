@@ -4,7 +4,7 @@ A forward returns its value and, where there is one, the statistic that its back
 is the one file where buffers are reused in place, loops are cut into tiles that stay in cache, or
 a formula is rearranged for speed; everywhere else code reads like the equation in the paper.
 
-All functions keep the dtype of their input: float32 for work, float64 for checks.
+All functions dropout_mask the dtype of their input: float32 for work, float64 for checks.
 """
 
 from __future__ import annotations
@@ -22,35 +22,30 @@ TILE = 1 << 16  # numbers per tile of an element-wise kernel: a few float32 arra
 
 # -- element-wise functions ---------------------------------------------------------------
 # Each returns (f(x), f'(x)). All their backward passes are the same product: dx = dy * f'(x).
-# The slope is computed while x is still in cache, and only if it is wanted.
+# The derivative is computed while x is still in cache, and only if it is wanted.
 
 Activation = Callable[..., tuple[Array, "Array | None"]]
 
 
-def slope_backward(dy: Array, slope: Array) -> Array:
-    """dx = dy f'(x), for every element-wise function f of this file."""
-    return dy * slope
+def relu(x: Array, with_derivative: bool = True) -> tuple[Array, Array | None]:
+    """max(x, 0); derivative 1 where x > 0, else 0 (kept as booleans: a quarter of the memory)."""
+    return np.maximum(x, 0), (x > 0 if with_derivative else None)
 
 
-def relu(x: Array, want_slope: bool = True) -> tuple[Array, Array | None]:
-    """max(x, 0); slope 1 where x > 0, else 0 (kept as booleans: a quarter of the memory)."""
-    return np.maximum(x, 0), (x > 0 if want_slope else None)
-
-
-def tanh(x: Array, want_slope: bool = True) -> tuple[Array, Array | None]:
-    """tanh x; slope 1 - tanh^2 x."""
+def tanh(x: Array, with_derivative: bool = True) -> tuple[Array, Array | None]:
+    """tanh x; derivative 1 - tanh^2 x."""
     y = np.tanh(x)
-    return y, (1 - y * y if want_slope else None)
+    return y, (1 - y * y if with_derivative else None)
 
 
-def silu(x: Array, want_slope: bool = True) -> tuple[Array, Array | None]:
-    """x s(x) with the logistic s (Elfwing et al. 2017); slope s + x s (1 - s)."""
+def silu(x: Array, with_derivative: bool = True) -> tuple[Array, Array | None]:
+    """x s(x) with the logistic s (Elfwing et al. 2017); derivative s + x s (1 - s)."""
     s = 0.5 * (1 + np.tanh(0.5 * x))  # the logistic, without overflow at either end
     y = x * s
-    return y, (s + y * (1 - s) if want_slope else None)
+    return y, (s + y * (1 - s) if with_derivative else None)
 
 
-def gelu(x: Array, want_slope: bool = True) -> tuple[Array, Array | None]:
+def gelu(x: Array, with_derivative: bool = True) -> tuple[Array, Array | None]:
     """x Phi(x), Phi the normal distribution function (Hendrycks and Gimpel 2016, section 2).
 
     Slope: Phi(x) + x phi(x). float64 uses the C library's erf; float32 a polynomial that is
@@ -58,15 +53,15 @@ def gelu(x: Array, want_slope: bool = True) -> tuple[Array, Array | None]:
     """
     if x.dtype != np.float32:
         cdf = 0.5 * (1 + _erf(x / math.sqrt(2)))
-        density = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi) if want_slope else None
+        density = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi) if with_derivative else None
         return x * cdf, (cdf + x * density if density is not None else None)
     with np.errstate(over="ignore"):  # where x p(x^2) is infinite, its tanh is 1 all the same
-        return _tiled(_gelu_tile, x, want_slope)
+        return _tiled(_gelu_tile, x, with_derivative)
 
 
-def gelu_tanh(x: Array, want_slope: bool = True) -> tuple[Array, Array | None]:
+def gelu_tanh(x: Array, with_derivative: bool = True) -> tuple[Array, Array | None]:
     """0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): GPT-2's GELU (same paper, section 2)."""
-    return _tiled(_gelu_tanh_tile, x, want_slope)
+    return _tiled(_gelu_tanh_tile, x, with_derivative)
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -91,18 +86,20 @@ def _erf(x: Array) -> Array:
 
 
 def _tiled(
-    kernel: Callable[[Array, Array, Array | None], None], x: Array, want_slope: bool
+    kernel: Callable[[Array, Array, Array | None], None], x: Array, with_derivative: bool
 ) -> tuple[Array, Array | None]:
     """Run an element-wise kernel over tiles that stay in cache."""
     x = np.ascontiguousarray(x)
     y = np.empty_like(x)
-    slope = np.empty_like(x) if want_slope else None
+    derivative = np.empty_like(x) if with_derivative else None
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-    flat_slope = slope.reshape(-1) if slope is not None else None
+    flat_derivative = derivative.reshape(-1) if derivative is not None else None
     for start in range(0, x.size, TILE):
         tile = slice(start, start + TILE)
-        kernel(flat_x[tile], flat_y[tile], None if flat_slope is None else flat_slope[tile])
-    return y, slope
+        kernel(
+            flat_x[tile], flat_y[tile], None if flat_derivative is None else flat_derivative[tile]
+        )
+    return y, derivative
 
 
 # Phi(x) = (1 + tanh(x p(x^2))) / 2, with p fitted so that x Phi(x) is off by less than 1e-7 for
@@ -132,20 +129,20 @@ def _normal_cdf_tile(x: Array, squares: Array, cdf: Array) -> None:
     cdf += 0.5
 
 
-def _gelu_tile(x: Array, y: Array, slope: Array | None) -> None:
+def _gelu_tile(x: Array, y: Array, derivative: Array | None) -> None:
     squares = x * x
-    if slope is not None:  # phi(x) = exp(-x^2 / 2) / sqrt(2 pi)
-        np.multiply(squares, -0.5, out=slope)
-        np.exp(slope, out=slope)
-        slope *= 1 / math.sqrt(2 * math.pi)
-        slope *= x
+    if derivative is not None:  # phi(x) = exp(-x^2 / 2) / sqrt(2 pi)
+        np.multiply(squares, -0.5, out=derivative)
+        np.exp(derivative, out=derivative)
+        derivative *= 1 / math.sqrt(2 * math.pi)
+        derivative *= x
     _normal_cdf_tile(x, squares, y)
-    if slope is not None:
-        slope += y
+    if derivative is not None:
+        derivative += y
     y *= x
 
 
-def _gelu_tanh_tile(x: Array, y: Array, slope: Array | None) -> None:
+def _gelu_tanh_tile(x: Array, y: Array, derivative: Array | None) -> None:
     a, b = math.sqrt(2 / math.pi), 0.044715 * math.sqrt(2 / math.pi)
     squares = x * x
     t = squares * b
@@ -154,15 +151,15 @@ def _gelu_tanh_tile(x: Array, y: Array, slope: Array | None) -> None:
     np.tanh(t, out=t)
     cdf = t * 0.5
     cdf += 0.5
-    if slope is not None:  # cdf + x/2 (1 - t^2) (a + 3 b x^2)
+    if derivative is not None:  # cdf + x/2 (1 - t^2) (a + 3 b x^2)
         np.multiply(t, t, out=t)
         np.subtract(1, t, out=t)
         t *= 0.5
         t *= x
         squares *= 3 * b
         squares += a
-        np.multiply(t, squares, out=slope)
-        slope += cdf
+        np.multiply(t, squares, out=derivative)
+        derivative += cdf
     np.multiply(x, cdf, out=y)
 
 
@@ -209,11 +206,13 @@ def _weights_of_scores(p: Array, d_head: int, bias: Array | None) -> Array:
     return softmax(p, out=p, shift=not small)
 
 
-def attention(q: Array, k: Array, v: Array, bias: Array | None, keep: Array | None) -> Array:
+def attention(
+    q: Array, k: Array, v: Array, bias: Array | None, dropout_mask: Array | None
+) -> Array:
     """softmax(Q K^T / sqrt(d_head) + bias) V (Vaswani et al. 2017, arXiv 1706.03762, equation 1).
 
-    Shapes: q (B, H, Q, d_head); k, v (B, H, T, d_head); bias (B or 1, 1, Q or 1, T); keep, what
-    dropout multiplies the probabilities by, (B, H, Q, T). Returns the context (B, Q, H, d_head),
+    Shapes: q (B, H, Q, d_head); k, v (B, H, T, d_head); bias (B or 1, 1, Q or 1, T); dropout_mask
+    (B, H, Q, T), which the probabilities are multiplied by. Returns the context (B, Q, H, d_head),
     heads side by side.
 
     A few sequences at a time, so that their (Q, T) matrices stay in cache; they are not kept.
@@ -222,8 +221,8 @@ def attention(q: Array, k: Array, v: Array, bias: Array | None, keep: Array | No
     context = np.empty((B, Q, H, d_head), q.dtype)
     for rows in _sequence_tiles(B, H * Q * T):
         p = attention_weights(q[rows], k[rows], _of_rows(bias, rows))
-        if keep is not None:
-            p *= keep[rows]
+        if dropout_mask is not None:
+            p *= dropout_mask[rows]
         np.matmul(p, v[rows], out=context[rows].swapaxes(1, 2))
     return context
 
@@ -234,7 +233,7 @@ def attention_backward(
     k: Array,
     v: Array,
     bias: Array | None,
-    keep: Array | None,
+    dropout_mask: Array | None,
     dq: Array,
     dk: Array,
     dv: Array,
@@ -248,11 +247,11 @@ def attention_backward(
     for rows in _sequence_tiles(B, H * Q * k.shape[2]):
         dc = dcontext[rows].swapaxes(1, 2)  # (b, H, Q, d_head)
         p = attention_weights(q[rows], k[rows], _of_rows(bias, rows))
-        kept = p if keep is None else p * keep[rows]
+        kept = p if dropout_mask is None else p * dropout_mask[rows]
         np.matmul(kept.swapaxes(-1, -2), dc, out=dv[rows])
         ds = dc @ v[rows].swapaxes(-1, -2)  # (b, H, Q, T)
-        if keep is not None:
-            ds *= keep[rows]
+        if dropout_mask is not None:
+            ds *= dropout_mask[rows]
         softmax_backward(ds, p, out=ds)
         ds *= 1 / math.sqrt(d_head)
         np.matmul(ds, k[rows], out=dq[rows])
@@ -278,18 +277,25 @@ def _sequence_tiles(n: int, size_of_one: int) -> list[slice]:
 
 
 def attention_of_few(
-    q: Array, x: Array, w_k: Array, w_v: Array, b_v: Array, bias: Array | None, keep: Array | None
+    q: Array,
+    x: Array,
+    w_k: Array,
+    w_v: Array,
+    b_v: Array,
+    bias: Array | None,
+    dropout_mask: Array | None,
 ) -> tuple[Array, Array, Array]:
     """`attention` with k = x W_k + b_k and v = x W_v + b_v, without computing k and v.
 
     Shapes: q (B, H, Q, d_head); x (B, T, d); w_k, w_v (H, d, d_head); b_v (H, 1, d_head); bias and
-    keep as in `attention`. b_k is not asked for: it adds the same to all scores of a query, and
-    the softmax takes that away. Returns the context (B, Q, H, d_head), and for the backward the
-    probabilities P (B, H, Q, T) and what the queries ask of the inputs, q W_k^T (B, H, Q, d).
+    dropout_mask as in `attention`. b_k is not asked for: it adds the same to all scores of a
+    query, and the softmax takes that away. Returns the context (B, Q, H, d_head), and for the
+    backward the probabilities P (B, H, Q, T) and what the queries ask of the inputs, q W_k^T
+    (B, H, Q, d).
     """
     asked = _by_head(q, w_k.swapaxes(-1, -2))  # (B, H, Q, d)
     p = _weights_of_scores(_by_sequence(asked, x.swapaxes(-1, -2)), q.shape[-1], bias)
-    kept = p if keep is None else p * keep
+    kept = p if dropout_mask is None else p * dropout_mask
     seen = _by_sequence(kept, x)  # (B, H, Q, d): the mean input that a query sees
     context = _by_head(seen, w_v) + kept.sum(axis=-1, keepdims=True) * b_v
     return context.swapaxes(1, 2), p, asked
@@ -301,7 +307,7 @@ def attention_of_few_backward(
     w_k: Array,
     w_v: Array,
     b_v: Array,
-    keep: Array | None,
+    dropout_mask: Array | None,
     p: Array,
     asked: Array,
 ) -> tuple[Array, Array]:
@@ -312,9 +318,9 @@ def attention_of_few_backward(
     ds = _by_sequence(dseen, x.swapaxes(-1, -2))  # (B, H, Q, T)
     ds += (dc * b_v).sum(axis=-1, keepdims=True)
     kept = p
-    if keep is not None:
-        kept = p * keep
-        ds *= keep
+    if dropout_mask is not None:
+        kept = p * dropout_mask
+        ds *= dropout_mask
     softmax_backward(ds, p, out=ds)
     ds *= 1 / math.sqrt(dc.shape[-1])
     dx = _rows(kept).swapaxes(-1, -2) @ _rows(dseen)  # (B, T, H Q) @ (B, H Q, d)

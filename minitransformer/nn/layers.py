@@ -50,11 +50,13 @@ class Linear(Module):
         y = flat(x) @ self.weight.value  # (N, d_in) @ (d_in, d_out)
         y += self.bias.value
         y = y.reshape(*x.shape[:-1], d_out)
-        self.save(y.shape, x if self.weight.trainable else None)  # a frozen weight needs no input
+        self.save_for_backward(
+            y.shape, x if self.weight.trainable else None
+        )  # a frozen weight needs no input
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        (x,) = self.take_saved(dy)
+        (x,) = self.pop_saved(dy)
         if self.weight.trainable:
             self.weight.accumulate(flat(x).T @ flat(dy))  # (d_in, N) @ (N, d_out)
         if self.bias.trainable:
@@ -88,11 +90,11 @@ class Embedding(Module):
                 f"id {bad} is out of range: this embedding has rows 0 to {n - 1}; "
                 "was the text tokenized for another model?"
             )
-        self.save((*ids.shape, d), ids)
+        self.save_for_backward((*ids.shape, d), ids)
         return self.weight.value[ids]
 
     def backward(self, dy: Array) -> None:
-        (ids,) = self.take_saved(dy)
+        (ids,) = self.pop_saved(dy)
         if self.weight.trainable:
             # Rows that share an id are summed: sort by id, then add up each run.
             order = np.argsort(ids, axis=None, kind="stable")
@@ -101,8 +103,8 @@ class Embedding(Module):
             grad[rows] = np.add.reduceat(flat(dy)[order], starts, axis=0)
             self.weight.accumulate(grad)
 
-    def plan(self, needs_input_grad: bool = False) -> bool:
-        return super().plan(False)  # nothing trains before integers
+    def propagate_requires_grad(self, needs_input_grad: bool = False) -> bool:
+        return super().propagate_requires_grad(False)  # nothing trains before integers
 
 
 class LayerNorm(Module):
@@ -117,7 +119,7 @@ class LayerNorm(Module):
         self.bias = Parameter(np.zeros(d, np.float32))
         self.eps = eps
 
-    def twin(self) -> LayerNorm:
+    def shared_copy(self) -> LayerNorm:
         """A second walk through the same gain and bias (shared, not copied)."""
         twin = LayerNorm(self.weight.size, self.eps)
         twin.weight, twin.bias, twin.training = self.weight, self.bias, self.training
@@ -127,11 +129,11 @@ class LayerNorm(Module):
         if x.shape[-1] != self.weight.size:
             raise ShapeError(f"LayerNorm({self.weight.size}) got x of shape {x.shape}")
         y, x_hat, rstd = layer_norm(x, self.weight.value, self.bias.value, self.eps)
-        self.save(y.shape, x_hat, rstd)
+        self.save_for_backward(y.shape, x_hat, rstd)
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        x_hat, rstd = self.take_saved(dy)
+        x_hat, rstd = self.pop_saved(dy)
         if self.weight.trainable:
             self.weight.accumulate(np.einsum("ni,ni->i", flat(dy), flat(x_hat)))
         if self.bias.trainable:
@@ -162,15 +164,15 @@ class Dropout(Module):
         return (self.rng.random(shape, dtype=np.float32) >= self.p) * dtype.type(1 / (1 - self.p))
 
     def forward(self, x: Array) -> Array:
-        keep = self.draw(x.shape, x.dtype)
-        self.save(x.shape, keep)
-        return x if keep is None else x * keep
+        dropout_mask = self.draw(x.shape, x.dtype)
+        self.save_for_backward(x.shape, dropout_mask)
+        return x if dropout_mask is None else x * dropout_mask
 
     def backward(self, dy: Array) -> Array | None:
-        (keep,) = self.take_saved(dy)
+        (dropout_mask,) = self.pop_saved(dy)
         if not self.needs_input_grad:
             return None
-        return dy if keep is None else dy * keep
+        return dy if dropout_mask is None else dy * dropout_mask
 
 
 def seed_dropouts(module: Module, *seed: int) -> None:

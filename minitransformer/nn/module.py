@@ -88,20 +88,21 @@ class Module:
 
     Attributes:
         training: False after `eval()`: no dropout, nothing saved.
-        needs_input_grad: whether `backward` must return dx (set by `plan`).
-        walks_back: whether `backward` will be called at all (set by `plan`).
+        needs_input_grad: whether `backward` must return dx (set by `propagate_requires_grad`).
+        output_requires_grad: whether anything in or before this module trains, so that `backward`
+            will be called (set by `propagate_requires_grad`).
     """
 
     training = True
     needs_input_grad = True
-    walks_back = True
+    output_requires_grad = True
     _saved: tuple[tuple[int, ...], tuple[Any, ...]] | None = None
 
     # -- the two walks -------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Start a walk here: plan the way back, then `forward`."""
-        self.plan()
+        self.propagate_requires_grad()
         return self.forward(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -110,27 +111,27 @@ class Module:
     def backward(self, dy: Array) -> Array | None:
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
-    def walk(self) -> list[Module]:
+    def forward_order(self) -> list[Module]:
         """The rooms inside this one, in the order in which data walks through them."""
         return [child for _, child in self.children()]
 
-    def plan(self, needs_input_grad: bool = True) -> bool:
+    def propagate_requires_grad(self, needs_input_grad: bool = True) -> bool:
         """Tell every room whether anything before it trains; return whether anything so far does.
 
         `needs_input_grad`: whether whoever made this module's input wants its gradient.
         """
         self.needs_input_grad = needs_input_grad
         trains = needs_input_grad or any(p.trainable for _, p in self.own_parameters())
-        for room in self.walk():
-            trains = room.plan(trains)
-        self.walks_back = trains
+        for room in self.forward_order():
+            trains = room.propagate_requires_grad(trains)
+        self.output_requires_grad = trains
         return trains
 
-    def save(self, out_shape: tuple[int, ...], *arrays: Any) -> None:
+    def save_for_backward(self, out_shape: tuple[int, ...], *arrays: Any) -> None:
         """Keep what `backward` will read, if it will be called."""
-        self._saved = (out_shape, arrays) if self.training and self.walks_back else None
+        self._saved = (out_shape, arrays) if self.training and self.output_requires_grad else None
 
-    def take_saved(self, dy: Array) -> tuple[Any, ...]:
+    def pop_saved(self, dy: Array) -> tuple[Any, ...]:
         """Hand out what `forward` saved, once, after checking that dy fits its output.
 
         Raises: BackwardError if there is nothing saved; ShapeError if dy has another shape.
@@ -243,7 +244,7 @@ class Module:
             parameter.grad = None
 
     def replica(self) -> Self:
-        """A second walker over the same weights, with its own saved arrays and gradients.
+        """A second replica over the same weights, with its own saved arrays and gradients.
 
         Dropout generators are copied as they stand; `layers.seed_dropouts` tells them apart.
         """

@@ -5,26 +5,39 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..formats.adapterhub import TravelHead, load_adapterhub, new_folder, read_folder, read_head, save_adapterhub
-from ..formats.adapter_file import AdapterRecord, check_base, fingerprint, read_adapter, save_adapter
 from ..errors import CheckpointError, ConfigError
+from ..formats.adapter_file import (
+    AdapterRecord,
+    check_base,
+    fingerprint,
+    read_adapter,
+    save_adapter,
+)
+from ..formats.adapterhub import (
+    AdapterHubHead,
+    load_adapterhub,
+    new_folder,
+    read_folder,
+    read_head,
+    save_adapterhub,
+)
 from ..models.heads import Classifier, LanguageModel
-from .language_modeling import Writer, load_writer
-from .options import ADAPTER_NAME, RunOptions
+from ..models.transformer import Transformer
 from ..nn.module import Module
 from .classification import Run, load_run
 from .folder import adapter_path
-from ..models.transformer import Transformer
+from .language_modeling import LanguageRun, load_language_run
+from .options import ADAPTER_NAME, RunOptions
 
 
-def open_run(folder: str | Path, base: str | Path | None = None) -> Run | Writer:
+def open_run(folder: str | Path, base: str | Path | None = None) -> Run | LanguageRun:
     """A trained run from its folder: of a task, or of a language model. See `load_run`."""
     record, _ = read_adapter(adapter_path(Path(folder).expanduser()))
-    return load_run(folder, base) if record.label_names else load_writer(folder, base=base)
+    return load_run(folder, base) if record.label_names else load_language_run(folder, base=base)
 
 
 def export_adapterhub(
-    run: Run | Writer | str | Path, folder: str | Path, name: str | None = None
+    run: Run | LanguageRun | str | Path, folder: str | Path, name: str | None = None
 ) -> Path:
     """Write a run's adapter, and its head if it has one, as a folder of the `adapters` library.
 
@@ -35,14 +48,14 @@ def export_adapterhub(
     there: of another method than adapters, with layer norms that were trained too, or with a head
     on the mean of all positions.
     """
-    if not isinstance(run, Run | Writer):
+    if not isinstance(run, Run | LanguageRun):
         run = open_run(run)
     record, model = run.record, run.model
     if record is None or record.method != "adapter":
         method = record.method if record is not None else "none"
         raise CheckpointError(f"method {method!r}: only what adapters learnt can travel")
     check_trained(model)
-    head = travel_head(model, record) if isinstance(model, Classifier) else None
+    head = adapterhub_head(model, record) if isinstance(model, Classifier) else None
     return save_adapterhub(
         model.transformer,
         ADAPTER_NAME,
@@ -69,7 +82,7 @@ def check_trained(model: Module) -> None:
         )
 
 
-def travel_head(model: Classifier, record: AdapterRecord) -> TravelHead:
+def adapterhub_head(model: Classifier, record: AdapterRecord) -> AdapterHubHead:
     """The head of a run. Raises: CheckpointError for one that the other side does not know."""
     if record.pooling not in ("cls", "pooler"):
         raise CheckpointError(
@@ -77,7 +90,9 @@ def travel_head(model: Classifier, record: AdapterRecord) -> TravelHead:
             "the first position; train with cls or pooler"
         )
     linear = model.head.linear
-    return TravelHead(record.label_names, record.pooling, linear.weight.value, linear.bias.value)
+    return AdapterHubHead(
+        record.label_names, record.pooling, linear.weight.value, linear.bias.value
+    )
 
 
 def import_adapterhub(

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-from .folder import RunFolder, adapter_path, folder_and_options, peak_memory_mb
 import json
 import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from ..adapters.config import AdapterConfig
-from ..formats.adapter_file import METHODS, AdapterRecord, check_base, fingerprint, load_values, read_adapter, save_adapter
-from ..formats.files import write_text
 from ..data.batches import Encoded, encode_split
 from ..data.datasets import Task, load_task, relabel
-from ..errors import CheckpointError, ConfigError
-from ..training.evaluation import Evaluation, evaluate, predict_probabilities
-from ..models.heads import Classifier
-from ..training.history import History
-from .options import ADAPTER_NAME, PretrainOptions, RunOptions, build_classifier
-from ..nn.module import Array
-from ..training.data_parallel import cores
-from ..plots import plot_history
-from ..training.prefix_cache import KeptPrefix
 from ..data.tokenization import Tokenizer
-from ..training.trainer import Trainer
+from ..errors import CheckpointError, ConfigError
+from ..formats.adapter_file import (
+    AdapterRecord,
+    check_base,
+    fingerprint,
+    load_values,
+    read_adapter,
+    save_adapter,
+)
+from ..formats.files import write_text
+from ..models.heads import Classifier
 from ..models.transformer import Transformer
-
+from ..nn.module import Array
+from ..plots import plot_history
+from ..training.data_parallel import cores
+from ..training.evaluation import Evaluation, evaluate, predict_probabilities
+from ..training.prefix_cache import PrefixCache
+from ..training.trainer import Trainer
+from .folder import RunFolder, adapter_path, folder_and_options, peak_memory_mb
+from .options import ADAPTER_NAME, RunOptions, build_classifier
 
 # -- a trained model ----------------------------------------------------------------------
 
@@ -42,8 +46,6 @@ class Prediction:
     text: str
     label: str
     probabilities: dict[str, float]
-
-
 
 
 class Run(RunFolder):
@@ -113,8 +115,6 @@ def load_run(folder: str | Path, base: str | Path | None = None) -> Run:
     return Run(path.parent, record, model, Tokenizer.from_pretrained(base))
 
 
-
-
 # -- training -----------------------------------------------------------------------------
 
 
@@ -165,7 +165,7 @@ def train(
     )
     folder.mkdir(parents=True, exist_ok=True)
     state_file = folder / "state.safetensors"
-    prefix = KeptPrefix(transformer, train_set) if options.keep_prefix else None
+    prefix = PrefixCache(transformer, train_set) if options.prefix_cache else None
     trainer = Trainer(
         model,
         train_set,
@@ -222,21 +222,9 @@ def train(
     return run
 
 
-
-
-
-
-
-
 def describe(options: RunOptions) -> str:
     """A few words for a figure's title."""
     if options.method == "adapter":
         return f"adapters on a frozen {options.base}"
     what = "head alone on a frozen" if options.method == "head" else "full fine-tuning of"
     return f"{what} {options.base}"
-
-
-
-
-
-

@@ -16,30 +16,38 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..adapters.config import AdapterConfig
-from ..formats.adapter_file import AdapterRecord, check_base, fingerprint, load_values, read_adapter, save_adapter
-from ..formats.files import write_text
 from ..data.corpus import load_corpus, windows
+from ..data.hub import find_checkpoint
+from ..data.tokenization import Tokenizer
 from ..errors import CheckpointError, ConfigError
-from ..training.evaluation import perplexity
+from ..formats.adapter_file import (
+    AdapterRecord,
+    check_base,
+    fingerprint,
+    load_values,
+    read_adapter,
+    save_adapter,
+)
+from ..formats.files import write_text
 from ..models.generation import generate
 from ..models.heads import LanguageModel
-from ..data.hub import find_checkpoint
-from .options import ADAPTER_NAME, PretrainOptions, RunOptions
-from ..nn.module import Array
-from ..training.data_parallel import cores
-from ..plots import plot_history
-from .folder import RunFolder, adapter_path, folder_and_options, peak_memory_mb, read_text
-from ..data.tokenization import Tokenizer
-from ..training.trainer import Trainer
 from ..models.transformer import Transformer
+from ..nn.module import Array
+from ..plots import plot_history
+from ..training.data_parallel import cores
+from ..training.evaluation import perplexity
+from ..training.trainer import Trainer
+from .folder import RunFolder, adapter_path, folder_and_options, peak_memory_mb, read_text
+from .options import ADAPTER_NAME, PretrainOptions, RunOptions
 
 OWN_TEXT = "held-out.txt"  # in a base's folder: text of its own that it was not trained on
 
 
-class Writer(RunFolder):
+class LanguageRun(RunFolder):
     """A language model that continues texts, perhaps with an adapter.
 
-    Made by `pretrain`, `train_language` or `load_writer`. `record` is the adapter's; None without.
+    Made by `pretrain`, `train_language` or `load_language_run`. `record` is the adapter's, or
+    None.
     """
 
     def __init__(
@@ -86,9 +94,9 @@ class Writer(RunFolder):
         return self.tokenizer.decode(found[0]).lstrip("\n" if not prompt else "")
 
 
-def load_writer(
+def load_language_run(
     folder: str | Path, adapter: str | Path | None = None, base: str | Path | None = None
-) -> Writer:
+) -> LanguageRun:
     """A decoder from its folder (or name), with the adapter of a run if asked for.
 
     Instead of the decoder's, `folder` may be that of a run, which knows its base; `base` says
@@ -102,7 +110,7 @@ def load_writer(
         path = find_checkpoint(folder)
         model = LanguageModel(decoder(folder))
         model.eval()
-        return Writer(path, model, Tokenizer.from_pretrained(folder))
+        return LanguageRun(path, model, Tokenizer.from_pretrained(folder))
 
     path = adapter_path(Path(adapter).expanduser())
     record, tensors = read_adapter(path)
@@ -116,7 +124,7 @@ def load_writer(
     insert_adapter(model, record.adapter)
     load_values(model, tensors, ADAPTER_NAME, path)
     model.eval()
-    return Writer(path.parent, model, Tokenizer.from_pretrained(base), record)
+    return LanguageRun(path.parent, model, Tokenizer.from_pretrained(base), record)
 
 
 def is_run(folder: str | Path) -> bool:
@@ -155,7 +163,7 @@ def pretrain(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
-) -> Writer:
+) -> LanguageRun:
     """Train a tokenizer and a small decoder on a text: what `minitransformer pretrain` does.
 
     The folder (default: runs/TEXT-base-seedN) is then a base in the Hugging Face layout of GPT-2
@@ -188,7 +196,7 @@ def pretrain(
         metrics["held_out_perplexity"] = found
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     model.eval()
-    return Writer(folder, model, tokenizer)
+    return LanguageRun(folder, model, tokenizer)
 
 
 def new_decoder(options: PretrainOptions, vocab_size: int) -> Transformer:
@@ -201,7 +209,7 @@ def new_decoder(options: PretrainOptions, vocab_size: int) -> Transformer:
     rng = np.random.default_rng([options.training.seed, 1])
     transformer = Transformer(options.config(vocab_size), rng)
     for block in transformer.blocks:
-        for projection in (block.attention.core.out, block.ffn.core.down):
+        for projection in (block.attention.module.out, block.ffn.module.down):
             projection.weight.value *= np.float32(1 / math.sqrt(2 * options.n_layers))
     return transformer
 
@@ -215,7 +223,7 @@ def train_language(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
-) -> Writer:
+) -> LanguageRun:
     """Adapt a decoder to another text, the base frozen: what `minitransformer train --lm` does.
 
     Of the options, those about heads and labels are not used; `max_length` is the window. The
@@ -280,7 +288,7 @@ def train_language(
         transformer.set_active(ADAPTER_NAME)
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     model.eval()
-    return Writer(folder, model, tokenizer, record)
+    return LanguageRun(folder, model, tokenizer, record)
 
 
 # -- what both do -------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 Each run brings an adapter and a head, a few per cent of the base's size. A text walks once through
 all that lies below the first adapter; from there on it has a row for each task, and each row goes
-through its own task's adapters (`Rows`).
+through its own task's adapters (`PerRowAdapters`).
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..formats.adapter_file import AdapterRecord, check_base, fingerprint, load_values, read_adapter
 from ..data.batches import Batch, Encoded, batches
 from ..data.datasets import Task
+from ..data.tokenization import Tokenizer
 from ..errors import CheckpointError, ConfigError
-from ..training.evaluation import AT_ONCE, Evaluation
-from ..nn.functional import softmax
+from ..formats.adapter_file import AdapterRecord, check_base, fingerprint, load_values, read_adapter
 from ..models.heads import Classifier
+from ..models.transformer import Transformer
+from ..nn.functional import softmax
 from ..nn.module import Array, Module
-from ..training.data_parallel import Model, Walkers, cores
+from ..training.data_parallel import DataParallel, Model, cores
+from ..training.evaluation import AT_ONCE, Evaluation
 from ..training.prefix_cache import frozen_depth
 from .classification import Prediction, Run
 from .folder import adapter_path
-from ..data.tokenization import Tokenizer
-from ..models.transformer import Transformer
 
 
 class SharedRun(Run):
@@ -163,10 +163,10 @@ class Tasks:
             name: np.empty((len(unique), len(run.record.label_names)), self.transformer.dtype)
             for name, run in self.runs.items()
         }
-        # Walkers replicate and walk any module; their training step alone wants a single head.
-        with Walkers(cast(Model, model), min(threads or cores(), n_batches)) as walkers:
-            walkers.train(False)
-            for index, rows, logits in walkers.map(answer, batches(unique, batch_size)):
+        # DataParallel replicate and walk any module; their training step alone wants a single head.
+        with DataParallel(cast(Model, model), min(threads or cores(), n_batches)) as data_parallel:
+            data_parallel.train(False)
+            for index, rows, logits in data_parallel.map(answer, batches(unique, batch_size)):
                 for name in logits:
                     found[name][index[rows[name]]] = softmax(logits[name])
         return {
@@ -218,16 +218,18 @@ class ManyHeads(Module):
         mask = attention_mask[every]
         # Unless all positions are averaged, the last block need not finish the others.
         first_only = all(self.classifiers[task].pooling.kind != "mean" for task in reads)
-        with self.transformer.use_rows(adapters) as transformer:
+        with self.transformer.use_adapter_per_row(adapters) as transformer:
             shared = frozen_depth(transformer)  # blocks below every task's first adapter
-            hidden = transformer.below(shared, ids, attention_mask)  # (B, T, d), once for all
+            hidden = transformer.forward_below(
+                shared, ids, attention_mask
+            )  # (B, T, d), once for all
             h = transformer.forward(
                 ids[every], mask, first_only=first_only, start=shared, hidden=hidden[every]
             )  # (R, T or 1, d)
         logits, start = {}, 0
         for task, rows in reads.items():
             own = slice(start, start + len(rows))
-            pooling, *rest = self.classifiers[task].walk()[1:]
+            pooling, *rest = self.classifiers[task].forward_order()[1:]
             v = pooling.forward(h[own], mask[own])
             for room in rest:
                 v = room.forward(v)

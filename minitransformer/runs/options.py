@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from ..adapters.config import AdapterConfig
-from ..formats.adapter_file import METHODS
-from ..nn.config import TransformerConfig
 from ..errors import ConfigError
+from ..formats.adapter_file import METHODS
 from ..models.heads import POOLINGS, Classifier
-from ..training.trainer import TrainingOptions
 from ..models.transformer import Transformer
+from ..nn.config import TransformerConfig
+from ..training.trainer import TrainingOptions
 
 ADAPTER_NAME = "task"  # what the adapter is called inside a run's own model
 LEARNING_RATES = {"adapter": 1e-3, "head": 5e-3, "full": 5e-5}
@@ -35,7 +35,7 @@ class RunOptions:
         max_length: texts are cut to so many tokens.
         limit: train on at most so many examples.
         threads: walk slices of each batch side by side; 0 for one for each core.
-        keep_prefix: keep what the blocks below the first adapter make of each example, so that
+        prefix_cache: keep what the blocks below the first adapter make of each example, so that
             later epochs start above them (see `prefix`); no dropout then in those blocks.
         training: epochs, batch size, learning rate (None: see LEARNING_RATES), seed, ...
     """
@@ -50,7 +50,7 @@ class RunOptions:
     max_length: int = 128
     limit: int | None = None
     threads: int = 0
-    keep_prefix: bool = False
+    prefix_cache: bool = False
     training: TrainingOptions = field(default_factory=TrainingOptions)
 
     def __post_init__(self) -> None:

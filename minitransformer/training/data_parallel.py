@@ -21,13 +21,13 @@ from ..errors import ConfigError
 from ..models.heads import Classifier, LanguageModel
 from ..nn.functional import cross_entropy, cross_entropy_backward
 from ..nn.layers import seed_dropouts
-from .prefix_cache import KeptPrefix
+from .prefix_cache import PrefixCache
 
 T = TypeVar("T")
 Model = Classifier | LanguageModel
 
 
-class Walkers:
+class DataParallel:
     """A model and its replicas, each walked by a thread of its own.
 
     Results do not depend on timing: slices are cut and gradients are added in a fixed order.
@@ -41,11 +41,11 @@ class Walkers:
         replicas = (model.replica() for _ in range((threads or cores()) - 1))
         self.models: list[Model] = [model, *replicas]
 
-    def __enter__(self) -> Walkers:
+    def __enter__(self) -> DataParallel:
         keep_freed_memory()
-        # Planned and listed once: what trains does not change while the walkers walk.
+        # Planned and listed once: what trains does not change while batches are computed.
         for model in self.models:
-            model.plan()
+            model.propagate_requires_grad()
         self.trained = [list(model.trainable_parameters().values()) for model in self.models]
         self.open = ExitStack()
         self.pool = self.open.enter_context(ThreadPoolExecutor(len(self.models)))
@@ -67,7 +67,7 @@ class Walkers:
             model.train(mode)
 
     def forward_backward(
-        self, batch: Batch, label_smoothing: float = 0.0, prefix: KeptPrefix | None = None
+        self, batch: Batch, label_smoothing: float = 0.0, prefix: PrefixCache | None = None
     ) -> tuple[float, int]:
         """Loss and number of right answers of a batch; its gradients end up in the model.
 
@@ -76,24 +76,24 @@ class Walkers:
         slices = list(cut(batch, len(self.models)))
 
         def walk(i: int) -> tuple[float, int]:
-            walker, part = self.models[i], slices[i]
+            replica, part = self.models[i], slices[i]
             for parameter in self.trained[i]:
                 parameter.grad = None
             if part.counted == 0 < batch.counted:
                 return 0.0, 0
             kept: dict[str, Any] = {}
             if prefix is not None:
-                kept = {"start": prefix.depth, "hidden": prefix.hidden(walker.transformer, part)}
-            logits = walker.forward(part.ids, part.attention_mask, **kept)
+                kept = {"start": prefix.depth, "hidden": prefix.hidden(replica.transformer, part)}
+            logits = replica.forward(part.ids, part.attention_mask, **kept)
             loss, p = cross_entropy(logits, part.labels, label_smoothing)
             share = part.counted / batch.counted
             if np.isfinite(loss):
-                walker.backward(cross_entropy_backward(p, part.labels, label_smoothing) * share)
+                replica.backward(cross_entropy_backward(p, part.labels, label_smoothing) * share)
             right = int(np.count_nonzero(logits.argmax(axis=-1) == part.labels))
             return loss * share, right
 
         walked = list(self.pool.map(walk, range(len(slices))))
-        for others in self.trained[1 : len(slices)]:  # what the walkers exchange
+        for others in self.trained[1 : len(slices)]:  # what the replicas exchange
             for own, other in zip(self.trained[0], others, strict=True):
                 if other.grad is not None:
                     own.accumulate(other.grad)

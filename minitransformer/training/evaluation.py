@@ -13,7 +13,7 @@ from ..data.corpus import windows
 from ..models.heads import Classifier, LanguageModel
 from ..nn.functional import IGNORE, softmax
 from ..nn.module import Array
-from .data_parallel import Model, Walkers, cores
+from .data_parallel import DataParallel, Model, cores
 
 AT_ONCE = 64  # labels (at least one example) that are evaluated together
 
@@ -41,9 +41,9 @@ def predict_probabilities(
     """
     was_training = model.training
     n_batches = math.ceil(len(encoded) / batch_size)
-    with Walkers(model, min(threads or cores(), n_batches)) as walkers:
+    with DataParallel(model, min(threads or cores(), n_batches)) as replicas:
         try:
-            return walk_over(walkers, encoded, batch_size, lambda p, batch: p)
+            return map_batches(replicas, encoded, batch_size, lambda p, batch: p)
         finally:
             model.train(was_training)
 
@@ -74,18 +74,18 @@ def perplexity(
     block_size = block_size or model.transformer.config.max_positions
     encoded = windows(tokens, block_size, stride or max(1, block_size // 2))
     was_training = model.training
-    with Walkers(model, min(threads or cores(), len(encoded))) as walkers:
+    with DataParallel(model, min(threads or cores(), len(encoded))) as replicas:
         try:
-            loss, _ = loss_and_accuracy(walkers, encoded)
+            loss, _ = loss_and_accuracy(replicas, encoded)
         finally:
             model.train(was_training)
     return math.exp(loss)
 
 
 def loss_and_accuracy(
-    walkers: Walkers, encoded: Encoded, on_batch: Callable[[], None] | None = None
+    replicas: DataParallel, encoded: Encoded, on_batch: Callable[[], None] | None = None
 ) -> tuple[float, float]:
-    """Mean loss and accuracy over the labels that count. Leaves the walkers in eval mode.
+    """Mean loss and accuracy over the labels that count. Leaves the replicas in eval mode.
 
     Of the probabilities only those of the labels are kept: a language model has a vocabulary of
     them for every token. `on_batch` is called with each batch.
@@ -97,23 +97,26 @@ def loss_and_accuracy(
         return np.stack(at_labels(p, batch.labels), axis=-1)  # (B, 2) or (B, T, 2)
 
     labels_each = encoded.labels.size // len(encoded)
-    found = walk_over(walkers, encoded, max(1, AT_ONCE // labels_each), keep)
+    found = map_batches(replicas, encoded, max(1, AT_ONCE // labels_each), keep)
     return means(found[..., 0], found[..., 1], encoded.labels)
 
 
-def walk_over(
-    walkers: Walkers, encoded: Encoded, batch_size: int, keep: Callable[[Array, Batch], Array]
+def map_batches(
+    replicas: DataParallel,
+    encoded: Encoded,
+    batch_size: int,
+    keep: Callable[[Array, Batch], Array],
 ) -> Array:
     """What `keep` takes of the probabilities of each batch, one row for each example in order.
 
-    Leaves the walkers in eval mode.
+    Leaves the replicas in eval mode.
     """
 
     def forward(model: Model, batch: Batch) -> tuple[Array, Array]:
         return batch.index, keep(softmax(model(batch.ids, batch.attention_mask)), batch)
 
-    walkers.train(False)
-    found = list(walkers.map(forward, batches(encoded, batch_size)))
+    replicas.train(False)
+    found = list(replicas.map(forward, batches(encoded, batch_size)))
     rows = np.empty((len(encoded), *found[0][1].shape[1:]), found[0][1].dtype)
     for index, kept in found:
         rows[index] = kept

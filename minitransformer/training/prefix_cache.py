@@ -34,7 +34,7 @@ def frozen_depth(transformer: Transformer) -> int:
     return len(transformer.blocks)
 
 
-class KeptPrefix:
+class PrefixCache:
     """Hidden states that enter the first block that trains, one (T, d) for each example.
 
     They are computed when they are first asked for. At most `limit` bytes are kept, in memory, or
@@ -90,7 +90,7 @@ class KeptPrefix:
         """What enters block `depth` for a batch: (B, T, d), zeros at the padding."""
         keys = [self.keys[i] for i in batch.index]
         if not self.filled.issuperset(keys):
-            x = transformer.below(self.depth, batch.ids, batch.attention_mask)
+            x = transformer.forward_below(self.depth, batch.ids, batch.attention_mask)
             for row, key in zip(x, keys, strict=True):
                 if key in self.place:
                     place = self.place[key]

@@ -20,11 +20,11 @@ from ..formats.files import read_tensors, tensor_metadata, write_tensors
 from ..nn.functional import IGNORE
 from ..nn.layers import Dropout
 from ..nn.module import Array
-from .data_parallel import Model, Walkers
+from .data_parallel import DataParallel, Model
 from .evaluation import loss_and_accuracy
 from .history import History, HistoryRow
 from .optim import AdamW, clip_by_global_norm, warmup_linear_decay
-from .prefix_cache import KeptPrefix
+from .prefix_cache import PrefixCache
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Trainer:
         state_file: Path | None = None,
         progress: bool = True,
         threads: int = 0,
-        prefix: KeptPrefix | None = None,
+        prefix: PrefixCache | None = None,
         best_by: str = "accuracy",
     ) -> None:
         self.model, self.train_set, self.validation = model, train, validation
@@ -140,8 +140,8 @@ class Trainer:
         self.steps_per_epoch = math.ceil(len(train) / o.batch_size)
         self.total_steps = o.epochs * self.steps_per_epoch
         self.schedule = warmup_linear_decay(lr, int(o.warmup * self.total_steps), self.total_steps)
-        self.walkers = Walkers(model, threads)
-        self.walkers.seed_dropouts(o.seed)
+        self.data_parallel = DataParallel(model, threads)
+        self.data_parallel.seed_dropouts(o.seed)
 
         self.history = History()
         self.step = 0  # steps done
@@ -156,7 +156,7 @@ class Trainer:
         self.interrupted = False
         total, start = self.total_steps, self.step
         with (
-            self.walkers,
+            self.data_parallel,
             interruptible() as interrupt,
             tqdm(total=total, initial=start, unit="step", disable=not self.progress) as bar,
         ):
@@ -177,7 +177,7 @@ class Trainer:
         """From wherever the run is, to the end of that epoch."""
         number, done = divmod(self.step, self.steps_per_epoch)
         order = np.random.default_rng([self.options.seed, number])
-        self.walkers.train()
+        self.data_parallel.train()
         plan = batches(self.train_set, self.options.batch_size, order)
         for position in range(done, len(plan)):
             row = self.train_step(plan[position], number + 1)
@@ -193,7 +193,7 @@ class Trainer:
         """Forward, backward, clip, update: one batch."""
         started = time.perf_counter()
         smoothing = self.options.label_smoothing
-        loss, right = self.walkers.forward_backward(batch, smoothing, self.prefix)
+        loss, right = self.data_parallel.forward_backward(batch, smoothing, self.prefix)
         lr = self.schedule(self.step)
         if not math.isfinite(loss):
             raise TrainingError(
@@ -221,8 +221,8 @@ class Trainer:
             if interrupt.pressed:
                 raise KeyboardInterrupt
 
-        loss, accuracy = loss_and_accuracy(self.walkers, self.validation, stop_if_pressed)
-        self.walkers.train()
+        loss, accuracy = loss_and_accuracy(self.data_parallel, self.validation, stop_if_pressed)
+        self.data_parallel.train()
         last = self.history.pop() if self.history else HistoryRow(0, 0)
         measured = {
             "validation_loss": loss,
@@ -243,7 +243,7 @@ class Trainer:
             self.parameters[name].value[...] = value
 
     def dropouts(self) -> list[Dropout]:
-        found = [m for walker in self.walkers.models for _, m in walker.named_modules()]
+        found = [m for replica in self.data_parallel.models for _, m in replica.named_modules()]
         return [m for m in found if isinstance(m, Dropout)]
 
     # -- state on disk --------------------------------------------------------------------
@@ -258,7 +258,7 @@ class Trainer:
         record = {
             "options": asdict(self.options),
             "examples": len(self.train_set),
-            "threads": len(self.walkers.models),
+            "threads": len(self.data_parallel.models),
             "step": self.step,
             "seconds": self.seconds,
             "dropout": [d.rng.bit_generator.state for d in self.dropouts()],
@@ -282,7 +282,7 @@ class Trainer:
         own = {
             "options": asdict(self.options),
             "examples": len(self.train_set),
-            "threads": len(self.walkers.models),
+            "threads": len(self.data_parallel.models),
         }
         for key, value in own.items():
             if record[key] != value:

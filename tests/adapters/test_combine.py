@@ -67,7 +67,7 @@ def test_use_restores_what_was_active_also_after_an_error(small_transformer, tok
 
 def test_use_restores_rows_and_forgets_what_was_removed(small_transformer, token_batch) -> None:
     model = with_adapters(small_transformer(), "after_norm", "houlsby", "pfeiffer")
-    model.set_rows(["a", "b", None, "c"])
+    model.set_adapter_per_row(["a", "b", None, "c"])
     mixed = model(*token_batch)
     with model.use("a"):
         model.set_active(None)
@@ -213,7 +213,7 @@ def test_each_row_equals_walking_it_alone(norm, rows, placements) -> None:
     mask = np.arange(5) < rng.integers(1, 6, len(rows))[:, None]
     dy = rng.standard_normal((len(rows), 5, 16))
 
-    model.set_rows(rows)
+    model.set_adapter_per_row(rows)
     together = model(ids, mask)
     if any(rows):
         model.backward(dy)
@@ -237,7 +237,7 @@ def test_rows_leave_no_trace_when_something_else_is_activated(
 ) -> None:
     model = with_adapters(small_transformer(), "after_norm", "parallel", "houlsby")
     names = list(model.state_dict())
-    with model.use_rows(["a", None, "c", "b"]):
+    with model.use_adapter_per_row(["a", None, "c", "b"]):
         assert model.active_adapters == ("a", "c", "b")
         assert sorted(model.adapter_names) == ["a", "b", "c"]
         assert list(model.state_dict()) == names
@@ -249,11 +249,11 @@ def test_rows_leave_no_trace_when_something_else_is_activated(
 
 def test_rows_must_fit_the_batch_and_the_model(small_transformer, token_batch) -> None:
     model = with_adapters(small_transformer(), "after_norm", "parallel", "houlsby")
-    model.set_rows(["a", None, "c"])
+    model.set_adapter_per_row(["a", None, "c"])
     with pytest.raises(ShapeError, match="a batch of 4 rows, but adapters were chosen for 3"):
         model(*token_batch)
     with pytest.raises(ConfigError, match="no adapter 'x'"):
-        model.set_rows(["a", "x"])
+        model.set_adapter_per_row(["a", "x"])
     with pytest.raises(ConfigError, match="for each row"):
-        model.set_rows([])
+        model.set_adapter_per_row([])
     assert model.rows == ("a", None, "c")

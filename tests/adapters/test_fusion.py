@@ -108,7 +108,7 @@ def test_a_source_may_work_on_its_own_beside_the_fusion(small_transformer, token
     model.set_active("a", "mix", "c")
     model.backward(np.ones_like(model(*token_batch)))
     with_rows = model.replica()
-    with_rows.set_rows(["a", "mix", "c", None])
+    with_rows.set_adapter_per_row(["a", "mix", "c", None])
     together = with_rows(*token_batch)
     for i, name in enumerate(["a", "mix", "c", None]):
         model.set_active(name)

@@ -32,7 +32,7 @@ class Mistaken(Linear):
     bias_grad = staticmethod(lambda x, dy: dy.sum(axis=0))
 
     def backward(self, dy):
-        (x,) = self.take_saved(dy)
+        (x,) = self.pop_saved(dy)
         self.weight.accumulate(self.weight_grad(flat(x), flat(dy)))
         bias_grad = self.bias_grad(flat(x), flat(dy))
         if bias_grad is not None:
@@ -66,7 +66,7 @@ class Overwrites(Linear):
     """Assigns its gradients, whether or not they are wanted."""
 
     def backward(self, dy):
-        (x,) = self.take_saved(dy)
+        (x,) = self.pop_saved(dy)
         self.weight.grad, self.bias.grad = flat(x).T @ flat(dy), flat(dy).sum(axis=0)
         return dy @ self.weight.value.T
 
@@ -85,17 +85,17 @@ class NoSkip(Module):
 
     def forward(self, x):
         y = x + self.linear.forward(x)
-        self.save(y.shape)
+        self.save_for_backward(y.shape)
         return y
 
     def backward(self, dy):
-        self.take_saved(dy)
+        self.pop_saved(dy)
         return self.linear.backward(dy) + self.counted * dy
 
 
 class LastOfRepeated(Embedding):
     def backward(self, dy):
-        (ids,) = self.take_saved(dy)
+        (ids,) = self.pop_saved(dy)
         grad = np.zeros_like(self.weight.value)
         grad[ids] += dy
         self.weight.accumulate(grad)
@@ -110,7 +110,7 @@ class LastPositionForgotten(Linear):
 
 class MaskForgotten(Dropout):
     def backward(self, dy):
-        self.take_saved(dy)
+        self.pop_saved(dy)
         return dy
 
 
@@ -122,31 +122,31 @@ class Elementwise(Module):
 
     def forward(self, x):
         y = self.f(x)
-        self.save(np.shape(y), x)
+        self.save_for_backward(np.shape(y), x)
         return y
 
     def backward(self, dy):
-        (x,) = self.take_saved(dy)
+        (x,) = self.pop_saved(dy)
         return self.slope(dy, x)
 
 
 class ForwardInPlace(Elementwise):
     def forward(self, x):
-        self.save(x.shape, x)
+        self.save_for_backward(x.shape, x)
         x *= 2
         return x
 
 
 class BackwardInPlace(Elementwise):
     def backward(self, dy):
-        self.take_saved(dy)
+        self.pop_saved(dy)
         dy *= 2
         return dy
 
 
 class BackwardSpoilsInput(Elementwise):
     def backward(self, dy):
-        (x,) = self.take_saved(dy)
+        (x,) = self.pop_saved(dy)
         x *= 2
         return dy * x
 
@@ -162,11 +162,11 @@ class Noisy(Module):
 
     def forward(self, x):
         noise = np.random.default_rng().random(x.shape)
-        self.save(x.shape, noise)
+        self.save_for_backward(x.shape, noise)
         return x * noise
 
     def backward(self, dy):
-        (noise,) = self.take_saved(dy)
+        (noise,) = self.pop_saved(dy)
         return dy * noise
 
 
@@ -202,11 +202,11 @@ class MeanSquare(Module):
         self.divide = divide
 
     def forward(self, x):
-        self.save((), x)
+        self.save_for_backward((), x)
         return float((x * x).sum(axis=-1).mean())
 
     def backward(self):
-        (x,) = self.take_saved(np.ones(()))
+        (x,) = self.pop_saved(np.ones(()))
         return 2 * x / (len(x) if self.divide else 1)
 
 
@@ -217,11 +217,11 @@ class Product(Module):
         self.both = both
 
     def forward(self, a, b):
-        self.save(a.shape, a, b)
+        self.save_for_backward(a.shape, a, b)
         return a * b
 
     def backward(self, dy):
-        a, b = self.take_saved(dy)
+        a, b = self.pop_saved(dy)
         return (dy * b, dy * a) if self.both else dy * b
 
 

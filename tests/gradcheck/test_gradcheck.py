@@ -76,11 +76,11 @@ def test_several_wrong_arrays_say_where_to_begin() -> None:
 
         def forward(self, x):
             y = self.second.forward(self.first.forward(x))
-            self.save(y.shape)
+            self.save_for_backward(y.shape)
             return y
 
         def backward(self, dy):
-            self.take_saved(dy)
+            self.pop_saved(dy)
             return self.first.backward(1.7 * self.second.backward(dy))
 
     report = gradcheck(Two(), x3, raises=False)
@@ -220,11 +220,11 @@ def test_module_and_inputs_are_left_as_they_are() -> None:
 
         def forward(self, x):
             y = self.dropout.forward(self.linear.forward(x))
-            self.save(y.shape)
+            self.save_for_backward(y.shape)
             return y
 
         def backward(self, dy):
-            self.take_saved(dy)
+            self.pop_saved(dy)
             return self.linear.backward(self.dropout.backward(dy))
 
     net = Net()

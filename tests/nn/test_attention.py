@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitransformer.nn.attention import MultiHeadAttention, few_ask
+from minitransformer.nn.attention import MultiHeadAttention, over_inputs_is_cheaper
 
 Array = np.ndarray
 
@@ -61,6 +61,6 @@ def test_frozen_attention_of_one_query_keeps_no_keys_and_values() -> None:
 
 
 def test_all_positions_ask_over_keys_and_values() -> None:
-    assert few_ask(1, 32, 12, 384)
-    assert not few_ask(32, 32, 12, 384)
-    assert not few_ask(1, 1, 12, 384)
+    assert over_inputs_is_cheaper(1, 32, 12, 384)
+    assert not over_inputs_is_cheaper(32, 32, 12, 384)
+    assert not over_inputs_is_cheaper(1, 1, 12, 384)

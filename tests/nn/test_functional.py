@@ -76,7 +76,7 @@ def test_activation_leaves_its_input_alone_and_takes_strided_arrays(name: str) -
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_slope_is_only_computed_when_wanted(name: str) -> None:
     x = np.linspace(-3, 3, 11)
-    y, slope = ACTIVATIONS[name](x, want_slope=False)
+    y, slope = ACTIVATIONS[name](x, with_derivative=False)
     assert slope is None
     np.testing.assert_array_equal(y, ACTIVATIONS[name](x)[0])
 

@@ -33,9 +33,9 @@ def test_gradients_agree_with_central_differences(case: Case) -> None:
 def walk(module: Module, case: Case) -> Any:
     """`module(...)`, told whether anybody wants the gradient of its input."""
     if case.options.get("check_inputs", True):
-        module.plan()
+        module.propagate_requires_grad()
     else:
-        module.plan(False)
+        module.propagate_requires_grad(False)
     return module.forward(*case.inputs)
 
 
@@ -211,7 +211,7 @@ def tripwire(module: Module) -> None:
 def test_with_adapters_everywhere_the_walk_ends_at_the_first_adapter(kind: str) -> None:
     model = with_adapters(kind)
     first = model.blocks[0].attention
-    before_it = [model.embeddings, first.core, first.norm, first.dropout]
+    before_it = [model.embeddings, first.module, first.norm, first.dropout]
     model.train()
     y = model(IDS, MASK)
     assert [saved(room) for room in before_it] == [[]] * 4
@@ -256,7 +256,7 @@ def test_frozen_layers_on_the_way_keep_no_input() -> None:
     model = with_adapters("encoder")
     model.train()
     y = model(IDS, MASK)
-    upper = model.blocks[1].ffn.core
+    upper = model.blocks[1].ffn.module
     assert upper.up._saved is not None and upper.up._saved[1] == (None,)
     assert model.blocks[1].ffn.adapters["task"].up._saved[1][0] is not None
     model.backward(dy_for(y))

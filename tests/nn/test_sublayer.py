@@ -127,8 +127,8 @@ def test_a_sub_layer_computes_its_formula(
 ) -> None:  # fmt: skip
     rng = np.random.default_rng(seed)
     d = 4 * heads
-    core = FeedForward(d, 7, "tanh", rng)
-    site = SubLayer(core, LayerNorm(d, 1e-5), family == "pre", dropout=0.0)
+    module = FeedForward(d, 7, "tanh", rng)
+    site = SubLayer(module, LayerNorm(d, 1e-5), family == "pre", dropout=0.0)
     config = mt.AdapterConfig(
         bottleneck, activation=activation, placement=placement, scaling=scaling, norm=norm
     )
@@ -153,8 +153,8 @@ def test_a_sub_layer_computes_its_formula(
     def ln(h: Array) -> Array:
         return normalized(h, site.norm)
 
-    a = np.tanh((ln(x) if family == "pre" else x) @ core.up.weight.value + core.up.bias.value)
-    s = a @ core.down.weight.value + core.down.bias.value
+    a = np.tanh((ln(x) if family == "pre" else x) @ module.up.weight.value + module.up.bias.value)
+    s = a @ module.down.weight.value + module.down.bias.value
     expected = formula(placement, family)(x, s, f, ln)
     np.testing.assert_allclose(site(x), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 

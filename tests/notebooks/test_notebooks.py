@@ -142,7 +142,7 @@ class Row(NamedTuple):
     needs: str
 
 
-ROWS = {
+PER_ROW = {
     row.name: row
     for row in map(
         Row._make,
@@ -154,7 +154,7 @@ ROWS = {
 
 
 def test_map_has_every_notebook(path: Path, notebook: Any) -> None:
-    row = ROWS[path.name]
+    row = PER_ROW[path.name]
     assert path.name.startswith(f"{row.number}_")
     assert row.question in notebook.cells[0].source
     assert re.search(r"\d (s|min)", row.time)
@@ -162,13 +162,15 @@ def test_map_has_every_notebook(path: Path, notebook: Any) -> None:
 
 
 def test_map_has_no_other() -> None:
-    assert [path.name for path in NOTEBOOKS] == sorted(ROWS)
+    assert [path.name for path in NOTEBOOKS] == sorted(PER_ROW)
 
 
 def test_numbers_begin_at_one_and_are_unique() -> None:
     numbers = [path.name[:2] for path in NOTEBOOKS]
     assert len(set(numbers)) == len(numbers)
-    assert [f"{n:02d}" for n in range(1, len(ROWS) + 1)] == [row.number for row in ROWS.values()]
+    assert [f"{n:02d}" for n in range(1, len(PER_ROW) + 1)] == [
+        row.number for row in PER_ROW.values()
+    ]
 
 
 # -- the comparison -----------------------------------------------------------------------

@@ -26,19 +26,19 @@ EMBEDDINGS = {
 }
 
 BERT_BLOCK = {
-    "attention.output.dense": "attention.core.out",
+    "attention.output.dense": "attention.module.out",
     "attention.output.LayerNorm": "attention.norm",
-    "intermediate.dense": "ffn.core.up",
-    "output.dense": "ffn.core.down",
+    "intermediate.dense": "ffn.module.up",
+    "output.dense": "ffn.module.down",
     "output.LayerNorm": "ffn.norm",
 }
 
 GPT2_BLOCK = {
-    "attn.c_attn": "attention.core.qkv",
-    "attn.c_proj": "attention.core.out",
+    "attn.c_attn": "attention.module.qkv",
+    "attn.c_proj": "attention.module.out",
     "ln_1": "attention.norm",
-    "mlp.c_fc": "ffn.core.up",
-    "mlp.c_proj": "ffn.core.down",
+    "mlp.c_fc": "ffn.module.up",
+    "mlp.c_proj": "ffn.module.down",
     "ln_2": "ffn.norm",
 }
 
@@ -84,7 +84,7 @@ def bert(tensors: Mapping[str, Array]) -> Arrays:
             if inner == "attention.self.query":
                 parts = [tensors[name.replace("query", part)] for part in ("query", "key", "value")]
                 fused = np.concatenate([linear(part) for part in parts], axis=-1)
-                found[f"blocks.{block}.attention.core.qkv.{kind}"] = fused
+                found[f"blocks.{block}.attention.module.qkv.{kind}"] = fused
             elif inner in BERT_BLOCK:
                 found[f"blocks.{block}.{BERT_BLOCK[inner]}.{kind}"] = linear(value)
     return found

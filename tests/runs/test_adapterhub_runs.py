@@ -13,13 +13,18 @@ import numpy as np
 import pytest
 
 import minitransformer as mt
-from minitransformer.formats.adapter_file import AdapterRecord, fingerprint, read_adapter, save_adapter
 from minitransformer.cli import main
 from minitransformer.errors import CheckpointError
-from minitransformer.runs.language_modeling import load_writer
-from minitransformer.runs.options import ADAPTER_NAME
-from minitransformer.runs.classification import load_run
+from minitransformer.formats.adapter_file import (
+    AdapterRecord,
+    fingerprint,
+    read_adapter,
+    save_adapter,
+)
 from minitransformer.runs.adapterhub import export_adapterhub, import_adapterhub
+from minitransformer.runs.classification import load_run
+from minitransformer.runs.language_modeling import load_language_run
+from minitransformer.runs.options import ADAPTER_NAME
 
 TEXTS = ["a wonderful film", "the meal was not good"]
 
@@ -120,7 +125,7 @@ def test_language_models_travel_without_a_head(
     assert not (there / "head_config.json").exists()
     back = import_adapterhub(there, base, tmp_path / "back")
     assert read_adapter(back / "adapter.safetensors")[0] == record
-    answers = [load_writer(folder).write("to be", 8) for folder in (run, back)]
+    answers = [load_language_run(folder).write("to be", 8) for folder in (run, back)]
     assert answers[0] == answers[1]
 
 

@@ -12,13 +12,13 @@ import pytest
 from safetensors import safe_open
 
 import minitransformer as mt
+from minitransformer.data.hub import find_checkpoint
+from minitransformer.errors import CheckpointError, ConfigError, DataError
 from minitransformer.formats.adapter_file import fingerprint
 from minitransformer.formats.checkpoint import write_checkpoint
 from minitransformer.formats.files import write_tensors
-from minitransformer.errors import CheckpointError, ConfigError, DataError
-from minitransformer.data.hub import find_checkpoint
-from minitransformer.runs.options import RunOptions
 from minitransformer.runs.classification import load_run, train
+from minitransformer.runs.options import RunOptions
 
 TEXTS = ["a wonderful film", "the meal was not good"]
 

@@ -11,18 +11,23 @@ import numpy as np
 import pytest
 
 import minitransformer as mt
-from minitransformer.formats.files import read_tensors
-from minitransformer.data.corpus import windows
 from minitransformer.data.batches import batches
+from minitransformer.data.corpus import windows
 from minitransformer.errors import CheckpointError, ConfigError
-from minitransformer.training.evaluation import perplexity
-from minitransformer.nn.functional import IGNORE, softmax
+from minitransformer.formats.files import read_tensors
 from minitransformer.models.heads import LanguageModel
-from minitransformer.training.history import History
-from minitransformer.runs.language_modeling import load_writer, new_decoder, pretrain, train_language
-from minitransformer.runs.options import PretrainOptions, RunOptions
-from minitransformer.training.data_parallel import Walkers
+from minitransformer.nn.functional import IGNORE, softmax
 from minitransformer.runs.classification import load_run
+from minitransformer.runs.language_modeling import (
+    load_language_run,
+    new_decoder,
+    pretrain,
+    train_language,
+)
+from minitransformer.runs.options import PretrainOptions, RunOptions
+from minitransformer.training.data_parallel import DataParallel
+from minitransformer.training.evaluation import perplexity
+from minitransformer.training.history import History
 from minitransformer.training.trainer import Trainer, TrainingOptions
 
 SHORT = TrainingOptions(epochs=3, batch_size=8, lr=1e-2)
@@ -98,8 +103,8 @@ def test_loss_and_gradients_are_of_the_mean_token_however_rows_are_cut(decoder, 
     encoded = windows(np.random.default_rng(2).integers(0, 50, 38), 9)  # the last overlaps
     assert (encoded.labels == IGNORE).sum() == 8
     batch = batches(encoded, len(encoded))[0]
-    with Walkers(decoder, threads) as walkers:
-        loss, right = walkers.forward_backward(batch)
+    with DataParallel(decoder, threads) as data_parallel:
+        loss, right = data_parallel.forward_backward(batch)
     found = {name: p.grad.copy() for name, p in decoder.trainable_parameters().items()}
 
     decoder.zero_grad()
@@ -114,8 +119,8 @@ def test_loss_and_gradients_are_of_the_mean_token_however_rows_are_cut(decoder, 
 def test_a_slice_without_a_label_has_no_say(decoder) -> None:
     encoded = windows(np.arange(19) % 50, 9)
     encoded.labels[1] = IGNORE
-    with Walkers(decoder, 2) as walkers:
-        loss, _ = walkers.forward_backward(batches(encoded, 2)[0])
+    with DataParallel(decoder, 2) as data_parallel:
+        loss, _ = data_parallel.forward_backward(batches(encoded, 2)[0])
     expected = mt.CrossEntropy()(decoder(np.array(encoded.sequences[:1])), encoded.labels[:1])
     assert loss == pytest.approx(expected, rel=1e-12)
 
@@ -137,8 +142,8 @@ def test_start_values_are_those_of_gpt2() -> None:
     options = PretrainOptions(d_model=128, n_layers=8, n_heads=4)
     transformer = new_decoder(options, 300)
     for block in transformer.blocks:
-        assert block.attention.core.qkv.weight.value.std() == pytest.approx(0.0176, rel=0.02)
-        for projection in (block.attention.core.out, block.ffn.core.down):  # a quarter of that
+        assert block.attention.module.qkv.weight.value.std() == pytest.approx(0.0176, rel=0.02)
+        for projection in (block.attention.module.out, block.ffn.module.down):  # a quarter of that
             assert projection.weight.value.std() == pytest.approx(0.0044, rel=0.02)
     again = new_decoder(options, 300).state_dict()
     for name, value in transformer.state_dict().items():
@@ -153,7 +158,7 @@ def test_pretraining_leaves_a_base_that_learnt(texts, base) -> None:
         "config.json", "model.safetensors", "tokenizer.json", "held-out.txt",
         "history.csv", "curves.png", "metrics.json", "options.json",
     }  # fmt: skip
-    writer = load_writer(base)
+    writer = load_language_run(base)
     metrics, rows = writer.metrics, writer.history.evaluations()
     assert metrics["finished"] and metrics["text"] == "sea"
     assert rows[-1].validation_loss < 0.7 * rows[0].validation_loss
@@ -193,12 +198,12 @@ def test_interrupted_pretraining_goes_on_bit_for_bit(texts, base, tmp_path, monk
         stop_after(patch, 35)
         stopped = pretrain(texts["sea"], TINY, tmp_path / "base", progress=False)
     assert not stopped.metrics["finished"]
-    assert load_writer(tmp_path / "base").write("the", 5).startswith("the")
+    assert load_language_run(tmp_path / "base").write("the", 5).startswith("the")
     resumed = pretrain(texts["sea"], out=tmp_path / "base", resume=True, progress=False)
     whole = read_tensors(base / "model.safetensors")
     for name, value in read_tensors(tmp_path / "base" / "model.safetensors").items():
         np.testing.assert_array_equal(value, whole[name])
-    expected = load_writer(base).metrics["held_out_perplexity"]
+    expected = load_language_run(base).metrics["held_out_perplexity"]
     assert resumed.metrics["held_out_perplexity"] == expected
     assert not (tmp_path / "base" / "state.safetensors").exists()
 
@@ -211,7 +216,9 @@ def test_an_adapter_learns_a_style_and_the_base_stays_to_the_last_bit(base, adap
     assert metrics["perplexity_adapter_on"] < 0.9 * metrics["perplexity_adapter_off"]
     assert metrics["base_sha256_before"] == metrics["base_sha256_after"]
     assert metrics["base_perplexity_before"] == metrics["base_perplexity_after"]
-    assert metrics["base_perplexity_before"] == load_writer(base).metrics["held_out_perplexity"]
+    assert (
+        metrics["base_perplexity_before"] == load_language_run(base).metrics["held_out_perplexity"]
+    )
     names = read_tensors(adapted.folder / "adapter.safetensors")
     assert all(".adapter." in name for name in names)
     assert metrics["trainable_parameters"] == sum(value.size for value in names.values())
@@ -222,7 +229,7 @@ def test_interrupted_adaptation_goes_on_bit_for_bit(texts, base, adapted, monkey
     with monkeypatch.context() as patch:
         stop_after(patch, 40)
         train_language(texts["war"], adapting(base), folder, progress=False)
-    assert load_writer(folder).write("the", 5)
+    assert load_language_run(folder).write("the", 5)
     train_language(texts["war"], None, folder, resume=True, progress=False)
     whole = read_tensors(adapted.folder / "adapter.safetensors")
     for name, value in read_tensors(folder / "adapter.safetensors").items():
@@ -230,12 +237,12 @@ def test_interrupted_adaptation_goes_on_bit_for_bit(texts, base, adapted, monkey
 
 
 def test_a_run_writes_with_its_adapter_and_without(base, adapted) -> None:
-    loaded, plain = load_writer(adapted.folder), load_writer(base)
+    loaded, plain = load_language_run(adapted.folder), load_language_run(base)
     with_adapter = loaded.write("the", 30)
     assert (
         with_adapter
         == adapted.write("the", 30)
-        == load_writer(base, adapted.folder).write("the", 30)
+        == load_language_run(base, adapted.folder).write("the", 30)
     )
     assert with_adapter != plain.write("the", 30)
     assert loaded.write("the", 30, adapter=False) == plain.write("the", 30)
@@ -263,7 +270,7 @@ def test_what_does_not_fit_is_said(texts, base, adapted, tmp_path) -> None:
         texts["war"], TINY, tmp_path / "other", progress=False
     )  # the same shape, other weights
     with pytest.raises(CheckpointError, match="trained on another base"):
-        load_writer(other.folder, adapted.folder)
+        load_language_run(other.folder, adapted.folder)
     for name in ("a", "b"):
         assert not (tmp_path / name).exists()
 

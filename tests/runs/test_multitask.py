@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import minitransformer as mt
+from minitransformer.cli import main
+from minitransformer.data.hub import find_checkpoint
+from minitransformer.data.toy_reviews import generate_reviews
+from minitransformer.errors import CheckpointError, ConfigError, DataError
 from minitransformer.formats.adapter_file import fingerprint
 from minitransformer.formats.checkpoint import write_checkpoint
-from minitransformer.cli import main
-from minitransformer.errors import CheckpointError, ConfigError, DataError
-from minitransformer.data.toy_reviews import generate_reviews
-from minitransformer.data.hub import find_checkpoint
 
 LONG = "the plot was gripping and the acting was far from dull " * 8
 TEXTS = ["the soup was fresh", "", "the plot was not gripping", LONG, "the soup was fresh"]

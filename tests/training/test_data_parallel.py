@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_info
 import minitransformer as mt
 from minitransformer.data.batches import Batch
 from minitransformer.errors import ConfigError
-from minitransformer.training.data_parallel import Walkers, cut
+from minitransformer.training.data_parallel import DataParallel, cut
 
 
 def batch_of(rows: int, width: int, seed: int = 0) -> Batch:
@@ -31,8 +31,8 @@ def classifier(small_transformer) -> mt.Classifier:
 
 
 def gradients(model: mt.Classifier, batch: Batch, threads: int) -> tuple[float, int, dict]:
-    with Walkers(model, threads) as walkers:
-        loss, right = walkers.forward_backward(batch, label_smoothing=0.1)
+    with DataParallel(model, threads) as data_parallel:
+        loss, right = data_parallel.forward_backward(batch, label_smoothing=0.1)
     return loss, right, {n: p.grad.copy() for n, p in model.trainable_parameters().items()}
 
 
@@ -65,8 +65,8 @@ def test_same_threads_same_bits(classifier) -> None:
 
 
 def test_replicas_share_weights_and_nothing_else(classifier) -> None:
-    walkers = Walkers(classifier, 2)
-    own, twin = (dict(model.named_parameters()) for model in walkers.models)
+    data_parallel = DataParallel(classifier, 2)
+    own, twin = (dict(model.named_parameters()) for model in data_parallel.models)
     assert own.keys() == twin.keys()
     for name in own:
         assert own[name] is not twin[name]
@@ -87,8 +87,8 @@ def test_slices_hold_every_row_once_and_every_token(rows: int, width: int, n: in
 
 def test_map_keeps_the_order(classifier) -> None:
     batches = [batch_of(2, 4, seed) for seed in range(7)]
-    with Walkers(classifier, 3) as walkers:
-        found = list(walkers.map(lambda model, batch: batch.ids, batches))
+    with DataParallel(classifier, 3) as data_parallel:
+        found = list(data_parallel.map(lambda model, batch: batch.ids, batches))
     for ids, batch in zip(found, batches, strict=True):
         np.testing.assert_array_equal(ids, batch.ids)
 
@@ -98,11 +98,11 @@ def test_products_use_one_thread_inside_and_what_they_had_afterwards(classifier)
         return [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
 
     before = blas_threads()
-    with Walkers(classifier, 2):
+    with DataParallel(classifier, 2):
         assert set(blas_threads()) == {1}
     assert blas_threads() == before
 
 
 def test_negative_number_of_threads_is_refused(classifier) -> None:
     with pytest.raises(ConfigError, match="threads=-1"):
-        Walkers(classifier, -1)
+        DataParallel(classifier, -1)

@@ -6,7 +6,7 @@ import pytest
 import minitransformer as mt
 from minitransformer.data.batches import Batch, Encoded
 from minitransformer.errors import ConfigError
-from minitransformer.training.prefix_cache import KeptPrefix, frozen_depth
+from minitransformer.training.prefix_cache import PrefixCache, frozen_depth
 from minitransformer.training.trainer import Trainer, TrainingOptions
 
 RNG = np.random.default_rng(0)
@@ -27,7 +27,7 @@ def classifier(small_transformer):
     return make
 
 
-def losses(model: mt.Classifier, prefix: KeptPrefix | None) -> list[float]:
+def losses(model: mt.Classifier, prefix: PrefixCache | None) -> list[float]:
     trainer = Trainer(model, ENCODED, ENCODED, OPTIONS, progress=False, threads=2, prefix=prefix)
     return [row.loss for row in trainer.fit() if row.step]
 
@@ -36,7 +36,7 @@ def losses(model: mt.Classifier, prefix: KeptPrefix | None) -> list[float]:
 @pytest.mark.parametrize("limit", [2 << 30, 100 * NUMBER, 0])
 def test_losses_are_the_same_with_and_without(classifier, layers, limit) -> None:
     model = classifier(layers)
-    prefix = KeptPrefix(model.transformer, ENCODED, limit)
+    prefix = PrefixCache(model.transformer, ENCODED, limit)
     np.testing.assert_allclose(losses(model, prefix), losses(classifier(layers), None), rtol=1e-5)
     assert prefix.states.nbytes <= limit
     assert (len(prefix.filled) == len(SEQUENCES)) == (limit > 1000 * NUMBER)
@@ -44,7 +44,7 @@ def test_losses_are_the_same_with_and_without(classifier, layers, limit) -> None
 
 def test_states_on_disk_are_the_same_as_in_memory(classifier, tmp_path) -> None:
     model = classifier()
-    prefix = KeptPrefix(model.transformer, ENCODED, folder=tmp_path)
+    prefix = PrefixCache(model.transformer, ENCODED, folder=tmp_path)
     assert isinstance(prefix.states, np.memmap)
     np.testing.assert_allclose(losses(model, prefix), losses(classifier(), None), rtol=1e-5)
     assert list(tmp_path.iterdir()) == []  # no file is left under a name
@@ -52,7 +52,7 @@ def test_states_on_disk_are_the_same_as_in_memory(classifier, tmp_path) -> None:
 
 def test_the_second_epoch_does_not_enter_the_lower_blocks(classifier) -> None:
     model = classifier()
-    prefix = KeptPrefix(model.transformer, ENCODED)
+    prefix = PrefixCache(model.transformer, ENCODED)
     losses(model, prefix)
 
     def closed(*_: object) -> None:
@@ -69,7 +69,7 @@ def test_the_second_epoch_does_not_enter_the_lower_blocks(classifier) -> None:
 
 def test_dropout_is_off_below_and_stays_on_above(classifier) -> None:
     model = classifier(dropout=0.3)
-    KeptPrefix(model.transformer, ENCODED)
+    PrefixCache(model.transformer, ENCODED)
     blocks = model.transformer.blocks
     assert [block.ffn.dropout.p for block in blocks] == [0, 0, 0.3]
     assert model.transformer.embeddings.dropout.p == 0
@@ -86,20 +86,20 @@ def test_head_alone_keeps_the_whole_base(small_transformer) -> None:
         return mt.Classifier(small_transformer().freeze(), 2, rng=np.random.default_rng(0))
 
     model = head_alone()
-    prefix = KeptPrefix(model.transformer, ENCODED)
+    prefix = PrefixCache(model.transformer, ENCODED)
     assert prefix.depth == 3
     np.testing.assert_allclose(losses(model, prefix), losses(head_alone(), None), rtol=1e-5)
 
 
 def test_another_base_or_text_is_another_entry(classifier) -> None:
     model = classifier()
-    prefix = KeptPrefix(model.transformer, ENCODED)
+    prefix = PrefixCache(model.transformer, ENCODED)
     model.transformer.blocks[0].ffn.norm.bias.value[0] += 1
-    other = KeptPrefix(model.transformer, ENCODED)
+    other = PrefixCache(model.transformer, ENCODED)
     assert not set(prefix.keys) & set(other.keys)
     assert len(set(prefix.keys)) == len(SEQUENCES)
 
 
 def test_no_prefix_to_keep_is_an_error(classifier) -> None:
     with pytest.raises(ConfigError, match="no frozen prefix to keep"):
-        KeptPrefix(classifier(layers=(0, 2)).transformer, ENCODED)
+        PrefixCache(classifier(layers=(0, 2)).transformer, ENCODED)
