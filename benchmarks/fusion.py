@@ -87,7 +87,7 @@ def measure(
     if method in tasks.transformer.adapter_names and method not in tasks:
         if method == "fusion":
             row["weights"] = listened_to(tasks, splits[2])
-        tasks.transformer.remove_adapter(method)
+        tasks.transformer.delete_adapter(method)
     return row
 
 

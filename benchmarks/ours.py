@@ -12,7 +12,7 @@ import minitransformer as mt
 from minitransformer.costs.flops import shape_of
 from minitransformer.data.batches import Batch, Encoded
 from minitransformer.runs.options import RunOptions, build_classifier
-from minitransformer.training.data_parallel import Model, cut
+from minitransformer.training.data_parallel import Model, shards
 from minitransformer.training.trainer import Trainer, TrainingOptions
 
 Array = np.ndarray
@@ -72,7 +72,7 @@ class Ours(Side):
 
         found = np.empty((len(batch.labels), 2), np.float32)
         for index, logits in self.data_parallel.map(
-            walk, cut(batch, len(self.data_parallel.models))
+            walk, shards(batch, len(self.data_parallel.replicas))
         ):
             found[index] = logits
         return found
@@ -86,7 +86,7 @@ class Ours(Side):
 
     def thread_pools(self) -> list[str]:
         """What threadpoolctl says of this process, and how many replicas there are."""
-        return [f"data_parallel: {len(self.data_parallel.models)}", *thread_pools()]
+        return [f"data_parallel: {len(self.data_parallel.replicas)}", *thread_pools()]
 
 
 def base(blocks: int | None) -> mt.Transformer:

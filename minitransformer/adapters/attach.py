@@ -95,7 +95,7 @@ class Adaptable(Module):
             site.insert(name, fusion)
         self.set_active(name)
 
-    def remove_adapter(self, name: str) -> None:
+    def delete_adapter(self, name: str) -> None:
         """Take the adapters called `name` out. Raises: ConfigError for an unknown name."""
         self.check_adapter(name)
         for site in self.sites():

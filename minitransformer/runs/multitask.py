@@ -109,7 +109,7 @@ class Tasks:
                 load_values(model, tensors, adapter, path)
             except Exception:
                 if adapter is not None:
-                    self.transformer.remove_adapter(adapter)
+                    self.transformer.delete_adapter(adapter)
                 raise
             finally:
                 self.transformer.freeze()
@@ -123,7 +123,7 @@ class Tasks:
         """Take a task out, adapter and head. Raises: ConfigError for an unknown name."""
         run = self[name]
         if run.adapter is not None:
-            self.transformer.remove_adapter(run.adapter)
+            self.transformer.delete_adapter(run.adapter)
         del self.runs[name]
 
     @contextmanager

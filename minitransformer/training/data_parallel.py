@@ -39,17 +39,17 @@ class DataParallel:
         if threads < 0:
             raise ConfigError(f"threads={threads}: expected 1 or more, or 0 for one each core")
         replicas = (model.replica() for _ in range((threads or cores()) - 1))
-        self.models: list[Model] = [model, *replicas]
+        self.replicas: list[Model] = [model, *replicas]
 
     def __enter__(self) -> DataParallel:
         keep_freed_memory()
         # Planned and listed once: what trains does not change while batches are computed.
-        for model in self.models:
+        for model in self.replicas:
             model.propagate_requires_grad()
-        self.trained = [list(model.trainable_parameters().values()) for model in self.models]
+        self.trained = [list(model.trainable_parameters().values()) for model in self.replicas]
         self.open = ExitStack()
-        self.pool = self.open.enter_context(ThreadPoolExecutor(len(self.models)))
-        if len(self.models) > 1:
+        self.pool = self.open.enter_context(ThreadPoolExecutor(len(self.replicas)))
+        if len(self.replicas) > 1:
             self.open.enter_context(single_threaded_products())
         return self
 
@@ -58,12 +58,12 @@ class DataParallel:
 
     def seed_dropouts(self, seed: int) -> None:
         """Give every Dropout of every replica a generator of its own."""
-        for i, model in enumerate(self.models):
+        for i, model in enumerate(self.replicas):
             seed_dropouts(model, seed, i)
 
     def train(self, mode: bool = True) -> None:
         """Training or eval mode, for all replicas."""
-        for model in self.models:
+        for model in self.replicas:
             model.train(mode)
 
     def forward_backward(
@@ -73,10 +73,10 @@ class DataParallel:
 
         The loss is the mean over all labels that count, however they fall into slices.
         """
-        slices = list(cut(batch, len(self.models)))
+        slices = list(shards(batch, len(self.replicas)))
 
         def walk(i: int) -> tuple[float, int]:
-            replica, part = self.models[i], slices[i]
+            replica, part = self.replicas[i], slices[i]
             for parameter in self.trained[i]:
                 parameter.grad = None
             if part.counted == 0 < batch.counted:
@@ -102,16 +102,16 @@ class DataParallel:
     def map(self, function: Callable[[Model, Batch], T], batches: Iterable[Batch]) -> Iterator[T]:
         """`function(model, batch)` for each batch, in order; each thread takes every n-th."""
         lanes = list(batches)
-        n = len(self.models)
+        n = len(self.replicas)
 
         def lane(i: int) -> list[T]:
-            return [function(self.models[i], batch) for batch in lanes[i::n]]
+            return [function(self.replicas[i], batch) for batch in lanes[i::n]]
 
         found = list(self.pool.map(lane, range(n)))
         return (found[k % n][k // n] for k in range(len(lanes)))
 
 
-def cut(batch: Batch, n: int) -> Iterator[Batch]:
+def shards(batch: Batch, n: int) -> Iterator[Batch]:
     """At most n slices of a batch: every n-th row, no wider than its longest sequence."""
     n = min(n, len(batch.labels))
     for i in range(n):

@@ -243,7 +243,7 @@ class Trainer:
             self.parameters[name].value[...] = value
 
     def dropouts(self) -> list[Dropout]:
-        found = [m for replica in self.data_parallel.models for _, m in replica.named_modules()]
+        found = [m for replica in self.data_parallel.replicas for _, m in replica.named_modules()]
         return [m for m in found if isinstance(m, Dropout)]
 
     # -- state on disk --------------------------------------------------------------------
@@ -258,7 +258,7 @@ class Trainer:
         record = {
             "options": asdict(self.options),
             "examples": len(self.train_set),
-            "threads": len(self.data_parallel.models),
+            "threads": len(self.data_parallel.replicas),
             "step": self.step,
             "seconds": self.seconds,
             "dropout": [d.rng.bit_generator.state for d in self.dropouts()],
@@ -282,7 +282,7 @@ class Trainer:
         own = {
             "options": asdict(self.options),
             "examples": len(self.train_set),
-            "threads": len(self.data_parallel.models),
+            "threads": len(self.data_parallel.replicas),
         }
         for key, value in own.items():
             if record[key] != value:

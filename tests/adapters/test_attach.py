@@ -39,7 +39,7 @@ def test_deactivated_and_removed_adapters_leave_the_plain_base(
     model.set_active("a")
     np.testing.assert_array_equal(model(*token_batch), with_a)
     assert fingerprint(model) == digest
-    model.remove_adapter("a")
+    model.delete_adapter("a")
     np.testing.assert_array_equal(model(*token_batch), plain)
     assert model.adapter_names == []
     assert model.active_adapters == ()
@@ -134,5 +134,5 @@ def test_bad_names_and_layers_are_refused(small_transformer) -> None:
     with pytest.raises(ConfigError, match="no adapter 'b'; this model has: a"):
         model.set_active("b")
     with pytest.raises(ConfigError, match="no adapter 'b'"):
-        model.remove_adapter("b")
+        model.delete_adapter("b")
     assert model.adapter_names == ["a"]

@@ -73,9 +73,9 @@ def test_use_restores_rows_and_forgets_what_was_removed(small_transformer, token
         model.set_active(None)
     np.testing.assert_array_equal(model(*token_batch), mixed)
     with model.use("a"):
-        model.remove_adapter("c")
+        model.delete_adapter("c")
     assert model.rows == ("a", "b", None, None)
-    model.remove_adapter("b")
+    model.delete_adapter("b")
     assert model.rows == ("a", None, None, None)
     with model.use(None):
         plain = model(*token_batch)

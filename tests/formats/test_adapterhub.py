@@ -403,7 +403,7 @@ def test_adapter_made_there_answers_the_same_here(
     for i, wanted in enumerate(reference_variants(placement)):
         base = small_transformer(**FAMILIES[family])
         insert(base, mt.AdapterConfig(bottleneck=1))  # the base's weights are what is wanted
-        base.remove_adapter("mine")
+        base.delete_adapter("mine")
         base.save_pretrained(tmp_path / f"base{i}")
         theirs = their_model(tmp_path / f"base{i}", family)
         before, after, residual_before, parallel = SWITCHES[placement]

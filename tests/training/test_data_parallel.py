@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_info
 import minitransformer as mt
 from minitransformer.data.batches import Batch
 from minitransformer.errors import ConfigError
-from minitransformer.training.data_parallel import DataParallel, cut
+from minitransformer.training.data_parallel import DataParallel, shards
 
 
 def batch_of(rows: int, width: int, seed: int = 0) -> Batch:
@@ -66,7 +66,7 @@ def test_same_threads_same_bits(classifier) -> None:
 
 def test_replicas_share_weights_and_nothing_else(classifier) -> None:
     data_parallel = DataParallel(classifier, 2)
-    own, twin = (dict(model.named_parameters()) for model in data_parallel.models)
+    own, twin = (dict(model.named_parameters()) for model in data_parallel.replicas)
     assert own.keys() == twin.keys()
     for name in own:
         assert own[name] is not twin[name]
@@ -77,7 +77,7 @@ def test_replicas_share_weights_and_nothing_else(classifier) -> None:
 @given(st.integers(1, 12), st.integers(1, 10), st.integers(1, 5))
 def test_slices_hold_every_row_once_and_every_token(rows: int, width: int, n: int) -> None:
     batch = batch_of(rows, width, seed=rows)
-    slices = list(cut(batch, n))
+    slices = list(shards(batch, n))
     index = np.concatenate([part.index for part in slices])
     assert sorted(index) == list(range(rows))
     assert sum(part.attention_mask.sum() for part in slices) == batch.attention_mask.sum()
