@@ -1,4 +1,4 @@
-"""The program: what is said before a command runs, and the way out of each.
+"""The program around the commands: global options, messages, errors, exit status.
 
 Exit status: 0 success; 1 failure, with one line on standard error; 2 bad usage; 130 Ctrl-C.
 """
@@ -6,11 +6,12 @@ Exit status: 0 success; 1 failure, with one line on standard error; 2 bad usage;
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import typer
@@ -37,6 +38,27 @@ app = typer.Typer(
 def say(message: str) -> None:
     """To the person in front of the screen, not to the program behind a pipe."""
     print(message, file=sys.stderr, flush=True)
+
+
+class SayHandler(logging.Handler):
+    """Says what the library logs: what is fetched, what is trained, where it goes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
+
+
+@contextmanager
+def log_said() -> Iterator[None]:
+    """Say what the library logs."""
+    log, handler = logging.getLogger(__package__.partition(".")[0]), SayHandler()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def print_json(value: Any) -> None:
@@ -69,7 +91,7 @@ def options_of_all(
         raise typer.Exit(2)
 
 
-# -- the way out --------------------------------------------------------------------------
+# -- the exit --------------------------------------------------------------------------
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     typed = [word for word in typed[:end] if word != "--debug"] + typed[end:]
     speak_utf8()
     try:
-        status = app(typed, prog_name="minitransformer", standalone_mode=False) or 0
+        with log_said():
+            status = app(typed, prog_name="minitransformer", standalone_mode=False) or 0
         sys.stdout.flush()
         return int(status)
     except UsageError as error:

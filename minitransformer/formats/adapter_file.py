@@ -114,11 +114,11 @@ def save_adapter(
     base_fingerprint: str | None = None,
     base_part: str = "none",
     **about: Any,
-) -> None:
+) -> AdapterRecord:
     """Write adapters by name, and the head of the model if it has one, complete or not at all.
 
     `model` is a transformer, or has one as `transformer`. `base_fingerprint` is that of the base before
-    training (default: as it is now); `about` are further entries of the record.
+    training (default: as it is now); `about` are further entries of the record, which is returned.
     Raises: ConfigError for an unknown name, or if there is nothing to write.
     """
     path = Path(path).expanduser()
@@ -159,6 +159,7 @@ def save_adapter(
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {key: parameter.value for key, parameter in parameters.items()}
     write_tensors(path, tensors, record.to_metadata())
+    return record
 
 
 def read_adapter(path: str | Path) -> AdapterFile:
