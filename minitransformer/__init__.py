@@ -14,7 +14,7 @@ from .runs.adapterhub import export_adapterhub, import_adapterhub
 from .runs.classification import Run, load_run, train
 from .runs.language_modeling import load_language_run, pretrain, train_language
 from .runs.multitask import Tasks, load_runs
-from .runs.options import PretrainOptions, RunOptions
+from .runs.options import LanguageOptions, PretrainOptions, RunOptions
 from .training.trainer import Trainer, TrainingOptions
 
 __version__ = "0.1.0"
@@ -24,6 +24,7 @@ __all__ = [
     "Classifier",
     "CrossEntropy",
     "LanguageModel",
+    "LanguageOptions",
     "PretrainOptions",
     "Run",
     "RunOptions",

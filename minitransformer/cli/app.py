@@ -41,24 +41,24 @@ def say(message: str) -> None:
 
 
 class SayHandler(logging.Handler):
-    """Says what the library logs: what is fetched, what is trained, where it goes."""
+    """Shows what the library logs."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record))
+        say(record.getMessage())
 
 
 @contextmanager
-def log_said() -> Iterator[None]:
-    """Say what the library logs."""
-    log, handler = logging.getLogger(__package__.partition(".")[0]), SayHandler()
-    level = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
+def shown_messages() -> Iterator[None]:
+    """While inside, what the library logs (what it fetches) goes to standard error."""
+    logger, handler = logging.getLogger("minitransformer"), SayHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
         yield
     finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def print_json(value: Any) -> None:
@@ -91,7 +91,7 @@ def options_of_all(
         raise typer.Exit(2)
 
 
-# -- the exit --------------------------------------------------------------------------
+# -- the exit -----------------------------------------------------------------------------
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     typed = [word for word in typed[:end] if word != "--debug"] + typed[end:]
     speak_utf8()
     try:
-        with log_said():
+        with shown_messages():
             status = app(typed, prog_name="minitransformer", standalone_mode=False) or 0
         sys.stdout.flush()
         return int(status)

@@ -343,11 +343,13 @@ class Adaptation(Job):
 
     def perplexity_on(self, ids: Array | None) -> float | None:
         """None where there is no text."""
-        return perplexity(self.model, ids, threads=self.options.threads) if ids is not None else None
+        return (
+            perplexity(self.model, ids, threads=self.options.threads) if ids is not None else None
+        )
 
 
 def find_decoder(base: str) -> Path:
-    """The checkpoint folder of a base. Raises: HubError if there is none; ConfigError for the default one."""
+    """The checkpoint folder of a base. Raises: HubError, or ConfigError, if there is none."""
     if base == PRETRAINED and not Path(base).is_dir():
         raise ConfigError(
             f"there is no decoder in {base}; `minitransformer pretrain` makes it, or name another "
