@@ -11,7 +11,7 @@ import numpy as np
 
 from ..adapters.attach import Adaptable
 from ..data.hub import find_checkpoint
-from ..errors import ShapeError
+from ..errors import ConfigError, ShapeError
 from ..formats.checkpoint import read_config, read_weights, write_checkpoint
 from ..nn.attention import KeyValueCache, MultiHeadAttention
 from ..nn.config import TransformerConfig
@@ -206,6 +206,8 @@ class Transformer(Adaptable, Module):
         cache: Sequence[KeyValueCache] | None = None,
         positions: Array | None = None,
     ) -> Array:
+        if cache:
+            self.check_cache()
         earlier = cache[start].length if cache else 0
         ids = self.check_ids(ids, earlier)
         if positions is None and earlier:
@@ -246,6 +248,15 @@ class Transformer(Adaptable, Module):
         c = self.config
         shape = (batch, c.n_heads, c.max_positions, c.d_model // c.n_heads)
         return [KeyValueCache(*shape, self.dtype) for _ in self.blocks]
+
+    def check_cache(self) -> None:
+        if self.training:
+            raise ConfigError("a cache is for eval() mode: there is no backward pass through it")
+        if not self.config.causal:
+            raise ConfigError(
+                "a cache needs a causal model: where a position attends to later ones, as in "
+                "BERT, a new token changes the keys and values of all others"
+            )
 
     def check_ids(self, ids: Array, earlier: int = 0) -> Array:
         ids = np.asarray(ids)

@@ -94,8 +94,7 @@ class MultiHeadAttention(Module):
     `queries`: for how many positions, from the first, attention is computed; None: for all.
     With a cache, x holds new positions only, and they attend to the earlier ones too;
     attention_mask, if given, is (B, earlier + T).
-    Raises: ConfigError if n_heads does not divide d_model, or for a cache in train() mode or
-    without a causal mask; ShapeError for a mask of another shape.
+    Raises: ConfigError if n_heads does not divide d_model; ShapeError for a mask of another shape.
     """
 
     def __init__(
@@ -121,14 +120,17 @@ class MultiHeadAttention(Module):
         queries: int | None = None,
         cache: KeyValueCache | None = None,
     ) -> Array:
-        (B, T, d), H = x.shape, self.n_heads
-        Q, first = T if queries is None else queries, self.first_position(cache)
+        (B, T, d), H, Q = x.shape, self.n_heads, queries or x.shape[1]
+        first = cache.length if cache is not None else 0  # position of the first row of x
         mask = additive_attention_mask(attention_mask, self.causal, B, first + T, x.dtype, first)
         mask = mask if mask is None else mask[:, :, :Q]
         dropout_mask = self.dropout.draw((B, H, Q, first + T), x.dtype)
+        weight, bias = self.qkv.weight, self.qkv.bias
         saved: tuple[Array | None, ...] = ()
-        if cache is None and self.is_frozen() and kernels.over_inputs_is_cheaper(Q, T, H, d):
-            context = kernels.self_attention(x, *self.projection(), Q, mask, dropout_mask)
+        frozen = cache is None and not (weight.trainable or bias.trainable)
+        if frozen and kernels.over_inputs_is_cheaper(Q, T, H, d):
+            projection = (weight.value, bias.value, H)
+            context = kernels.self_attention(x, *projection, Q, mask, dropout_mask)
             if self.input_requires_grad():
                 saved = (x, None, mask, dropout_mask)
         else:
@@ -149,7 +151,7 @@ class MultiHeadAttention(Module):
         (x, qkv, mask, dropout_mask), H, Q = saved, self.n_heads, dy.shape[1]
         dcontext = split_heads(dcontext, H)  # (B, H, Q, d_head)
         if qkv is None:
-            projection = self.projection()
+            projection = (self.qkv.weight.value, self.qkv.bias.value, H)
             return kernels.self_attention_backward(dcontext, x, *projection, mask, dropout_mask)
         q, k, v = split_qkv(qkv, H)
         dqkv = np.empty_like(qkv)
@@ -158,24 +160,3 @@ class MultiHeadAttention(Module):
         out = (dq[:, :, :Q], dk, dv)
         kernels.attention_backward(dcontext, q[:, :, :Q], k, v, mask, dropout_mask, out)
         return self.qkv.backward(dqkv)
-
-    def is_frozen(self) -> bool:
-        """Whether the projections to queries, keys and values are."""
-        return not self.qkv.trainable_parameters()
-
-    def projection(self) -> tuple[Array, Array, int]:
-        """Weight and bias of queries, keys and values, and the number of heads."""
-        return self.qkv.weight.value, self.qkv.bias.value, self.n_heads
-
-    def first_position(self, cache: KeyValueCache | None) -> int:
-        """How many positions there are in the cache. Raises: ConfigError if it cannot be used."""
-        if cache is None:
-            return 0
-        if self.training:
-            raise ConfigError("a cache is for eval() mode: there is no backward pass through it")
-        if not self.causal:
-            raise ConfigError(
-                "a cache needs a causal model: where a position attends to later ones, as in "
-                "BERT, a new token changes the keys and values of all others"
-            )
-        return cache.length

@@ -166,14 +166,11 @@ def self_attention_backward(
     dropout_mask: Array | None = None,
 ) -> Array:
     """dx (B, T, d) of `self_attention` with frozen projections."""
-    queries = dcontext.shape[2]
-    qkv = x @ weight + bias
-    q, k, v = split_qkv(qkv, n_heads)
-    dqkv = np.zeros_like(qkv)  # zero for the queries that were not used
-    dq, dk, dv = split_qkv(dqkv, n_heads)  # views: what is written there arrives in dqkv
-    dq[:, :, :queries], dk[...], dv[...] = attention_backward(
-        dcontext, q[:, :, :queries], k, v, mask, dropout_mask
-    )
+    Q, T = dcontext.shape[2], x.shape[1]
+    q, k, v = split_qkv(x @ weight + bias, n_heads)
+    dq, dk, dv = attention_backward(dcontext, q[:, :, :Q], k, v, mask, dropout_mask)
+    dq = np.pad(dq, ((0, 0), (0, 0), (0, T - Q), (0, 0)))  # the other queries were not used
+    dqkv = np.concatenate([merge_heads(d) for d in (dq, dk, dv)], axis=-1)  # (B, T, 3 d)
     return dqkv @ weight.T
 
 
