@@ -240,10 +240,10 @@ def not_doubled(name: str, once: Array, twice: Array | None) -> str | None:
     close = 1e-9 * np.abs(once).max(initial=0)
     if twice is not None and np.allclose(twice, 2 * once, rtol=0, atol=close):
         return None
-    unchanged = twice is not None and np.allclose(twice, once, rtol=0, atol=close)
+    same = twice is not None and np.allclose(twice, once, rtol=0, atol=close)
     return (
         f"{name}.grad did not double after a second forward and backward: "
-        f"{'it was overwritten' if unchanged else 'it became something else'}. Gradients of several "
+        f"{'it was overwritten' if same else 'it became something else'}. Gradients of several "
         f"uses and batches are added up; call self.{name}.accumulate(gradient)"
     )
 
