@@ -377,7 +377,16 @@ MISTAKES = {
         r"forward returned float32",
     ),
     "y tuple": (Elementwise(lambda x: (x, x), square[1]), x3, r"forward returned a tuple"),
-    "zero_up": (adapter(TimesFive, "zero_up"), x3, r"weight\.grad .*5 times what it should be"),
+    "zero_up": (
+        adapter(TimesFive, "zero_up"),
+        x3,
+        r"down\.weight\.grad .*5 times what it should be",
+    ),
+    "an adapter made without an rng": (
+        TimesFive(D, AdapterConfig(3)),
+        x3,
+        r"down\.weight\.grad .*5 times what it should be",
+    ),
     "weights that start at zero": (
         Stack(ZeroInit(D, 6), ZeroInit(6, D)),
         x3,

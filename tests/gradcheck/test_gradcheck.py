@@ -28,6 +28,7 @@ from mistakes import (
     x3,
 )
 
+from minitransformer.cli.text import gradcheck_record
 from minitransformer.errors import ConfigError, GradientError, UntestedGradientWarning
 from minitransformer.gradcheck import cases, check_library, gradcheck
 from minitransformer.models.heads import CrossEntropy
@@ -147,6 +148,7 @@ def test_a_parameter_that_is_not_used_is_not_tested() -> None:
     assert [row.passed for row in report.rows] == [True, True, True, False]
     assert report.passed and report.untested == ("spare",) and report.advice == ()
     assert report.verdict().endswith("; not tested: spare")
+    assert gradcheck_record(report)["not_tested"] == ["spare"]
     assert str(report).count("not tested") == report._repr_html_().count("not tested") == 2
 
 
@@ -342,7 +344,7 @@ def test_check_library_gives_a_report_for_every_case() -> None:
     names, reports = zip(*check_library(), strict=True)
     assert list(names) == [case.name for case in cases()]
     assert len(set(names)) == len(names)
-    assert all(report.passed for report in reports)
+    assert all(report.passed and not report.untested for report in reports)
 
 
 # -- any shape -------------------------------------------------------------------------------
