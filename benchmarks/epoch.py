@@ -202,7 +202,7 @@ class PeerRun:
         self.model.eval()
         with self.torch.inference_mode():
             right = [(self.model(i, m).argmax(1) == labels).sum().item() for i, m, labels in every]
-        return sum(right) / len(test)
+        return float(sum(right) / len(test))
 
 
 def warmup_and_decay(warmup: int, steps: int) -> Callable[[int], float]:

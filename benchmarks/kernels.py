@@ -184,7 +184,8 @@ class Ours(Side):
 def split_heads(qkv: Array) -> Array:
     """(B, T, 3 d) -> (3, B, H, T, d_head), a view."""
     B, T, _ = qkv.shape
-    return qkv.reshape(B, T, 3, HEADS, -1).transpose(2, 0, 3, 1, 4)
+    heads: Array = qkv.reshape(B, T, 3, HEADS, -1).transpose(2, 0, 3, 1, 4)
+    return heads
 
 
 class Peer(Side):

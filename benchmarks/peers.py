@@ -26,7 +26,7 @@ Array = np.ndarray
 ADAPTER = "task"
 
 
-class Classifier(nn.Module):
+class Classifier(nn.Module):  # type: ignore[misc]  # torch is not type-checked here
     """Dropout and a linear head on [CLS], or on the mean of the real tokens."""
 
     def __init__(self, bert: BertModel, n_classes: int, pooling: str, dropout: float) -> None:

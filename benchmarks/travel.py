@@ -125,7 +125,7 @@ def compare(way: str, run: mt.Run, there: There, texts: list[str], labels: Array
 
 
 def reached(row: dict[str, Any]) -> bool:
-    return (
+    return bool(
         row["max_abs_difference"] <= TARGET
         and row["same_predictions"] == row["sentences"]
         and row["accuracy_here"] == row["accuracy_there"]

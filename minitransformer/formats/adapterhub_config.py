@@ -67,7 +67,7 @@ def their_parts(config: AdapterConfig) -> dict[str, tuple[str, ...]]:
 
 def turned(value: Array) -> Array:
     """Matrices are (d_out, d_in) there and (d_in, d_out) here; vectors are vectors."""
-    return np.asarray(value, np.float32).T
+    return np.transpose(np.asarray(value, np.float32))
 
 
 # -- words of an adapter's configuration ---------------------------------------------------

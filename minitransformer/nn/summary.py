@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .module import Module
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -82,8 +79,8 @@ class Summary:
         return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def tree(module: Module) -> str:
-    """A line for each module inside: its name, its class, its parameters, and whether they train.
+def tree(module: Any) -> str:
+    """A line for each module inside a `Module`: its name, its class, its parameters, and whether they train.
 
     Equal neighbours in a list, such as the blocks of a transformer, are written once.
     """
@@ -94,7 +91,7 @@ def tree(module: Module) -> str:
     return "\n".join([f"{first}: {total}" if others else first, *others])
 
 
-def _tree_lines(module: Module) -> list[str]:
+def _tree_lines(module: Any) -> list[str]:
     own = [f"{name} {p.shape}" for name, p in module.own_parameters()]
     state = "  trainable" if any(p.trainable for _, p in module.own_parameters()) else ""
     lines = [f"{type(module).__name__}  {', '.join(own)}{state}".rstrip()]

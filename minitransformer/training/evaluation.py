@@ -30,7 +30,7 @@ class Evaluation:
     @property
     def predictions(self) -> Array:
         """(n,) the most probable class of each example."""
-        return self.probabilities.argmax(axis=1)
+        return np.asarray(self.probabilities.argmax(axis=1))
 
 
 def predict_probabilities(
