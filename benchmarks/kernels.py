@@ -6,7 +6,7 @@ Forward alone (inference: nothing is saved) and forward with backward, at the si
 32 x 32 and 32 x 128 tokens, on one core each, taking turns. The bound is the time to move what
 must be moved at the rate at which one core copies arrays of the same size, or, for attention, to
 multiply what must be multiplied at one core's rate of matrix products, whichever is longer. What is
-counted as moved: forward reads x and writes y; backward reads dy and one saved array, and writes dx.
+counted as moved: forward reads x and writes y; backward reads dy and one saved array and writes dx.
 """
 
 from __future__ import annotations
