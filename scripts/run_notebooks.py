@@ -1,4 +1,4 @@
-"""Run the notebooks from top to bottom, each in a fresh kernel, and keep what comes out.
+"""Run the notebooks from top to bottom, each in a fresh kernel, and store the outputs.
 
     python scripts/run_notebooks.py [NUMBER ...]     # "03 05"; without numbers: all of them
 
