@@ -5,7 +5,7 @@
 Three comparisons in float32, whole arrays, nothing sampled: the last hidden states of MiniLM
 (against transformers), the gradient of every parameter of the unfrozen model with a classifier on
 [CLS] (against PyTorch), and logits and gradients of bottleneck adapters (against the `adapters`
-library). The reference is also run in float64, to show how far rounding alone carries it.
+library). The reference is also run in float64, to show the effect of rounding alone.
 
 Prints tables, writes results/agreement.json beside this file, and exits with status 1 if a target
 is missed. Needs what tests/golden/requirements.txt lists.

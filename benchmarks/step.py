@@ -109,7 +109,7 @@ def agreement(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
     worst_apart = float(apart[worst] / size[worst])
     found = {"loss": loss, "logits_max_abs": logits, "gradients": together}
     found["worst_gradient"] = worst_apart
-    # A rounding error at ReLU's kink may switch a unit off for one token: hence the last limit.
+    # A rounding error at ReLU's kink may switch a unit off for one token: therefore the last limit.
     if not (loss < 1e-4 and logits < 1e-4 and together < 1e-4 and worst_apart < 2e-2):
         sys.exit(f"the sides did not compute the same: {found}, worst at {worst}")
     return found
