@@ -134,12 +134,8 @@ class Walk:
             if isinstance(held, np.random.Generator)
         ]
         self.takes_dy = bool(inspect.signature(module.backward).parameters)
-        if check_inputs:
-            self.module.propagate_requires_grad()  # as `module(...)` does
-        else:
-            self.module.propagate_requires_grad(False)
-        wanted = check_inputs and self.module.needs_input_grad
-        self.float_inputs = [n for n, x in self.inputs.items() if wanted and is_float(x)]
+        self.check_inputs = check_inputs
+        self.float_inputs = [n for n, x in self.inputs.items() if check_inputs and is_float(x)]
         self.trainable = self.module.trainable_parameters()
         if not self.trainable and not self.float_inputs:
             raise ConfigError(
@@ -150,7 +146,7 @@ class Walk:
     def forward(self) -> Array:
         for generator, state in self.generators:
             generator.bit_generator.state = state
-        y = self.module.forward(*self.inputs.values(), **self.kwargs)
+        y = self.module.call(self.check_inputs, *self.inputs.values(), **self.kwargs)
         if not isinstance(y, np.ndarray | np.generic | float | int):
             raise GradientError(
                 f"forward returned a {type(y).__name__}; expected one array, or a number"

@@ -297,7 +297,9 @@ def walk_order(module: Module) -> list[str]:
 
     def visit(room: Module) -> list[str]:
         own = [names[id(p)] for _, p in room.own_parameters()]
-        return own + [name for inner in room.forward_order() for name in visit(inner)]
+        return own + [
+            name for inner in [child for _, child in room.children()] for name in visit(inner)
+        ]
 
     return visit(module)
 

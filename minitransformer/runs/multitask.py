@@ -23,7 +23,7 @@ from ..errors import CheckpointError, ConfigError
 from ..formats.adapter_file import AdapterRecord, check_base, fingerprint, load_values, read_adapter
 from ..models.heads import Classifier
 from ..models.transformer import Transformer
-from ..nn.functional import softmax
+from ..nn.kernels import softmax
 from ..nn.module import Array, Module
 from ..training.data_parallel import DataParallel, Model, cores
 from ..training.evaluation import AT_ONCE, Evaluation
@@ -229,11 +229,8 @@ class ManyHeads(Module):
         logits, start = {}, 0
         for task, rows in reads.items():
             own = slice(start, start + len(rows))
-            pooling, *rest = self.classifiers[task].forward_order()[1:]
-            v = pooling.forward(h[own], mask[own])
-            for room in rest:
-                v = room.forward(v)
-            logits[task], start = v, own.stop
+            logits[task] = self.classifiers[task].logits(h[own], mask[own])
+            start = own.stop
         return logits
 
 

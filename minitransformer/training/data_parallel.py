@@ -43,9 +43,6 @@ class DataParallel:
 
     def __enter__(self) -> DataParallel:
         keep_freed_memory()
-        # Planned and listed once: what trains does not change while batches are computed.
-        for model in self.replicas:
-            model.propagate_requires_grad()
         self.trained = [list(model.trainable_parameters().values()) for model in self.replicas]
         self.open = ExitStack()
         self.pool = self.open.enter_context(ThreadPoolExecutor(len(self.replicas)))
@@ -84,7 +81,7 @@ class DataParallel:
             kept: dict[str, Any] = {}
             if prefix is not None:
                 kept = {"start": prefix.depth, "hidden": prefix.hidden(replica.transformer, part)}
-            logits = replica.forward(part.ids, part.attention_mask, **kept)
+            logits = replica(part.ids, part.attention_mask, **kept)
             loss, p = cross_entropy(logits, part.labels, label_smoothing)
             share = part.counted / batch.counted
             if np.isfinite(loss):

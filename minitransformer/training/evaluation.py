@@ -11,7 +11,8 @@ import numpy as np
 from ..data.batches import Batch, Encoded, batches
 from ..data.corpus import windows
 from ..models.heads import Classifier, LanguageModel
-from ..nn.functional import IGNORE, softmax
+from ..nn.functional import IGNORE
+from ..nn.kernels import softmax
 from ..nn.module import Array
 from .data_parallel import DataParallel, Model, cores
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minitransformer.nn import attention as attention_room
+from minitransformer.nn import kernels
 from minitransformer.nn.attention import MultiHeadAttention
 from minitransformer.nn.layers import Dropout, Embedding, Linear, flat
 from minitransformer.nn.module import Array, Module
@@ -174,18 +174,19 @@ class UnscaledScores(MultiHeadAttention):
     """Applies 1 / sqrt(d_head) in forward only."""
 
     def backward(self, dy):
-        right = attention_room.attention_backward
+        right = kernels.attention_backward
 
-        def unscaled(dcontext, q, k, v, bias, keep, dq, dk, dv):
-            right(dcontext, q, k, v, bias, keep, dq, dk, dv)
-            for gradient in (dq, dk):
-                gradient *= q.shape[-1] ** 0.5
+        def unscaled(*arguments):
+            dq, dk, dv = right(*arguments)
+            dq *= self.qkv.weight.shape[0] ** 0.5 / self.n_heads**0.5
+            dk *= self.qkv.weight.shape[0] ** 0.5 / self.n_heads**0.5
+            return dq, dk, dv
 
-        attention_room.attention_backward = unscaled
+        kernels.attention_backward = unscaled
         try:
             return super().backward(dy)
         finally:
-            attention_room.attention_backward = right
+            kernels.attention_backward = right
 
 
 def unscaled_attention() -> MultiHeadAttention:
