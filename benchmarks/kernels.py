@@ -2,11 +2,11 @@
 
     python benchmarks/kernels.py
 
-Forward alone (inference: nothing is kept) and forward with backward, at the sizes of MiniLM on 32 x
-32 and 32 x 128 tokens, on one core each, taking turns. The bound is the time to move what must be
-moved at the rate at which one core copies arrays of the same size, or, for attention, to multiply
-what must be multiplied at one core's rate of matrix products, whichever is longer. What is counted
-as moved: forward reads x and writes y; backward reads dy and one saved array, and writes dx.
+Forward alone (inference: nothing is saved) and forward with backward, at the sizes of MiniLM on
+32 x 32 and 32 x 128 tokens, on one core each, taking turns. The bound is the time to move what
+must be moved at the rate at which one core copies arrays of the same size, or, for attention, to
+multiply what must be multiplied at one core's rate of matrix products, whichever is longer. What is
+counted as moved: forward reads x and writes y; backward reads dy and one saved array and writes dx.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def split_heads(qkv: Array) -> Array:
 
 
 class Peer(Side):
-    """PyTorch's functions; the way back is autograd's."""
+    """PyTorch's functions; the backward pass is autograd's."""
 
     def __init__(self) -> None:
         import torch
@@ -253,15 +253,15 @@ def measure(workers: dict[str, Worker], case: Case, backward: bool, rounds: int)
     ours, peer, machine = workers["ours"], workers["peer"], workers["machine"]
     apart = check(case, ours.call("prepare", case, backward), peer.call("prepare", case, backward))
     size = int(np.prod(case.shape))
-    asked: dict[str, Callable[[int], float]] = {
+    sides: dict[str, Callable[[int], float]] = {
         "ours": lambda turn: ours.call("turn", turn),
         "peer": lambda turn: peer.call("turn", turn),
         "copy": lambda turn: machine.call("copy_seconds", size),
     }
     work = case.multiply_adds(backward)
     if work:
-        asked["rate"] = lambda turn: machine.call("product_rates", 2)["one_core"]
-    turns = take_turns(asked, rounds, pause=0.0)
+        sides["rate"] = lambda turn: machine.call("product_rates", 2)["one_core"]
+    turns = take_turns(sides, rounds, pause=0.0)
     bound = np.array(turns["copy"]) * case.arrays(backward) / 2  # a copy moves two arrays
     if work:
         bound = np.maximum(bound, work / np.array(turns["rate"]))
@@ -316,7 +316,9 @@ def main() -> None:
         for name in functions:
             for batch, length in shapes if name.startswith(wanted) else []:
                 case = Case(name, batch, length)
-                rows += [measure(workers, case, way, args.rounds) for way in (False, True)]
+                rows += [
+                    measure(workers, case, backward, args.rounds) for backward in (False, True)
+                ]
     print_table(rows)
     write("kernels", args, {"rounds": args.rounds, "rows": rows})
 

@@ -1,4 +1,4 @@
-"""This library's side of a comparison: a classifier and its Trainer, asked for single steps."""
+"""This library's side of a comparison: a classifier and its Trainer, one step at a time."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ class Ours(Side):
         return time.perf_counter() - started
 
     def logits(self, batch: Batch) -> Array:
-        """(B, n_classes), each thread with its slice of the batch."""
+        """(B, n_classes), each thread with its shard of the batch."""
 
-        def walk(model: Model, part: Batch) -> tuple[Array, Array]:
+        def forward(model: Model, part: Batch) -> tuple[Array, Array]:
             return part.index, model(part.ids, part.attention_mask)
 
         found = np.empty((len(batch.labels), 2), np.float32)
         for index, logits in self.data_parallel.map(
-            walk, shards(batch, len(self.data_parallel.replicas))
+            forward, shards(batch, len(self.data_parallel.replicas))
         ):
             found[index] = logits
         return found

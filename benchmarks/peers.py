@@ -107,7 +107,7 @@ class Peer(Side):
         keep_memory: bool = False,
         **settings: Any,
     ) -> None:
-        """`keep_memory`: the C library keeps freed arrays, as it does for our own replicas."""
+        """`keep_memory`: the C library reuses freed arrays, as it does for our own replicas."""
         if keep_memory:
             from minitransformer.training.data_parallel import keep_freed_memory
 

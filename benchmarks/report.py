@@ -92,7 +92,7 @@ def versions() -> dict[str, str]:
 
 
 def rounded(value: Any) -> Any:
-    """Four digits are more than a timing holds."""
+    """To four digits: more than a timing is exact to."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, dict):

@@ -6,11 +6,12 @@ Exit status: 0 success; 1 failure, with one line on standard error; 2 bad usage;
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import typer
@@ -37,6 +38,27 @@ app = typer.Typer(
 def say(message: str) -> None:
     """To the person in front of the screen, not to the program behind a pipe."""
     print(message, file=sys.stderr, flush=True)
+
+
+class SayHandler(logging.Handler):
+    """Shows what the library logs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+@contextmanager
+def shown_messages() -> Iterator[None]:
+    """While inside, what the library logs (what it fetches) goes to standard error."""
+    logger, handler = logging.getLogger("minitransformer"), SayHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def print_json(value: Any) -> None:
@@ -80,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     typed = [word for word in typed[:end] if word != "--debug"] + typed[end:]
     speak_utf8()
     try:
-        status = app(typed, prog_name="minitransformer", standalone_mode=False) or 0
+        with shown_messages():
+            status = app(typed, prog_name="minitransformer", standalone_mode=False) or 0
         sys.stdout.flush()
         return int(status)
     except UsageError as error:
