@@ -80,7 +80,7 @@ class Summary:
 
 
 def tree(module: Any) -> str:
-    """A line for each module inside a `Module`: its name, its class, its parameters, and whether they train.
+    """A line for each module inside a `Module`: name, class, parameters, whether they train.
 
     Equal neighbours in a list, such as the blocks of a transformer, are written once.
     """
