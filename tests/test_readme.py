@@ -26,15 +26,15 @@ def test_second_snippet_runs(tmp_path, monkeypatch) -> None:
     exec(compile("import minitransformer as mt\n" + code, "README.md", "exec"), {})
 
 
-def test_third_snippet_runs_on_small_runs(tmp_path, monkeypatch) -> None:
+def test_fourth_snippet_runs_on_small_runs(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     options = mt.RunOptions("tiny", limit=32, training=mt.TrainingOptions(epochs=1))
     folders = [f"runs/{task}-adapter-seed0" for task in ("rotten-tomatoes", "bbc-news")]
-    assert all(f'"{folder}"' in SNIPPETS[2] for folder in folders)
+    assert all(f'"{folder}"' in SNIPPETS[3] for folder in folders)
     for folder in folders:
         mt.train("toy-reviews", options, folder, progress=False)
     # Two runs of one task are called after their folders.
-    code = SNIPPETS[2].replace('tasks["bbc-news"]', 'tasks["bbc-news-adapter-seed0"]')
+    code = SNIPPETS[3].replace('tasks["bbc-news"]', 'tasks["bbc-news-adapter-seed0"]')
     code = code.replace('evaluate("bbc-news")', 'evaluate("toy-reviews")')
     code = code.replace('"minilm"', '"tiny"')
     exec(compile("import minitransformer as mt\n" + code, "README.md", "exec"), {})
