@@ -32,8 +32,9 @@ from minitransformer.data.datasets import load_task
 from minitransformer.data.hub import find_checkpoint
 from minitransformer.runs.options import build_classifier
 from minitransformer.training.evaluation import evaluate
+from minitransformer.training.interruption import Interrupt
 from minitransformer.training.prefix_cache import PrefixCache
-from minitransformer.training.trainer import Interrupt
+from minitransformer.training.process import keep_freed_memory
 
 TASK, BATCH_SIZE, MAX_LENGTH, PARTS = "rotten-tomatoes", 32, 128, 20
 TOP_3 = AdapterConfig(bottleneck=64, layers=(3, 4, 5))
@@ -114,6 +115,7 @@ class OurRun:
                 self.model, encoded, encoded, self.plan.training(),
                 progress=False, threads=self.plan.threads, prefix=prefix,
             )  # fmt: skip
+            keep_freed_memory()
             self.trainer.data_parallel.__enter__()
         self.trainer.epoch(Interrupt(), clock)
         clock.stop()

@@ -127,13 +127,13 @@ class Ours(Side):
 
     def __init__(self) -> None:
         from minitransformer.nn import functional as f
-        from minitransformer.training.data_parallel import (
+        from minitransformer.training.process import (
             keep_freed_memory,
             single_threaded_products,
         )
 
         keep_freed_memory()
-        self.single = single_threaded_products()
+        self.single = single_threaded_products
         self.single.__enter__()
 
         def element_wise(function: Callable[..., Any]) -> Run:

@@ -13,6 +13,7 @@ from minitransformer.costs.flops import shape_of
 from minitransformer.data.batches import Batch, Encoded
 from minitransformer.runs.options import RunOptions, build_classifier
 from minitransformer.training.data_parallel import Model, shards
+from minitransformer.training.process import keep_freed_memory
 from minitransformer.training.trainer import Trainer, TrainingOptions
 
 Array = np.ndarray
@@ -39,6 +40,7 @@ class Ours(Side):
         training = TrainingOptions(epochs=10_000, lr=STANDSTILL, warmup=0.0)
         self.trainer = Trainer(model, examples, examples, training, progress=False, threads=threads)
         self.data_parallel = self.trainer.data_parallel
+        keep_freed_memory()
         self.data_parallel.__enter__()  # for the life of this process
 
     def weights(self) -> dict[str, Array]:

@@ -109,7 +109,7 @@ class Peer(Side):
     ) -> None:
         """`keep_memory`: the C library reuses freed arrays, as it does for our own replicas."""
         if keep_memory:
-            from minitransformer.training.data_parallel import keep_freed_memory
+            from minitransformer.training.process import keep_freed_memory
 
             keep_freed_memory()
         torch.set_num_threads(threads)

@@ -15,7 +15,7 @@ from typing import Any
 from threadpoolctl import threadpool_info
 
 import minitransformer as mt
-from minitransformer.training.data_parallel import cores
+from minitransformer.training.process import cores
 
 OVERRULES = ("OPENBLAS_CORETYPE", "MKL_ENABLE_INSTRUCTIONS", "NPY_DISABLE_CPU_FEATURES")
 RESULTS = Path(__file__).resolve().parent / "results"

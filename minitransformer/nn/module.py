@@ -292,11 +292,10 @@ class Module:
         needs one. Dropout generators are copied with their state; `layers.seed_dropouts` gives
         them other seeds.
         """
-        for _, module in self.named_modules():
-            module._saved = None
         parameters = self.parameters()
         shared: dict[int, Any] = {id(p.value): p.value for p in parameters}
-        shared |= {id(p.grad): None for p in parameters}  # gradients are not copied
+        shared |= {id(p.grad): None for p in parameters}  # gradients and saved arrays: not copied
+        shared |= {id(module._saved): None for _, module in self.named_modules()}
         return copy.deepcopy(self, shared)
 
     def state_dict(self) -> dict[str, Array]:

@@ -29,9 +29,9 @@ from ..models.heads import Classifier
 from ..models.transformer import Transformer
 from ..nn.module import Array
 from ..plots import plot_history
-from ..training.data_parallel import cores
 from ..training.evaluation import Evaluation, evaluate, predict_probabilities
 from ..training.prefix_cache import PrefixCache
+from ..training.process import cores
 from ..training.trainer import Trainer
 from .folder import RunFolder, adapter_path, folder_and_options, peak_memory_mb
 from .options import ADAPTER_NAME, RunOptions, build_classifier

@@ -34,8 +34,8 @@ from ..models.heads import LanguageModel
 from ..models.transformer import Transformer
 from ..nn.module import Array
 from ..plots import plot_history
-from ..training.data_parallel import cores
 from ..training.evaluation import perplexity
+from ..training.process import cores
 from ..training.trainer import Trainer
 from .folder import RunFolder, adapter_path, folder_and_options, peak_memory_mb, read_text
 from .options import ADAPTER_NAME, PretrainOptions, RunOptions

@@ -25,9 +25,10 @@ from ..models.heads import Classifier
 from ..models.transformer import Transformer
 from ..nn.kernels import softmax
 from ..nn.module import Array, Module
-from ..training.data_parallel import DataParallel, Model, cores
+from ..training.data_parallel import DataParallel, Model
 from ..training.evaluation import AT_ONCE, Evaluation
 from ..training.prefix_cache import frozen_depth
+from ..training.process import cores
 from .classification import Prediction, Run
 from .folder import adapter_path
 
