@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ..errors import CheckpointError, ConfigError
+from ..nn import kernels
 from ..nn.module import Array, Parameter
 
 Schedule = Callable[[int], float]
@@ -85,7 +86,7 @@ class AdamW:
             if p.grad is not None:
                 decay = self.weight_decay if p.grad.ndim >= 2 else 0.0
                 m, v = self.m[name], self.v[name]
-                adamw_update(p.value, p.grad, m, v, self.t, self.lr, self.betas, self.eps, decay)
+                kernels.adamw(p.value, p.grad, m, v, self.t, self.lr, self.betas, self.eps, decay)
 
     def state_dict(self) -> dict[str, Array]:
         """The arrays that resuming needs, beside the parameters (themselves, not copies)."""
@@ -170,28 +171,3 @@ def load_arrays(own: Mapping[str, Array], state: Mapping[str, Array]) -> None:
         raise CheckpointError(f"this optimizer state belongs to other parameters:\n  {listed}")
     for name, array in own.items():
         array[...] = state[name]
-
-
-def adamw_update(
-    value: Array,
-    grad: Array,
-    m: Array,
-    v: Array,
-    t: int,
-    lr: float,
-    betas: tuple[float, float],
-    eps: float,
-    weight_decay: float,
-) -> None:
-    """Step `t` (from 1) of AdamW for one parameter: changes `value`, `m` and `v` in place."""
-    b1, b2 = betas
-    m += (1 - b1) * (grad - m)
-    v += (1 - b2) * (grad * grad - v)
-    if weight_decay:
-        value *= 1 - lr * weight_decay
-    step = np.sqrt(v)
-    step /= math.sqrt(1 - b2**t)
-    step += eps
-    np.divide(m, step, out=step)
-    step *= lr / (1 - b1**t)
-    value -= step

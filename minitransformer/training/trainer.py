@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ class TrainingOptions:
             value, least = getattr(self, name), 0 if name == "seed" else 1
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"{name}={value!r}: expected a whole number, {least} or more")
-        allowed = {
+        allowed: dict[str, tuple[Callable[[float], bool], str]] = {
             "lr": (lambda x: 0 < x < math.inf, "a positive number, or None"),
             "max_grad_norm": (lambda x: 0 < x < math.inf, "a positive number"),
             "weight_decay": (lambda x: 0 <= x < math.inf, "a number, 0 or more"),
