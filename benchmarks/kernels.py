@@ -133,7 +133,7 @@ class Ours(Side):
         )
 
         keep_freed_memory()
-        self.single = single_threaded_products()
+        self.single = single_threaded_products
         self.single.__enter__()
 
         def element_wise(function: Callable[..., Any]) -> Run:
