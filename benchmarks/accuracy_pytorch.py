@@ -27,7 +27,7 @@ from minitransformer.runs.options import RunOptions
 RESULTS = Path(__file__).parent / "results"
 
 
-class Peer(torch.nn.Module):
+class Peer(torch.nn.Module):  # type: ignore[misc]  # torch is not type-checked here
     """BERT with adapters after both norms of each block, and a head on [CLS]."""
 
     def __init__(self, bottleneck: int, head_dropout: float) -> None:

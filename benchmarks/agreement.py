@@ -5,7 +5,7 @@
 Three comparisons in float32, whole arrays, nothing sampled: the last hidden states of MiniLM
 (against transformers), the gradient of every parameter of the unfrozen model with a classifier on
 [CLS] (against PyTorch), and logits and gradients of bottleneck adapters (against the `adapters`
-library). The reference is also run in float64, to show how far rounding alone carries it.
+library). The reference is also run in float64, to show the effect of rounding alone.
 
 Prints tables, writes results/agreement.json beside this file, and exits with status 1 if a target
 is missed. Needs what tests/golden/requirements.txt lists.
@@ -13,6 +13,7 @@ is missed. Needs what tests/golden/requirements.txt lists.
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import sys
@@ -41,7 +42,7 @@ Gradients = tuple[Array, Arrays]  # logits, gradient by parameter name
 
 
 def rounded(value: Any) -> Any:
-    """Three digits say all there is to say about a rounding error."""
+    """To three digits: enough for a rounding error."""
     if isinstance(value, float):
         return float(f"{value:.3g}")
     if isinstance(value, dict):
@@ -88,7 +89,7 @@ def ours(base: mt.Transformer, arrays: Arrays) -> Gradients:
     model, criterion = mt.Classifier(base, n_classes=2, pooling="cls"), mt.CrossEntropy()
     head = {"weight": arrays["head.weight"], "bias": arrays["head.bias"]}
     model.head.linear.load_state_dict(head)
-    logits = model(arrays["ids"], arrays["mask"])
+    logits = model.train()(arrays["ids"], arrays["mask"])
     criterion(logits, arrays["labels"])
     model.backward(criterion.backward())
     trained = {**dict(base.named_parameters()), **named_head(model.head.linear)}
@@ -155,8 +156,8 @@ def adapter_gradients(folder: Path, activation: str, scaling: float) -> dict[str
     base.load_state_dict(base.state_dict() | names.adapters(models.weights(single)))
 
     def adapters_only(found: Gradients) -> Gradients:  # PyTorch computed all of them
-        kept = {n: g for n, g in found[1].items() if ".adapters." in n or n.startswith("head.")}
-        return found[0], kept
+        chosen = {n: g for n, g in found[1].items() if ".adapters." in n or n.startswith("head.")}
+        return found[0], chosen
 
     return compare(
         ours(base, arrays),
@@ -179,6 +180,7 @@ def show(title: str, result: dict[str, Any], count: int = 5) -> None:
 
 def main() -> int:
     """Compare, print, write; 0 if every target is reached."""
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     folder = minilm.weights_folder()
     hidden = hidden_states(folder)
     print(

@@ -2,12 +2,12 @@
 
     python benchmarks/epoch.py
     python benchmarks/epoch.py --limit 1000
-    python benchmarks/epoch.py --sides everywhere top-3-kept --epochs 3 --dropout 0.1
+    python benchmarks/epoch.py --sides everywhere top-3-cached --epochs 3 --dropout 0.1
 
 Rotten Tomatoes, MiniLM, adapters of m=64. The clock starts with the texts in memory and the model
 built; it runs through tokenization, batches and every training step, and stops while the test split
 is evaluated. The sides take turns, a twentieth of an epoch each, in processes of their own with the
-same number of threads. They start from the same weights; "grouped" sees the very batches of
+same number of threads. They start from the same weights; "grouped" has the same batches as
 "everywhere", so their losses must agree while dropout is off.
 """
 
@@ -32,8 +32,9 @@ from minitransformer.data.datasets import load_task
 from minitransformer.data.hub import find_checkpoint
 from minitransformer.runs.options import build_classifier
 from minitransformer.training.evaluation import evaluate
+from minitransformer.training.interruption import Interrupt
 from minitransformer.training.prefix_cache import PrefixCache
-from minitransformer.training.trainer import Interrupt
+from minitransformer.training.process import keep_freed_memory
 
 TASK, BATCH_SIZE, MAX_LENGTH, PARTS = "rotten-tomatoes", 32, 128, 20
 TOP_3 = AdapterConfig(bottleneck=64, layers=(3, 4, 5))
@@ -42,7 +43,7 @@ TOP_3 = AdapterConfig(bottleneck=64, layers=(3, 4, 5))
 OURS = {
     "everywhere": RunOptions(adapter=AdapterConfig(bottleneck=64)),
     "top-3": RunOptions(adapter=TOP_3),
-    "top-3-kept": RunOptions(adapter=TOP_3, prefix_cache=True),
+    "top-3-cached": RunOptions(adapter=TOP_3, prefix_cache=True),
 }
 PEERS = {"plain": False, "grouped": True}  # the PyTorch loop -> batches grouped by length
 DEFAULT_SIDES = ["everywhere", *PEERS]
@@ -68,7 +69,7 @@ class Plan:
 class Clock:
     """A stopwatch that lets the other sides have their turn after each part of an epoch.
 
-    Stands where `Trainer.epoch` expects its progress bar.
+    Takes the place of the Trainer's progress bar.
     """
 
     def __init__(self, steps: int) -> None:
@@ -88,7 +89,7 @@ class Clock:
         self.seconds += time.perf_counter() - self.started
 
     def set_postfix(self, **figures: str) -> None:
-        """The progress bar's; nobody looks."""
+        """Of a progress bar; not shown here."""
 
 
 class OurRun:
@@ -114,6 +115,7 @@ class OurRun:
                 self.model, encoded, encoded, self.plan.training(),
                 progress=False, threads=self.plan.threads, prefix=prefix,
             )  # fmt: skip
+            keep_freed_memory()
             self.trainer.data_parallel.__enter__()
         self.trainer.epoch(Interrupt(), clock)
         clock.stop()
@@ -126,7 +128,7 @@ class OurRun:
 
 
 class PeerRun:
-    """PyTorch and `adapters`: the loop that one writes, with the fast parts of both libraries."""
+    """PyTorch and `adapters`: a plain training loop with the fast parts of both libraries."""
 
     def __init__(self, plan: Plan, grouped: bool, folder: str, weights: dict[str, Array]) -> None:
         import peers
@@ -202,7 +204,7 @@ class PeerRun:
         self.model.eval()
         with self.torch.inference_mode():
             right = [(self.model(i, m).argmax(1) == labels).sum().item() for i, m, labels in every]
-        return sum(right) / len(test)
+        return float(sum(right) / len(test))
 
 
 def warmup_and_decay(warmup: int, steps: int) -> Callable[[int], float]:

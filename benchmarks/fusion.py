@@ -34,7 +34,7 @@ from minitransformer.training.evaluation import evaluate
 
 METHODS = ("head", "adapter", "average", "fusion", "sources")
 # What trains decides the learning rate; where it is a head alone, that of the method "head".
-# Fusion has nine times an adapter's parameters here: at 1e-3 one of three seeds learnt nothing.
+# Fusion has nine times an adapter's parameters here: at 1e-3 one of three seeds learned nothing.
 LEARNING_RATES = {"head": 5e-3, "adapter": 1e-3, "fusion": 2e-4}
 
 
@@ -86,12 +86,12 @@ def measure(
     }
     if method in tasks.transformer.adapter_names and method not in tasks:
         if method == "fusion":
-            row["weights"] = listened_to(tasks, splits[2])
+            row["weights"] = mean_attention_weights(tasks, splits[2])
         tasks.transformer.delete_adapter(method)
     return row
 
 
-def listened_to(tasks: mt.Tasks, encoded: Encoded) -> dict[str, list[float]]:
+def mean_attention_weights(tasks: mt.Tasks, encoded: Encoded) -> dict[str, list[float]]:
     """Mean attention weight of each source at each site, over the tokens of some test texts."""
     ids, mask = mt.pad(encoded.sequences[:64], encoded.pad_id)
     found = mt.fusion_weights(tasks.transformer, "fusion", ids, mask)
@@ -160,7 +160,7 @@ def main() -> None:
         f"{args.target}, {len(train)} training examples, {len(test)} test examples: accuracy",
         table,
     )
-    print(f"\nbase and sources: {'not a bit changed' if unchanged else 'CHANGED'}")
+    print(f"\nbase and sources: {'unchanged, bit for bit' if unchanged else 'CHANGED'}")
     record = {
         "base": args.base,
         "target": args.target,

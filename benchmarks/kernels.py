@@ -1,12 +1,12 @@
-"""Each function of `functional.py` against its PyTorch counterpart, and against the machine.
+"""Each function of `nn/kernels.py` against its PyTorch counterpart, and against the machine.
 
     python benchmarks/kernels.py
 
-Forward alone (inference: nothing is kept) and forward with backward, at the sizes of MiniLM on 32 x
-32 and 32 x 128 tokens, on one core each, taking turns. The bound is the time to move what must be
-moved at the rate at which one core copies arrays of the same size, or, for attention, to multiply
-what must be multiplied at one core's rate of matrix products, whichever is longer. What is counted
-as moved: forward reads x and writes y; backward reads dy and one saved array, and writes dx.
+Forward alone (inference: nothing is saved) and forward with backward, at the sizes of MiniLM on
+32 x 32 and 32 x 128 tokens, on one core each, taking turns. The bound is the time to move what
+must be moved at the rate at which one core copies arrays of the same size, or, for attention, to
+multiply what must be multiplied at one core's rate of matrix products, whichever is longer. What is
+counted as moved: forward reads x and writes y; backward reads dy and one saved array and writes dx.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Case:
         return {
             "softmax": (self.batch, HEADS, self.length, self.length),
             "attention": (self.batch, self.length, 3 * D_MODEL),
-            "attention_of_few": (self.batch, self.length, D_MODEL),
+            "self_attention, one query": (self.batch, self.length, D_MODEL),
             "layer_norm": (tokens, D_MODEL),
             "cross_entropy, classes": (self.batch, CLASSES),
             "cross_entropy, vocabulary": (round(MASKED * tokens), VOCABULARY),
@@ -58,7 +58,7 @@ class Case:
         """How many arrays of this shape must be moved at least."""
         if self.name == "attention":  # qkv in, context out; dcontext and qkv in, dqkv out
             return 4 / 3 + backward * 7 / 3
-        if self.name == "attention_of_few":  # x in; x in, dx out
+        if self.name.startswith("self_attention"):  # x in; x in, dx out
             return 1 + backward * 2
         if self.name.startswith("cross_entropy"):  # logits in; logits in, dlogits out
             return 1 + backward * 2
@@ -67,12 +67,12 @@ class Case:
     def multiply_adds(self, backward: bool) -> int:
         """Two products in attention, and two more for each of them backward.
 
-        With one query, the frozen projections of keys and values have one more each.
+        With one query, frozen projections of one position take the place of keys and values.
         """
         if self.name == "attention":
             return self.batch * self.length * self.length * D_MODEL * (6 if backward else 2)
-        if self.name == "attention_of_few":
-            projections = 2 * D_MODEL * D_MODEL * (2 if backward else 1)
+        if self.name.startswith("self_attention"):
+            projections = 3 * D_MODEL * D_MODEL * (2 if backward else 1)
             products = HEADS * self.length * D_MODEL * (6 if backward else 2)
             return self.batch * (projections + products)
         return 0
@@ -87,13 +87,13 @@ class Case:
         if self.name.startswith("cross_entropy"):
             return (x, rng.integers(0, x.shape[1], len(x))), np.ones((), np.float32)
         if self.name == "attention":
-            context = (self.batch, self.length, HEADS, D_HEAD)
-            return (x,), rng.standard_normal(context, np.float32)
-        if self.name == "attention_of_few":  # x, one query, W_k, W_v, b_v
-            q = rng.standard_normal((self.batch, HEADS, 1, D_HEAD), np.float32)
-            w_k, w_v = rng.standard_normal((2, D_MODEL, D_MODEL), np.float32) * np.float32(0.05)
-            b_v = rng.standard_normal(D_MODEL, np.float32)
-            return (x, q, w_k, w_v, b_v), rng.standard_normal(q.swapaxes(1, 2).shape, np.float32)
+            context = rng.standard_normal((self.batch, self.length, HEADS, D_HEAD), np.float32)
+            return (x,), context.swapaxes(1, 2)
+        if self.name.startswith("self_attention"):  # x, the weight and bias of q, k and v
+            weight = rng.standard_normal((D_MODEL, 3 * D_MODEL), np.float32) * np.float32(0.05)
+            bias = rng.standard_normal(3 * D_MODEL, np.float32)
+            context = rng.standard_normal((self.batch, 1, HEADS, D_HEAD), np.float32)
+            return (x, weight, bias), context.swapaxes(1, 2)
         return (x,), rng.standard_normal(x.shape, np.float32)
 
 
@@ -123,17 +123,17 @@ class Side:
 
 
 class Ours(Side):
-    """`functional.py`, as the layers call it."""
+    """`kernels.py`, and of `functional.py` what the layers use."""
 
     def __init__(self) -> None:
-        from minitransformer.nn import functional as f
-        from minitransformer.training.data_parallel import (
+        from minitransformer.nn import functional, kernels
+        from minitransformer.training.process import (
             keep_freed_memory,
             single_threaded_products,
         )
 
         keep_freed_memory()
-        self.single = single_threaded_products()
+        self.single = single_threaded_products
         self.single.__enter__()
 
         def element_wise(function: Callable[..., Any]) -> Run:
@@ -144,51 +144,43 @@ class Ours(Side):
             return run
 
         def softmax(x: Array, dy: Array | None) -> tuple[Any, ...]:
-            p = f.softmax(x)
-            return (p,) if dy is None else (p, f.softmax_backward(dy, p))
+            p = kernels.softmax(x)
+            return (p,) if dy is None else (p, kernels.softmax_backward(dy, p))
 
         def attention(qkv: Array, dy: Array | None) -> tuple[Any, ...]:
-            q, k, v = split_heads(qkv)
-            context = f.attention(q, k, v, None, None)
+            q, k, v = functional.split_qkv(qkv, HEADS)
+            context = kernels.attention(q, k, v)
             if dy is None:
                 return (context,)
             dqkv = np.empty_like(qkv)
-            f.attention_backward(dy, q, k, v, None, None, *split_heads(dqkv))
+            dq, dk, dv = functional.split_qkv(dqkv, HEADS)
+            kernels.attention_backward(dy, q, k, v, out=(dq, dk, dv))
             return context, dqkv
 
-        def attention_of_few(
-            x: Array, q: Array, w_k: Array, w_v: Array, b_v: Array, dy: Array | None
+        def self_attention(
+            x: Array, weight: Array, bias: Array, dy: Array | None
         ) -> tuple[Any, ...]:
-            w_k, w_v = (w.reshape(D_MODEL, HEADS, D_HEAD).swapaxes(0, 1) for w in (w_k, w_v))
-            b_v = b_v.reshape(HEADS, 1, D_HEAD)
-            context, p, asked = f.attention_of_few(q, x, w_k, w_v, b_v, None, None)
+            context = kernels.self_attention(x, weight, bias, HEADS, 1)
             if dy is None:
                 return (context,)
-            _, dx = f.attention_of_few_backward(dy, x, w_k, w_v, b_v, None, p, asked)
-            return context, dx
+            return context, kernels.self_attention_backward(dy, x, weight, bias, HEADS)
 
         def layer_norm(x: Array, gain: Array, bias: Array, dy: Array | None) -> tuple[Any, ...]:
-            y, x_hat, rstd = f.layer_norm(x, gain, bias, EPS)
-            return (y,) if dy is None else (y, f.layer_norm_backward(dy, x_hat, rstd, gain))
+            y, x_hat, rstd = kernels.layer_norm(x, gain, bias, EPS)
+            return (y,) if dy is None else (y, kernels.layer_norm_backward(dy, x_hat, rstd, gain))
 
         def cross_entropy(logits: Array, labels: Array, dy: Array | None) -> tuple[Any, ...]:
-            loss, p = f.cross_entropy(logits, labels)
-            return (loss,) if dy is None else (loss, f.cross_entropy_backward(p, labels))
+            loss, p = functional.cross_entropy(logits, labels)
+            return (loss,) if dy is None else (loss, functional.cross_entropy_backward(p, labels))
 
-        self.functions = {name: element_wise(f.ACTIVATIONS[name]) for name in ELEMENT_WISE}
+        self.functions = {name: element_wise(kernels.ACTIVATIONS[name]) for name in ELEMENT_WISE}
         self.functions |= {"softmax": softmax, "attention": attention}
-        self.functions |= {"attention_of_few": attention_of_few}
+        self.functions |= {"self_attention": self_attention}
         self.functions |= {"layer_norm": layer_norm, "cross_entropy": cross_entropy}
 
 
-def split_heads(qkv: Array) -> Array:
-    """(B, T, 3 d) -> (3, B, H, T, d_head), a view."""
-    B, T, _ = qkv.shape
-    return qkv.reshape(B, T, 3, HEADS, -1).transpose(2, 0, 3, 1, 4)
-
-
 class Peer(Side):
-    """PyTorch's functions; the way back is autograd's."""
+    """PyTorch's functions; the backward pass is autograd's."""
 
     def __init__(self) -> None:
         import torch
@@ -200,12 +192,14 @@ class Peer(Side):
         def attention(qkv: Any) -> Any:
             B, T, _ = qkv.shape
             q, k, v = qkv.view(B, T, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
-            return f.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+            return f.scaled_dot_product_attention(q, k, v)
 
-        def attention_of_few(x: Any, q: Any, w_k: Any, w_v: Any, b_v: Any) -> Any:
-            B, T, _ = x.shape
-            k, v = (y.view(B, T, HEADS, D_HEAD).transpose(1, 2) for y in (x @ w_k, x @ w_v + b_v))
-            return f.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        def self_attention(x: Any, weight: Any, bias: Any) -> Any:
+            B, _, d = x.shape
+            q = x[:, :1] @ weight[:, :d] + bias[:d]
+            k, v = (x @ weight[:, d:] + bias[d:]).chunk(2, dim=-1)
+            heads = (y.reshape(B, -1, HEADS, D_HEAD).transpose(1, 2) for y in (q, k, v))
+            return f.scaled_dot_product_attention(*heads)
 
         def with_backward(function: Callable[..., Any]) -> Run:
             def run(*inputs_and_dy: Any) -> tuple[Any, ...]:
@@ -227,7 +221,7 @@ class Peer(Side):
             "tanh": torch.tanh,
             "softmax": lambda x: f.softmax(x, dim=-1),
             "attention": attention,
-            "attention_of_few": attention_of_few,
+            "self_attention": self_attention,
             "layer_norm": lambda x, gain, bias: f.layer_norm(x, (D_MODEL,), gain, bias, EPS),
             "cross_entropy": f.cross_entropy,
         }
@@ -252,15 +246,15 @@ def measure(workers: dict[str, Worker], case: Case, backward: bool, rounds: int)
     ours, peer, machine = workers["ours"], workers["peer"], workers["machine"]
     apart = check(case, ours.call("prepare", case, backward), peer.call("prepare", case, backward))
     size = int(np.prod(case.shape))
-    asked: dict[str, Callable[[int], float]] = {
+    sides: dict[str, Callable[[int], float]] = {
         "ours": lambda turn: ours.call("turn", turn),
         "peer": lambda turn: peer.call("turn", turn),
         "copy": lambda turn: machine.call("copy_seconds", size),
     }
     work = case.multiply_adds(backward)
     if work:
-        asked["rate"] = lambda turn: machine.call("product_rates", 2)["one_core"]
-    turns = take_turns(asked, rounds, pause=0.0)
+        sides["rate"] = lambda turn: machine.call("product_rates", 2)["one_core"]
+    turns = take_turns(sides, rounds, pause=0.0)
     bound = np.array(turns["copy"]) * case.arrays(backward) / 2  # a copy moves two arrays
     if work:
         bound = np.maximum(bound, work / np.array(turns["rate"]))
@@ -304,7 +298,7 @@ def main() -> None:
     shapes, args.threads = [(32, 32), (32, 128)], 1
     if args.quick:
         shapes, args.rounds = [(4, 16)], 2
-    functions = [*ELEMENT_WISE, "softmax", "attention", "attention_of_few", "layer_norm"]
+    functions = [*ELEMENT_WISE, "softmax", "attention", "self_attention, one query", "layer_norm"]
     functions += ["cross_entropy, classes", "cross_entropy, vocabulary"]
     wanted = tuple(args.only or [""])
     rows = []
@@ -315,7 +309,9 @@ def main() -> None:
         for name in functions:
             for batch, length in shapes if name.startswith(wanted) else []:
                 case = Case(name, batch, length)
-                rows += [measure(workers, case, way, args.rounds) for way in (False, True)]
+                rows += [
+                    measure(workers, case, backward, args.rounds) for backward in (False, True)
+                ]
     print_table(rows)
     write("kernels", args, {"rounds": args.rounds, "rows": rows})
 

@@ -1,6 +1,6 @@
 """What the machine can do at best: matrix products and copying, measured with NumPy.
 
-And what a step of adapter training asks of it: the multiply-adds.
+And the multiply-adds that a step of adapter training needs.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def step_work(
     """Multiply-adds of MiniLM's shape with adapters at both sites of every block and a classifier.
 
     "needed": what the library computes; of the last block, under a head that reads [CLS], other
-    positions are only looked at. "whole": every position of every block.
+    positions give keys and values only. "whole": every position of every block.
     """
     config, adapter = replace(shape_of("minilm"), n_layers=blocks), mt.AdapterConfig(bottleneck=m)
     needed, whole = (

@@ -1,4 +1,4 @@
-"""This library's side of a comparison: a classifier and its Trainer, asked for single steps."""
+"""This library's side of a comparison: a classifier and its Trainer, one step at a time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from minitransformer.costs.flops import shape_of
 from minitransformer.data.batches import Batch, Encoded
 from minitransformer.runs.options import RunOptions, build_classifier
 from minitransformer.training.data_parallel import Model, shards
+from minitransformer.training.process import keep_freed_memory
 from minitransformer.training.trainer import Trainer, TrainingOptions
 
 Array = np.ndarray
@@ -41,6 +42,7 @@ class Ours(Side):
         training = TrainingOptions(epochs=10_000, lr=STANDSTILL, warmup=0.0)
         self.trainer = Trainer(model, examples, examples, training, progress=False, threads=threads)
         self.data_parallel = self.trainer.data_parallel
+        keep_freed_memory()
         self.data_parallel.__enter__()  # for the life of this process
 
     def weights(self) -> dict[str, Array]:
@@ -67,14 +69,14 @@ class Ours(Side):
         return time.perf_counter() - started
 
     def logits(self, batch: Batch) -> Array:
-        """(B, n_classes), each thread with its slice of the batch."""
+        """(B, n_classes), each thread with its shard of the batch."""
 
-        def walk(model: Model, part: Batch) -> tuple[Array, Array]:
+        def forward(model: Model, part: Batch) -> tuple[Array, Array]:
             return part.index, model(part.ids, part.attention_mask)
 
         found = np.empty((len(batch.labels), 2), np.float32)
         for index, logits in self.data_parallel.map(
-            walk, shards(batch, len(self.data_parallel.replicas))
+            forward, shards(batch, len(self.data_parallel.replicas))
         ):
             found[index] = logits
         return found

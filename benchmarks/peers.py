@@ -26,7 +26,7 @@ Array = np.ndarray
 ADAPTER = "task"
 
 
-class Classifier(nn.Module):
+class Classifier(nn.Module):  # type: ignore[misc]  # torch is not type-checked here
     """Dropout and a linear head on [CLS], or on the mean of the real tokens."""
 
     def __init__(self, bert: BertModel, n_classes: int, pooling: str, dropout: float) -> None:
@@ -107,9 +107,9 @@ class Peer(Side):
         keep_memory: bool = False,
         **settings: Any,
     ) -> None:
-        """`keep_memory`: the C library keeps freed arrays, as it does for our own replicas."""
+        """`keep_memory`: the C library reuses freed arrays, as it does for our own replicas."""
         if keep_memory:
-            from minitransformer.training.data_parallel import keep_freed_memory
+            from minitransformer.training.process import keep_freed_memory
 
             keep_freed_memory()
         torch.set_num_threads(threads)

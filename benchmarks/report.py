@@ -15,7 +15,7 @@ from typing import Any
 from threadpoolctl import threadpool_info
 
 import minitransformer as mt
-from minitransformer.training.data_parallel import cores
+from minitransformer.training.process import cores
 
 OVERRULES = ("OPENBLAS_CORETYPE", "MKL_ENABLE_INSTRUCTIONS", "NPY_DISABLE_CPU_FEATURES")
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -92,7 +92,7 @@ def versions() -> dict[str, str]:
 
 
 def rounded(value: Any) -> Any:
-    """Four digits are more than a timing holds."""
+    """To four digits: more than a timing is exact to."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, dict):

@@ -109,7 +109,7 @@ def agreement(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
     worst_apart = float(apart[worst] / size[worst])
     found = {"loss": loss, "logits_max_abs": logits, "gradients": together}
     found["worst_gradient"] = worst_apart
-    # A rounding error at ReLU's kink may switch a unit off for one token: hence the last limit.
+    # A rounding error at ReLU's kink may switch a unit off for one token: therefore the last limit.
     if not (loss < 1e-4 and logits < 1e-4 and together < 1e-4 and worst_apart < 2e-2):
         sys.exit(f"the sides did not compute the same: {found}, worst at {worst}")
     return found
@@ -146,17 +146,18 @@ def prepare(workers: Workers, feed: list[Arrays], full: bool) -> dict[str, dict[
 def measure(workers: Workers, feed: list[Arrays], rounds: int, full: bool) -> Turns:
     """Seconds by side and round; the machine's rate of products in each."""
 
-    def ask(worker: Worker, method: str) -> Callable[[int], float]:
+    def caller(worker: Worker, method: str) -> Callable[[int], float]:
         return lambda turn: worker.call(method, turn)
 
-    asked = {"rate": ask(workers["machine"], "best_product_rate")}
+    sides = {"rate": caller(workers["machine"], "best_product_rate")}
     for method in ("step", "forward"):
         for name in ("ours", "peer", "compiled"):
             if name in workers:
-                asked[f"{name} {method}"] = ask(workers[name], method)
+                sides[f"{name} {method}"] = caller(workers[name], method)
     if full:
-        asked |= {f"{name} full": ask(workers[f"{name} full"], "step") for name in ("ours", "peer")}
-    return take_turns(asked, rounds)
+        for name in ("ours", "peer"):
+            sides[f"{name} full"] = caller(workers[f"{name} full"], "step")
+    return take_turns(sides, rounds)
 
 
 def shares_of_bound(turns: Turns, feed: list[Arrays], pooling: str) -> dict[str, dict[str, float]]:
@@ -275,7 +276,7 @@ def main() -> None:
     parser.add_argument("--pooling", choices=("cls", "mean"), default="cls")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     parser.add_argument(
-        "--same-malloc", action="store_true", help="PyTorch's process keeps freed memory too"
+        "--same-malloc", action="store_true", help="PyTorch's process reuses freed memory too"
     )
     args = parser.parse_args()
     if args.quick:

@@ -42,7 +42,7 @@ def trained(task: str, args: argparse.Namespace) -> Path:
 
 
 def measure(name: str, folder: Path, tasks: mt.Tasks) -> dict[str, Any]:
-    """One task, alone and in company: accuracy on its test split, and every answer."""
+    """One task, alone and with the others: accuracy on its test split, and every answer."""
     run = mt.load_run(folder)
     data = mt.load_task(run.metrics["task"])
     labels = run.record.label_names

@@ -1,8 +1,8 @@
 """The sides of a comparison take turns, each in a process of its own.
 
-A library's worker threads spin for a while after their work, in the hope of more. In one process,
+A library's worker threads spin for a while after their work, waiting for more. In one process,
 or at one time, the sides would take the cores from each other. Here a side sleeps on a pipe until
-it is asked for one piece of work, and it is asked only when the others are asleep.
+the parent requests one piece of work, and that happens only while the others sleep.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def thread_pools() -> list[str]:
 
 
 class Side:
-    """What every side of a comparison can be asked about its own process."""
+    """What every side of a comparison reports about its own process."""
 
     def forget_peak_memory(self) -> None:
         forget_peak_memory()

@@ -3,6 +3,7 @@
 from .adapters.bottleneck import Adapter
 from .adapters.combine import average_adapters, fusion_weights
 from .adapters.config import AdapterConfig
+from .data.batches import Encoded, batches, encode_split
 from .data.datasets import load_task
 from .data.tokenization import Tokenizer, pad
 from .gradcheck import gradcheck
@@ -15,14 +16,19 @@ from .runs.classification import Run, load_run, train
 from .runs.language_modeling import load_language_run, pretrain, train_language
 from .runs.multitask import Tasks, load_runs
 from .runs.options import LanguageOptions, PretrainOptions, RunOptions
+from .training.evaluation import evaluate, perplexity
+from .training.optim import SGD, AdamW, clip_by_global_norm, warmup_linear_decay
 from .training.trainer import Trainer, TrainingOptions
 
 __version__ = "0.1.0"
 __all__ = [
+    "SGD",
+    "AdamW",
     "Adapter",
     "AdapterConfig",
     "Classifier",
     "CrossEntropy",
+    "Encoded",
     "LanguageModel",
     "LanguageOptions",
     "PretrainOptions",
@@ -35,6 +41,10 @@ __all__ = [
     "Transformer",
     "TransformerConfig",
     "average_adapters",
+    "batches",
+    "clip_by_global_norm",
+    "encode_split",
+    "evaluate",
     "export_adapterhub",
     "fusion_weights",
     "generate",
@@ -45,7 +55,9 @@ __all__ = [
     "load_runs",
     "load_task",
     "pad",
+    "perplexity",
     "pretrain",
     "train",
     "train_language",
+    "warmup_linear_decay",
 ]

@@ -23,6 +23,10 @@ class GradientError(MiniTransformerError, AssertionError):
     """An analytic gradient disagrees with the numerical one."""
 
 
+class UntestedGradientWarning(UserWarning):
+    """A gradient check says nothing about an array, because its gradient is zero everywhere."""
+
+
 class CheckpointError(MiniTransformerError, ValueError):
     """A weights or adapter file is unreadable, incomplete, or belongs to another model."""
 

@@ -4,7 +4,7 @@
 
 atanh(2 Phi(x) - 1) is odd and smooth, so a short polynomial p in x^2 describes it. The fit is a
 Chebyshev least-squares fit, re-weighted until the largest error of x Phi(x) is as small as it
-gets (Lawson's method). Prints the coefficients for `functional.py`, the error of the fit, and
+gets (Lawson's method). Prints the coefficients for `kernels.py`, the error of the fit, and
 the error of the library's float32 kernel against the C library's erf.
 """
 
@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numpy.polynomial import Polynomial, chebyshev
 
-from minitransformer.nn.functional import gelu
+from minitransformer.nn.kernels import gelu
 
 DEGREE, LIMIT = 6, 5.6
 

@@ -33,8 +33,8 @@ from minitransformer.formats.checkpoint import write_checkpoint
 from minitransformer.formats.files import write_text
 from minitransformer.nn.functional import IGNORE
 from minitransformer.nn.module import Array
-from minitransformer.training.data_parallel import keep_freed_memory, single_threaded_products
 from minitransformer.training.optim import AdamW, clip_by_global_norm, warmup_linear_decay
+from minitransformer.training.process import keep_freed_memory, single_threaded_products
 
 TINY = Path(__file__).parent.parent / "minitransformer" / "data" / "assets" / "tiny"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -206,7 +206,7 @@ def run(options: Options, out: Path) -> dict[str, object]:
     print("before", before)
     started = time.perf_counter()
     keep_freed_memory()
-    with single_threaded_products():  # the same sums in the same order on any number of cores
+    with single_threaded_products:  # the same sums in the same order on any number of cores
         pretrain(model, encode(sentences, config.max_positions), rates, options)
     seconds = time.perf_counter() - started
     after = evaluate(model, test, rates)

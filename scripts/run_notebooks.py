@@ -1,4 +1,4 @@
-"""Run the notebooks from top to bottom, each in a fresh kernel, and keep what comes out.
+"""Run the notebooks from top to bottom, each in a fresh kernel, and store the outputs.
 
     python scripts/run_notebooks.py [NUMBER ...]     # "03 05"; without numbers: all of them
 
@@ -99,7 +99,7 @@ NUMBER = re.compile(r"(?<![\w.])[-+\u2212]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?(
 DIGEST = re.compile(r"\b(?=[0-9]*[a-f])(?=[a-f]*[0-9])[0-9a-f]{8,}\b")
 RULE = re.compile(r"([-=\u2500\u2501\u2550])\1{2,}")
 
-# Other processors round differently, and training carries this on. So a printed fraction may
+# Other processors round differently, and training amplifies it. So a printed fraction may
 # differ by RELATIVE or by a little more than its last digit; in a cell tagged "trained" every
 # number by TRAINED. Below NOISE a number is the rounding itself: its order of magnitude counts.
 RELATIVE, TRAINED = 0.02, 0.15

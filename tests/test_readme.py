@@ -1,7 +1,10 @@
 """The README's Python runs as it stands, and what it names exists."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,39 +12,65 @@ import minitransformer as mt
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_first_snippet_runs_without_a_network(capsys) -> None:
-    exec(compile(SNIPPETS[0], "README.md", "exec"), {})
+def snippets(heading: str) -> list[str]:
+    """The Python blocks of a section."""
+    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+
+
+def run(code: str, names: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Run a block; returns its names, for the next block of the section."""
+    names = {"mt": mt} if names is None else names
+    exec(compile(code, "README.md", "exec"), names)
+    return names
+
+
+def test_a_model_with_an_adapter_without_a_network(capsys: pytest.CaptureFixture[str]) -> None:
+    run(snippets("What it looks like in Python")[0])
     assert "trainable" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_second_snippet_runs(tmp_path, monkeypatch) -> None:
+def test_train_and_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     quick = "mt.RunOptions(limit=64, training=mt.TrainingOptions(epochs=1), adapter="
-    code = SNIPPETS[1].replace("mt.RunOptions(adapter=", quick)
+    code = snippets("What it looks like in Python")[1].replace("mt.RunOptions(adapter=", quick)
     assert quick in code
-    exec(compile("import minitransformer as mt\n" + code, "README.md", "exec"), {})
+    run(code)
 
 
-def test_third_snippet_runs_on_small_runs(tmp_path, monkeypatch) -> None:
+def test_many_tasks_on_small_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    combine, save = snippets("Many tasks, one base")
     options = mt.RunOptions("tiny", limit=32, training=mt.TrainingOptions(epochs=1))
     folders = [f"runs/{task}-adapter-seed0" for task in ("rotten-tomatoes", "bbc-news")]
-    assert all(f'"{folder}"' in SNIPPETS[2] for folder in folders)
+    assert all(f'"{folder}"' in combine for folder in folders)
     for folder in folders:
         mt.train("toy-reviews", options, folder, progress=False)
     # Two runs of one task are called after their folders.
-    code = SNIPPETS[2].replace('tasks["bbc-news"]', 'tasks["bbc-news-adapter-seed0"]')
+    code = combine.replace('tasks["bbc-news"]', 'tasks["bbc-news-adapter-seed0"]')
     code = code.replace('evaluate("bbc-news")', 'evaluate("toy-reviews")')
-    code = code.replace('"minilm"', '"tiny"')
-    exec(compile("import minitransformer as mt\n" + code, "README.md", "exec"), {})
+    names = run(code.replace('"minilm"', '"tiny"'))
+    if hasattr(mt.Transformer, "save_adapter"):
+        run(save.replace('"minilm"', '"tiny"'), names)
+        assert names["other"].active_adapters == ("a",)
 
 
 def test_the_map_has_one_line_for_each_package() -> None:
-    listing = re.search(r"```\n(minitransformer/\n.*?)```", README, re.DOTALL)[1]
-    named = re.findall(r"^  (\w+)/ ", listing.split("benchmarks/")[0], re.MULTILINE)
+    listing = re.search(r"```\n(minitransformer/\n.*?)```", README, re.DOTALL)
+    assert listing
+    named = re.findall(r"^  (\w+)/ ", listing[1].split("notebooks/")[0], re.MULTILINE)
     there = [p.parent.name for p in (ROOT / "minitransformer").glob("*/__init__.py")]
     assert sorted(named) == sorted(there)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/benchmarks.md", "benchmarks/README.md"])
+def test_commands_and_links_lead_to_files(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    scripts = re.findall(r"python ((?:benchmarks|scripts|tests)/\S+\.py)", text)
+    links = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert scripts
+    assert [name for name in scripts if not (ROOT / name).is_file()] == []
+    assert [name for name in links if not (ROOT / page).parent.joinpath(name).exists()] == []

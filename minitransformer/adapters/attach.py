@@ -1,16 +1,17 @@
-"""Insert, name, activate and remove adapters; say what is trainable."""
+"""Adaptable: what a transformer can do with adapters. Insert, activate, train, delete them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import ConfigError
 from ..nn.layers import LayerNorm
 from ..nn.module import Module
+from ..nn.sublayer import SubLayer
 from .bottleneck import Adapter
 from .config import PLACEMENTS, AdapterConfig
 from .fusion import Fusion
@@ -22,25 +23,13 @@ if TYPE_CHECKING:
 PER_ROW = "per-row:"  # begins the names of the `PerRowAdapters` of a site, one for each placement
 
 
-class Site(Protocol):
-    """A sub-layer, as far as adapters know it: named modules that may stand there."""
-
-    adapters: dict[str, Any]
-    active: tuple[str, ...]
-
-    def insert(self, name: str, adapter: Module) -> None: ...
-
-    def remove(self, name: str) -> None: ...
-
-
 class Adaptable(Module):
-    """What a transformer can do with adapters. It has `blocks`, each with the sites by name."""
+    """A transformer with adapters by name. It has `blocks`, each with the sites by name."""
 
     config: Any
     blocks: list[Any]
-    rows: tuple[str | None, ...] | None = (
-        None  # what `set_adapter_per_row` was given, until `set_active`
-    )
+    active: tuple[str, ...] = ()  # what `set_active` was given
+    rows: tuple[str | None, ...] | None = None  # what `set_adapter_per_row` was given
 
     # -- inserting and removing ------------------------------------------------------------
 
@@ -49,12 +38,14 @@ class Adaptable(Module):
     ) -> None:
         """Insert adapters called `name`, trainable, and activate them. Nothing else changes.
 
-        Weights start as `config.init` says, drawn from `rng` (default: seed 0).
+        Weights start as `config.init` says, drawn from `rng` (default: seed 0); dropout masks have
+        generators of their own.
         Raises: ConfigError if the name is taken or empty, or a layer does not exist.
         """
         config = config or AdapterConfig()
         rng = rng if rng is not None else np.random.default_rng(0)
         self.check_new_name(name)
+        dropout_rng = rng.spawn(len(self.adapter_names) + 1)[-1]  # differs from adapter to adapter
         layers = config.layers if config.layers is not None else range(len(self.blocks))
         absent = [i for i in layers if not 0 <= i < len(self.blocks)]
         if absent:
@@ -63,8 +54,9 @@ class Adaptable(Module):
                 f"this model has blocks 0 to {len(self.blocks) - 1}"
             )
         for i in layers:
-            for site in config.sites or ():
+            for site in config.resolved_sites:
                 adapter = Adapter(self.config.d_model, config, rng)
+                (adapter.dropout.rng,) = dropout_rng.spawn(1)
                 adapter.astype(self.dtype).train(self.training)
                 getattr(self.blocks[i], site).insert(name, adapter)
         self.set_active(name)
@@ -87,9 +79,9 @@ class Adaptable(Module):
             self.check_adapter(source)
         fusions = []
         for site in self.sites():
-            standing = {s: site.adapters[s] for s in sources if s in site.adapters}
-            if standing:
-                fusion = Fusion(self.config.d_model, standing, rng)
+            here = {s: site.adapters[s] for s in sources if s in site.adapters}
+            if here:
+                fusion = Fusion(self.config.d_model, here, rng)
                 fusions.append((site, fusion.astype(self.dtype).train(self.training)))
         for site, fusion in fusions:
             site.insert(name, fusion)
@@ -98,6 +90,7 @@ class Adaptable(Module):
     def delete_adapter(self, name: str) -> None:
         """Take the adapters called `name` out. Raises: ConfigError for an unknown name."""
         self.check_adapter(name)
+        self.active = tuple(other for other in self.active if other != name)
         for site in self.sites():
             site.remove(name)
         if self.rows is not None and name in self.rows:
@@ -108,7 +101,9 @@ class Adaptable(Module):
         if not name or "." in name or ":" in name:
             raise ConfigError(f"adapter name {name!r}: expected a word without dots and colons")
         if name in self.adapter_names:
-            raise ConfigError(f"an adapter {name!r} is there already; remove it or choose a name")
+            raise ConfigError(
+                f"an adapter {name!r} is there already; delete_adapter it, or choose another name"
+            )
 
     def check_adapter(self, name: str) -> None:
         """Raises: ConfigError if there is no adapter of that name."""
@@ -116,21 +111,23 @@ class Adaptable(Module):
             known = ", ".join(self.adapter_names) or "none"
             raise ConfigError(f"there is no adapter {name!r}; this model has: {known}")
 
-    # -- which of them work ----------------------------------------------------------------
+    # -- which of them are active ----------------------------------------------------------------
 
     def set_active(self, *names: str | None) -> None:
-        """Let the adapters called `name` work; None: the plain base again. Several: a stack.
+        """Activate the adapters of these names, several as a stack; None: the plain base again.
 
-        Raises: ConfigError for an unknown name.
+        Raises: ConfigError for an unknown name, or one that is given twice.
         """
-        working = tuple(name for name in names if name is not None)
-        for name in working:
+        active = tuple(name for name in names if name is not None)
+        for name in active:
             self.check_adapter(name)
-        self.rows = None
+        if len(set(active)) < len(active):
+            raise ConfigError(f"active adapters {list(active)}: expected each name once")
+        self.rows, self.active = None, active
         for site in self.sites():
             for name in [name for name in site.adapters if name.startswith(PER_ROW)]:
                 site.remove(name)
-            site.active = tuple(name for name in working if name in site.adapters)
+            site.active = tuple(name for name in active if name in site.adapters)
 
     def set_adapter_per_row(self, rows: Sequence[str | None]) -> None:
         """Give each row of the coming batches its own adapter; None: the plain base.
@@ -157,7 +154,7 @@ class Adaptable(Module):
 
     @contextmanager
     def use(self, *names: str | None) -> Iterator[Self]:
-        """`with model.use("a"):` as `set_active`, and what was active before works again after it.
+        """`with model.use("a"):` as `set_active`; afterwards the same as before is active.
 
         Raises: ConfigError for an unknown name.
         """
@@ -177,15 +174,13 @@ class Adaptable(Module):
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Whatever is activated inside, afterwards (an error too) the same works as before."""
-        rows, before = self.rows, [site.active for site in self.sites()]
+        """Whatever is activated inside, afterwards (an error too) the same is active as before."""
+        rows, active = self.rows, self.active
         try:
             yield
         finally:
-            there = self.adapter_names  # some may have been removed meanwhile
-            self.set_active(None)
-            for site, active in zip(self.sites(), before, strict=True):
-                site.active = tuple(name for name in active if name in site.adapters)
+            there = self.adapter_names  # some may have been deleted meanwhile
+            self.set_active(*(name for name in active if name in there))
             if rows is not None:
                 self.set_adapter_per_row([row if row in there else None for row in rows])
 
@@ -211,13 +206,12 @@ class Adaptable(Module):
         for block in self.blocks:
             for path, module in block.named_modules():
                 if isinstance(module, LayerNorm) and ".adapters." not in path:
-                    for parameter in module.parameters():
-                        parameter.trainable = trainable
+                    module.requires_grad_(trainable)
 
     # -- what is there ---------------------------------------------------------------------
 
-    def sites(self) -> list[Site]:
-        """Every sub-layer, in the order of the walk."""
+    def sites(self) -> list[SubLayer]:
+        """Every sub-layer, in the order of the forward pass."""
         return [site for block in self.blocks for site in (block.attention, block.ffn)]
 
     @property
@@ -228,10 +222,10 @@ class Adaptable(Module):
 
     @property
     def active_adapters(self) -> tuple[str, ...]:
-        """The names of the adapters at work, in the order of the walk through a stack."""
+        """The names of the active adapters, in the order of the forward pass through a stack."""
         if self.rows is not None:
             return tuple(dict.fromkeys(name for name in self.rows if name is not None))
-        return tuple(dict.fromkeys(name for site in self.sites() for name in site.active))
+        return self.active
 
     def adapter_config(self, name: str) -> AdapterConfig:
         """The configuration that the adapters called `name` were made with."""

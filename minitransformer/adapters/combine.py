@@ -61,10 +61,10 @@ def average_adapters(model: Adaptable, name: str, weights: Mapping[str, float]) 
 def fusion_weights(
     model: Adaptable, name: str, ids: Array, attention_mask: Array | None = None
 ) -> dict[str, Array]:
-    """Which adapter each token listens to: for every site of a fusion, p (B, T, N).
+    """The weight of each adapter at each token: for every site of a fusion, p (B, T, N).
 
     Keys are "blocks.0.ffn" and so on; N counts the sources in the order they were given, as far as
-    they stand at that site. The model is walked once, in eval mode, with the fusion active.
+    they stand at that site. One forward pass is made in eval mode with the fusion active.
     Raises: ConfigError if `name` is not a fusion of this model.
     """
     model.check_adapter(name)

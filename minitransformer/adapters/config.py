@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from ..errors import ConfigError
-from ..nn.functional import activation_named
+from ..nn.kernels import activation_named
 
 SITES = ("attention", "ffn")
-
-
 PLACEMENTS = {  # and the sites that the papers give it
     "after_norm": SITES,
     "houlsby": SITES,
     "pfeiffer": ("ffn",),
     "parallel": ("ffn",),
 }
-
-
 NORMS = (None, "before", "after")
-
-
 INITS = ("near_identity", "zero_up")
 
-
+DEFAULT_BOTTLENECK = 64
 NEAR_IDENTITY_SIGMA = 1e-2
-
-
 NORM_EPS = 1e-5  # of an adapter's own layer norm
 
 
@@ -39,6 +33,7 @@ class AdapterConfig:
 
     Attributes:
         bottleneck: m, the width in the middle; or give `reduction_factor` r instead, m = d / r.
+            Neither: m = 64.
         activation: "relu", "gelu", "gelu_tanh", "tanh" or "silu".
         placement: where f reads, and where it adds, in a sub-layer: "after_norm" (at its end),
             "houlsby" (on its output, before residual and norm; Houlsby et al. 2019, arXiv
@@ -68,21 +63,16 @@ class AdapterConfig:
     norm: str | None = None
 
     def __post_init__(self) -> None:
-        if self.bottleneck is None and self.reduction_factor is None:
-            object.__setattr__(self, "bottleneck", 64)
         if self.bottleneck is not None and self.reduction_factor is not None:
             raise ConfigError(
                 f"bottleneck={self.bottleneck} and reduction_factor={self.reduction_factor}: "
                 "give one of the two"
             )
-        if self.bottleneck is not None and (
-            not isinstance(self.bottleneck, int | np.integer) or self.bottleneck < 1
-        ):
+        if self.bottleneck is not None and not (is_whole(self.bottleneck) and self.bottleneck > 0):
             raise ConfigError(f"bottleneck={self.bottleneck!r}: expected a whole number above 0")
-        if self.reduction_factor is not None and not self.reduction_factor > 0:
-            raise ConfigError(
-                f"reduction_factor={self.reduction_factor}: expected a number above 0"
-            )
+        r = self.reduction_factor
+        if r is not None and not (is_number(r) and r > 0):
+            raise ConfigError(f"reduction_factor={r!r}: expected a number above 0")
         activation_named(self.activation)
         choices = {"placement": tuple(PLACEMENTS), "init": INITS, "norm": NORMS}
         for name, known in choices.items():
@@ -90,27 +80,46 @@ class AdapterConfig:
                 raise ConfigError(
                     f"{name}={getattr(self, name)!r}: expected one of {', '.join(map(str, known))}"
                 )
-        sites = self.sites if self.sites is not None else PLACEMENTS[self.placement]
-        sites = (sites,) if isinstance(sites, str) else tuple(sites)
-        object.__setattr__(self, "sites", sites)
-        if not sites or len(set(sites)) < len(sites) or not set(sites) <= set(SITES):
-            raise ConfigError(f"sites={self.sites!r}: expected one or both of {', '.join(SITES)}")
+        if isinstance(self.sites, str):
+            object.__setattr__(self, "sites", (self.sites,))
+        if self.sites is not None:
+            object.__setattr__(self, "sites", tuple(self.sites))
+            if not is_each_once(self.sites) or not set(self.sites) <= set(SITES):
+                raise ConfigError(
+                    f"sites={self.sites!r}: expected one or both of {', '.join(SITES)}"
+                )
         if self.layers is not None:
-            object.__setattr__(self, "layers", tuple(int(i) for i in self.layers))
-            if not self.layers or len(set(self.layers)) < len(self.layers):
-                raise ConfigError(f"layers={self.layers!r}: expected block numbers, each once")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout={self.dropout}: expected 0 <= dropout < 1")
-        number = isinstance(self.scaling, int | float) and np.isfinite(self.scaling)
-        if not number and self.scaling != "learned":
+            layers = self.layers
+            if not isinstance(layers, Iterable) or not all(map(is_whole, layers := tuple(layers))):
+                raise ConfigError(f"layers={self.layers!r}: expected block numbers, as (3, 4, 5)")
+            object.__setattr__(self, "layers", tuple(int(i) for i in layers))
+            if not is_each_once(layers) or min(layers) < 0:
+                raise ConfigError(f"layers={layers!r}: expected block numbers from 0, each once")
+        if not (is_number(self.dropout) and 0 <= self.dropout < 1):
+            raise ConfigError(f"dropout={self.dropout!r}: expected 0 <= dropout < 1")
+        if not is_number(self.scaling) and self.scaling != "learned":
             raise ConfigError(f"scaling={self.scaling!r}: expected a finite number, or 'learned'")
 
     def width(self, d_model: int) -> int:
         """m, the bottleneck for a model of width d_model."""
-        if self.bottleneck is not None:
-            return self.bottleneck
-        assert self.reduction_factor is not None  # one of the two is always set
-        return max(1, round(d_model / self.reduction_factor))
+        if self.reduction_factor is not None:
+            return max(1, round(d_model / self.reduction_factor))
+        return self.bottleneck if self.bottleneck is not None else DEFAULT_BOTTLENECK
+
+    @property
+    def resolved_sites(self) -> tuple[str, ...]:
+        """The sub-layers that get an adapter: `sites`, or those of the placement's paper."""
+        return self.sites if self.sites is not None else PLACEMENTS[self.placement]
+
+    def resolved(self) -> AdapterConfig:
+        """The same with the defaults filled in, as a file keeps it."""
+        neither = self.bottleneck is None and self.reduction_factor is None
+        bottleneck = DEFAULT_BOTTLENECK if neither else self.bottleneck
+        return replace(self, bottleneck=bottleneck, sites=self.resolved_sites)
+
+    def has_site(self, block: int, site: str) -> bool:
+        """Whether an adapter stands in that block at that site."""
+        return site in self.resolved_sites and (self.layers is None or block in self.layers)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as an adapter file keeps them."""
@@ -123,3 +132,15 @@ class AdapterConfig:
         if unknown:
             raise ConfigError(f"unknown adapter option {', '.join(sorted(unknown))}")
         return cls(**values)
+
+
+def is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_each_once(values: tuple[Any, ...]) -> bool:
+    return bool(values) and len(set(values)) == len(values)

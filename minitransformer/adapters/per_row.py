@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import ShapeError
 from ..nn.module import Array, Module
+from ..nn.sublayer import f_backward
 
 
 class PerRowAdapters(Module):
@@ -25,24 +26,10 @@ class PerRowAdapters(Module):
         """Rows whose name is not in `adapters` pass unchanged. All adapters have `placement`."""
         self.placement, self.size = placement, len(rows)
         self.adapters: dict[str, Any] = {name: a for name, a in adapters.items() if name in rows}
-        self.places = {
+        self.rows = {
             name: np.array([i for i, row in enumerate(rows) if row == name])
             for name in self.adapters
         }
-
-    def propagate_requires_grad(self, needs_input_grad: bool = True) -> bool:
-        # Side by side, not one after another: nothing one of them trains comes before the next.
-        trains = any(
-            [
-                adapter.propagate_requires_grad(needs_input_grad)
-                for adapter in self.adapters.values()
-            ]
-        )
-        self.needs_input_grad, self.output_requires_grad = (
-            needs_input_grad,
-            trains or needs_input_grad,
-        )
-        return self.output_requires_grad
 
     def forward(self, h: Array) -> Array:
         return h + self.f(h)
@@ -60,17 +47,16 @@ class PerRowAdapters(Module):
             )
         f = np.zeros_like(h)
         for name, adapter in self.adapters.items():
-            place = self.places[name]
-            f[place] = adapter.f(h[place])
+            f[self.rows[name]] = adapter.f(h[self.rows[name]])
         self.save_for_backward(f.shape)
         return f
 
     def f_backward(self, df: Array) -> Array | None:
         """The gradient of f's input, from the gradient of its output."""
         self.pop_saved(df)
-        dh = np.zeros_like(df) if self.needs_input_grad else None
+        dh, input_trains = np.zeros_like(df), False
         for name, adapter in self.adapters.items():
-            d = adapter.f_backward(df[self.places[name]]) if adapter.output_requires_grad else None
-            if dh is not None and d is not None:
-                dh[self.places[name]] = d
-        return dh
+            d = f_backward(adapter, df[self.rows[name]])
+            if d is not None:
+                dh[self.rows[name]], input_trains = d, True
+        return dh if input_trains else None

@@ -149,5 +149,6 @@ def gradcheck_record(report: GradCheckReport) -> dict[str, Any]:
         "max_error": report.max_error if math.isfinite(report.max_error) else None,
         "tolerance": report.tolerance,
         "arrays": [row.name for row in report.rows],
+        "not_tested": list(report.untested),
         "advice": list(report.advice),
     }

@@ -16,8 +16,8 @@ from ..adapters.config import SITES, AdapterConfig
 from ..data.hub import find_checkpoint
 from ..errors import HubError
 from ..formats.checkpoint import read_config
-from ..nn.attention import over_inputs_is_cheaper
 from ..nn.config import TransformerConfig
+from ..nn.kernels import over_inputs_is_cheaper
 
 FLOAT32 = 4  # bytes
 
@@ -99,7 +99,7 @@ def count_adapters(config: TransformerConfig, adapter: AdapterConfig) -> Adapter
     A learned scaling adds 1, a layer norm of the adapter's own 2 d.
     """
     d, m = config.d_model, adapter.width(config.d_model)
-    sites = [s for block in range(config.n_layers) for s in SITES if has_adapter(adapter, block, s)]
+    sites = [s for block in range(config.n_layers) for s in SITES if adapter.has_site(block, s)]
     extras = (adapter.scaling == "learned") + (2 * d if adapter.norm else 0)
     return AdapterCounts(m, 2 * d * m + d + m + extras, len(sites))
 
@@ -111,8 +111,8 @@ def count_adapters(config: TransformerConfig, adapter: AdapterConfig) -> Adapter
 class MultiplyAdds:
     """Multiply-adds of one training step, in matrix products.
 
-    `recomputed` are those of attention's scores, which the way back computes once more instead of
-    keeping them (but where few positions ask); `needed` is everything else.
+    `recomputed` are those of attention's scores, which the backward pass computes again instead of
+    saving them; `needed` is everything else.
     """
 
     forward: int
@@ -131,11 +131,11 @@ class MultiplyAdds:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of the walk: its products in forward, and what of it trains.
+    """A part of the forward pass: its products, and whether it trains.
 
     `weights` says whether the products are with a weight matrix (one product backward for each
     gradient) or of two activations, as in attention (two backward: one for either factor).
-    `recomputed` are those that the way back does once more.
+    `recomputed` are those that the backward pass does again.
     """
 
     products: int
@@ -156,16 +156,16 @@ def count_multiply_adds(
 ) -> MultiplyAdds:
     """One training step of a classifier on `batch` sequences of `length` tokens.
 
-    `method` is "adapter", "head" or "full", as in `runs.RunOptions`; the walk back ends at the
-    earliest stage that trains. A forward pass alone is `.forward`; that of the plain base with a
-    head, without adapters, is `.forward` of the method "head".
+    `method` is "adapter", "head" or "full", as in `runs.RunOptions`; the backward pass ends at
+    the earliest stage that trains. A forward pass alone is `.forward`; that of the plain base
+    with a head, without adapters, is `.forward` of the method "head".
     """
     if method != "adapter":
         adapter = None
     elif adapter is None:
         adapter = AdapterConfig()
     forward = inputs = weights = recomputed = 0
-    reached = False  # whether anything trains so far, and so wants its gradient
+    reached = False  # whether anything before this stage trains
     for stage in stages(config, batch, length, method, adapter, n_classes, layer_norm, pooling):
         forward += stage.products
         if reached:
@@ -187,7 +187,7 @@ def stages(
     layer_norm: bool,
     pooling: str,
 ) -> Iterator[Stage]:
-    """The stages of the walk, in the order of the forward pass."""
+    """The stages in the order of the forward pass."""
     d, full = config.d_model, method == "full"
     norm = Stage(0, trains=full or (layer_norm and adapter is not None))
 
@@ -201,9 +201,9 @@ def stages(
             Stage(batch * queries * d * d, full),  # the projection of the context
         )
         feed_forward = (Stage(batch * queries * d * config.d_ff, full),) * 2  # up, down
-        for site, core in zip(SITES, (attention, feed_forward), strict=True):
-            yield from (norm, *core) if config.norm == "pre" else (*core, norm)
-            if adapter is not None and has_adapter(adapter, block, site):
+        for site, module in zip(SITES, (attention, feed_forward), strict=True):
+            yield from (norm, *module) if config.norm == "pre" else (*module, norm)
+            if adapter is not None and adapter.has_site(block, site):
                 yield from (Stage(batch * queries * d * adapter.width(d), trains=True),) * 2
     if config.norm == "pre":
         yield Stage(0, full)
@@ -215,24 +215,21 @@ def stages(
 def attention_stages(
     batch: int, queries: int, length: int, config: TransformerConfig, frozen: bool
 ) -> tuple[Stage, ...]:
-    """From the inputs to the context: the two ways of `MultiHeadAttention`."""
+    """From the inputs to the context: the two branches of `MultiHeadAttention.forward`."""
     d = config.d_model
     if frozen and over_inputs_is_cheaper(queries, length, config.n_heads, d):
+        square = batch * queries * d * d
         every_head = 2 * batch * queries * config.n_heads * length * d  # scores, their use
         return (
-            Stage(batch * queries * 2 * d * d, False),  # queries, and what they ask of the inputs
-            Stage(every_head, False, weights=False),
-            Stage(batch * queries * d * d, False),  # values
+            Stage(2 * square, False, recomputed=2 * square),  # queries, and queries times W_k^T
+            Stage(every_head, False, weights=False, recomputed=every_head // 2),
+            Stage(square, False),  # values
         )
     scores = batch * queries * length * d
     return (
         Stage(batch * length * d * 3 * d, not frozen),  # queries, keys and values
         Stage(2 * scores, False, weights=False, recomputed=scores),  # and their use
     )
-
-
-def has_adapter(adapter: AdapterConfig, block: int, site: str) -> bool:
-    return site in (adapter.sites or ()) and (adapter.layers is None or block in adapter.layers)
 
 
 def adapter_costs(
@@ -267,6 +264,3 @@ def adapter_costs(
         "file_bytes": FLOAT32 * counts.total,
         "adapters": rows,
     }
-
-
-# -- memory, measured ---------------------------------------------------------------------

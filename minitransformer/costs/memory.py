@@ -11,19 +11,19 @@ from ..nn.module import Module
 
 
 def saved_bytes(model: Module) -> int:
-    """Bytes of the arrays that `forward` keeps for `backward`, each buffer once.
+    """Bytes of the arrays that `forward` saved for `backward`, each buffer once.
 
     The parameters themselves are not counted, even where a module refers to them.
     """
     weights = {id(buffer(parameter.value)) for parameter in model.parameters()}
-    kept: dict[int, int] = {}
+    found: dict[int, int] = {}
     for _, module in model.named_modules():
         if module._saved is not None:
             for array in arrays_in(module._saved[1]):
                 owner = buffer(array)
                 if id(owner) not in weights:
-                    kept[id(owner)] = owner.nbytes
-    return sum(kept.values())
+                    found[id(owner)] = owner.nbytes
+    return sum(found.values())
 
 
 def buffer(array: np.ndarray) -> np.ndarray:

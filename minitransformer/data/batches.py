@@ -18,15 +18,23 @@ POOL = 50  # batches whose examples are sorted by length together
 
 @dataclass(frozen=True)
 class Encoded:
-    """A split as token ids: n sequences, labels (n,) int64.
+    """A split as token ids: n sequences, labels (n,) int64. Made by `encode_split`, or by hand.
 
     For a language model the sequences are of one length T and labels (n, T) are the tokens that
-    follow; IGNORE where one does not count.
+    follow; IGNORE (-100) where one does not count.
+    Raises: DataError if there is not one label, or row of labels, for each sequence.
     """
 
     sequences: list[list[int]]
     labels: Array
     pad_id: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.sequences) != len(self.labels):
+            raise DataError(
+                f"{len(self.sequences)} sequences, but {len(self.labels)} labels: "
+                "expected one for each sequence"
+            )
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -52,7 +60,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Batches:
-    """The batches of one epoch, each padded only when it is asked for."""
+    """The batches of one epoch: iterate, or index; each is padded only when it is read."""
 
     encoded: Encoded
     indices: tuple[Array, ...]
@@ -84,8 +92,8 @@ def batches(encoded: Encoded, batch_size: int, rng: np.random.Generator | None =
 
     Raises: DataError if there are no examples, ConfigError if batch_size is below 1.
     """
-    if batch_size < 1:
-        raise ConfigError(f"batch_size={batch_size}, expected at least 1")
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size!r}: expected a whole number, 1 or more")
     if len(encoded) == 0:
         raise DataError("there are no examples to make batches of")
     lengths = np.array([len(sequence) for sequence in encoded.sequences])

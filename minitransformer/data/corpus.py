@@ -1,8 +1,8 @@
 """Texts for language models: the user's own files, or plays; split once and for all, and windows.
 
 Of each document the end is held out, a contiguous passage: lines strewn about would have their
-neighbours, and so much of themselves, in the training text. What stands before the end chooses an
-epoch, and nothing else.
+neighbours, and so much of themselves, in the training text. The passage before it is for
+validation: it chooses an epoch, and nothing else.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def divided(document: str) -> tuple[str, str, str]:
 
 
 def cut_before(text: str, end: int, start: int) -> int:
-    """The last place in text[start:end] between paragraphs, else lines, else words; else `end`."""
-    places = (text.rfind(mark, start, end) for mark in ("\n\n", "\n", " "))
-    return next((place for place in places if place > 0), end)
+    """The last break of text[start:end] between paragraphs, else lines, else words; else `end`."""
+    breaks = (text.rfind(mark, start, end) for mark in ("\n\n", "\n", " "))
+    return next((found for found in breaks if found > 0), end)
 
 
 # -- the user's own files -----------------------------------------------------------------

@@ -1,8 +1,8 @@
-"""Tasks: labelled texts, built in or the user's own, split once and for all, and their batches.
+"""Tasks: labelled texts, built in or the user's own, split once and for all.
 
 Every method is trained and measured on the same split: it depends on `split_seed` alone, never on
 the seed of a training run. A text that occurs twice would let the test set leak into training, so
-of exact duplicates only the first is kept, before splitting.
+of exact duplicates only the first is used, before splitting.
 """
 
 from __future__ import annotations
@@ -140,8 +140,8 @@ def load_task(name_or_path: str | Path, *, limit: int | None = None, split_seed:
 
     Examples are split 75/5/20 into train, validation and test, each label by itself: validation
     only chooses an epoch, and a test of 20 % halves the variance of one of 10 %. `limit`
-    keeps at most that many *training* examples, labels in proportion; a smaller limit keeps a
-    subset of a larger one. Validation and test stay whole, so that results compare.
+    takes at most that many *training* examples, labels in proportion; a smaller limit takes a
+    subset of a larger one's. Validation and test stay whole, so that results compare.
 
     A file needs the columns (JSON: keys) `text` and `label`; label names count in sorted order,
     integers by value. A column `split` (train; validation, valid, val or dev; test) takes the place
@@ -243,10 +243,10 @@ def _random_split(
     name: str, label_names: tuple[str, ...], examples: Examples, rng: np.random.Generator
 ) -> Task:
     first = {" ".join(text.split()): (text, label) for text, label in reversed(examples)}
-    kept = list(reversed(first.values()))
-    _need_examples(name, label_names, kept, least=3)
-    validation, test, train = _stratified(_as_split(kept), (VALIDATION, TEST), rng)
-    return Task(name, label_names, train, validation, test, duplicates=len(examples) - len(kept))
+    unique = list(reversed(first.values()))
+    _need_examples(name, label_names, unique, least=3)
+    validation, test, train = _stratified(_as_split(unique), (VALIDATION, TEST), rng)
+    return Task(name, label_names, train, validation, test, duplicates=len(examples) - len(unique))
 
 
 def _need_examples(name: str, label_names: Sequence[str], examples: Examples, least: int) -> None:
@@ -275,17 +275,17 @@ def _stratified(split: Split, shares: Sequence[float], rng: np.random.Generator)
 def _limited(split: Split, limit: int, rng: np.random.Generator) -> Split:
     """The first `limit` examples in an order whose every beginning holds the labels in proportion.
 
-    The k-th of a label's n examples takes place k/n, so each label's first comes before all others.
+    The k-th of a label's n examples has position k/n: each label's first comes before all others.
     """
     labels = len(np.unique(split.labels))
     if limit < labels:
         raise ConfigError(f"limit={limit} is too small: {labels} labels need an example each")
     order = rng.permutation(len(split))
-    place = np.empty(len(split))
+    position = np.empty(len(split))
     for label in np.unique(split.labels):
         members = order[split.labels[order] == label]
-        place[members] = np.arange(len(members)) / len(members)
-    first = order[np.argsort(place[order], kind="stable")[:limit]]
+        position[members] = np.arange(len(members)) / len(members)
+    first = order[np.argsort(position[order], kind="stable")[:limit]]
     return _subset(split, np.sort(first))
 
 
@@ -296,6 +296,3 @@ def _as_split(examples: Examples) -> Split:
 
 def _subset(split: Split, index: Array) -> Split:
     return Split([split.texts[i] for i in index], split.labels[index])
-
-
-# ------------------------------------------------------------------------------------------ batches

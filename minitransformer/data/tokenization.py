@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
 
-END = "<|endoftext|>"  # what stands between two texts in GPT-2's training
+END = "<|endoftext|>"  # separates two texts in GPT-2's training
 
 
 class Tokenizer:
@@ -108,13 +108,13 @@ class Tokenizer:
         Empty text is legal: it becomes the special tokens alone, of which GPT-2 has none.
 
         Raises: DataError for an empty batch or a text that is no string; ConfigError if max_length
-        leaves no room beside the special tokens.
+        leaves no space beside the special tokens.
         """
         if max_length is None:
             self._backend.no_truncation()
         elif max_length <= self._special:
             raise ConfigError(
-                f"max_length={max_length} leaves no room for text: "
+                f"max_length={max_length} leaves no space for text: "
                 f"this tokenizer adds {self._special} special tokens to each"
             )
         else:
@@ -141,7 +141,7 @@ def pad(
 ) -> tuple[Array, Array]:
     """Lay sequences of unequal length into one array, filled up with `pad_id` on the right.
 
-    With `left`, on the left: the last tokens of prompts that `generate` continues stand together.
+    With `left`, on the left: `generate` continues prompts whose last tokens are in one column.
     Shapes: B sequences, T the longest -> ids (B, T) int64, attention_mask (B, T) int64, 1 for a
     token and 0 for padding.
 

@@ -1,11 +1,11 @@
 """A seeded grammar of short opinions, small enough to read and hard enough to need attention.
 
-The label is chosen first and passed down the derivation. A phrase that turns an opinion round
-("far from", "it is not true that") asks the phrase below it for the opposite; a contrast gives its
-deciding clause the label and its other clause the opposite. Words of opinion come in pairs
+The label is chosen first and passed down the derivation. A phrase that reverses an opinion
+("far from", "it is not true that") gives the phrase below it the opposite label; a contrast gives
+its deciding clause the label and its other clause the opposite. Words of opinion come in pairs
 (gripping/tedious), so every review has a mirror image with the other label, made of the same
 phrases in the same order: no phrase is a clue by itself, and counting words gets a reader little
-further than chance. Only the way the words stand to each other tells the two apart.
+further than chance. Only the order and the relations of the words tell the two apart.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import numpy as np
 from ..errors import DataError
 
 NEGATIVE, POSITIVE = 0, 1
-LARGEST = 50_000  # distinct reviews that one seed can be asked for
+LARGEST = 50_000  # distinct reviews of one seed, at most
 
 # ------------------------------------------------------------------------------------------ words
 
 
 def _pairs(text: str) -> tuple[tuple[str, str], ...]:
-    """Pairs written "good/bad", kept as (negative, positive): indexed by the label."""
+    """Pairs written "good/bad", stored as (negative, positive): indexed by the label."""
     return tuple((bad, good) for good, bad in (pair.split("/") for pair in text.split()))
 
 
@@ -195,7 +195,7 @@ FILLERS = {
 CONTRACTIONS = re.compile(r"\b(was|were|is|are|did|could|would) not\b")
 
 # ------------------------------------------------------------------------------------- derivation
-# Every draw below is the same whichever label is asked for: that is what makes mirror images exact.
+# Every draw below is the same for both labels: that is what makes mirror images exact.
 
 T = TypeVar("T")
 

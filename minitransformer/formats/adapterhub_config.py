@@ -48,7 +48,7 @@ def places(
             f"{paths[site].format(i)}.adapters.{theirs}.{key}" for key in parts[part]
         )
         for i in layers
-        for site in config.sites or ()
+        for site in config.resolved_sites
         for part in own
     }
 
@@ -67,7 +67,7 @@ def their_parts(config: AdapterConfig) -> dict[str, tuple[str, ...]]:
 
 def turned(value: Array) -> Array:
     """Matrices are (d_out, d_in) there and (d_in, d_out) here; vectors are vectors."""
-    return np.asarray(value, np.float32).T
+    return np.transpose(np.asarray(value, np.float32))
 
 
 # -- words of an adapter's configuration ---------------------------------------------------
@@ -113,7 +113,7 @@ def to_words(config: AdapterConfig, d_model: int, n_layers: int) -> Words:
     learned = config.scaling == "learned"
     return {
         **PLACEMENTS[config.placement],
-        **{word: site in (config.sites or ()) for site, word in SITE_WORDS.items()},
+        **{word: site in config.resolved_sites for site, word in SITE_WORDS.items()},
         "reduction_factor": reduction_factor(d_model, config.width(d_model)),
         "non_linearity": activation_word(config.activation),
         "scaling": "learned" if learned else float(config.scaling),  # an int is refused there

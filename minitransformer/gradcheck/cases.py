@@ -1,9 +1,9 @@
-"""Every module of this library in a tiny size, with inputs: what `check_library` walks through."""
+"""Every module of this library in a tiny size, with inputs, for `check_library`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,7 @@ B, T, D, HEADS, D_FF, M, VOCABULARY, CLASSES = 2, 5, 4, 2, 6, 3, 7, 3
 MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])  # the second sequence is padded
 TYPES = np.array([[0, 0, 0, 1, 1], [0, 1, 1, 0, 0]])
 
-ENCODER = TransformerConfig(
-    VOCABULARY, D, 2, HEADS, D_FF, max_positions=6, token_types=2, pooler=True
-)
+ENCODER = TransformerConfig(VOCABULARY, D, 2, HEADS, D_FF, max_positions=6, token_types=2)
 DECODER = TransformerConfig(
     VOCABULARY, D, 2, HEADS, D_FF, max_positions=6, norm="pre", causal=True,
     activation="gelu_tanh", layer_norm_eps=1e-5,
@@ -89,16 +87,16 @@ def attention(rng: np.random.Generator, x: Array) -> Iterator[Case]:
         for causal in (False, True):
             name = "MultiHeadAttention" + masked + (", causal" if causal else "")
             yield Case(name, randomized(MultiHeadAttention(D, HEADS, causal), rng), (x, mask))
-    dropped = randomized(MultiHeadAttention(D, HEADS, dropout=0.3), rng)
-    yield Case("MultiHeadAttention, dropout", dropped, (x, MASK))
+    with_dropout = randomized(MultiHeadAttention(D, HEADS, dropout=0.3), rng)
+    yield Case("MultiHeadAttention, dropout", with_dropout, (x, MASK))
     frozen = randomized(MultiHeadAttention(D, HEADS), rng).freeze()
     yield Case("MultiHeadAttention, frozen", frozen, (x, MASK))
-    asked = randomized(MultiHeadAttention(D, HEADS, dropout=0.3), rng)
-    yield Case("MultiHeadAttention, one query", asked, (x, MASK, 1))
+    single_query = randomized(MultiHeadAttention(D, HEADS, dropout=0.3), rng)
+    yield Case("MultiHeadAttention, one query", single_query, (x, MASK, 1))
     for causal in (False, True):
-        asked = randomized(MultiHeadAttention(D, HEADS, causal, dropout=0.3), rng).freeze()
+        single_query = randomized(MultiHeadAttention(D, HEADS, causal, dropout=0.3), rng).freeze()
         name = "MultiHeadAttention, one query, frozen" + (", causal" if causal else "")
-        yield Case(name, asked, (x, MASK, 1))
+        yield Case(name, single_query, (x, MASK, 1))
     last = randomized(MultiHeadAttention(D, HEADS), rng).freeze()
     last.out.unfreeze()
     yield Case("MultiHeadAttention, only out", last, (x, MASK), {"check_inputs": False})
@@ -117,8 +115,9 @@ def sublayers_and_blocks(rng: np.random.Generator, x: Array) -> Iterator[Case]:
         for placement in PLACEMENTS:
             name = f"Block, {word}, {placement} adapters"
             yield Case(name, block_with_adapters(config, rng, placement), (x, MASK))
+            name += ", nothing before it trains"
             first = block_with_adapters(config, rng, placement)
-            yield Case(f"{name}, first in the walk", first, (x, MASK), {"check_inputs": False})
+            yield Case(name, first, (x, MASK), {"check_inputs": False})
         stacked = block_with_adapters(config, rng, *PLACEMENTS)
         yield Case(f"Block, {word}, a stack of all placements", stacked, (x, MASK))
         norms = block_with_adapters(config, rng, "pfeiffer")
@@ -141,7 +140,7 @@ def block_with_adapters(
 
 
 def adapters(rng: np.random.Generator, x: Array) -> Iterator[Case]:
-    first_in_the_walk = {"check_inputs": False}
+    nothing_before = {"check_inputs": False}
     for init in ("near_identity", "zero_up"):
         for activation in ACTIVATIONS:
             module = Adapter(D, AdapterConfig(M, activation=activation, init=init), rng)
@@ -156,18 +155,19 @@ def adapters(rng: np.random.Generator, x: Array) -> Iterator[Case]:
         frozen = randomized(Adapter(D, config), rng).freeze()
         yield Case(f"Adapter, learned scaling, norm {norm}, frozen", frozen, (x,))
         first = randomized(Adapter(D, config), rng)
-        yield Case(f"Adapter, learned scaling, norm {norm}, first", first, (x,), first_in_the_walk)
+        name = f"Adapter, learned scaling, norm {norm}, nothing before it trains"
+        yield Case(name, first, (x,), nothing_before)
     config = AdapterConfig(M, activation="gelu", scaling="learned")
     only_scale = randomized(Adapter(D, config), rng).freeze()
     only_scale.scale.trainable = True
-    yield Case("Adapter, only its scaling", only_scale, (x,), first_in_the_walk)
+    yield Case("Adapter, only its scaling", only_scale, (x,), nothing_before)
 
 
 def combinations(rng: np.random.Generator, x: Array) -> Iterator[Case]:
     four = ("a", "b", None, "a")
     h = rng.standard_normal((len(four), T, D))
     first = {"check_inputs": False}
-    for word, options in (("", {}), (", first in the walk", first)):
+    for word, options in (("", {}), (", nothing before it trains", first)):
         yield Case(
             f"PerRowAdapters{word}",
             PerRowAdapters(three_adapters(rng), four, "houlsby"),
@@ -193,7 +193,7 @@ def combinations(rng: np.random.Generator, x: Array) -> Iterator[Case]:
             for site in (block.attention, block.ffn):
                 site.insert("several", fusion(rng, placement))
                 site.active = ("several",)
-            name = f"Block, {word}, {placement} fusion, first in the walk"
+            name = f"Block, {word}, {placement} fusion, nothing before it trains"
             yield Case(name, block, (x, MASK), first)
         mixed = randomized(Block(config), rng).freeze()
         for site, rows in ((mixed.attention, ("a", "b")), (mixed.ffn, (None, "a"))):
@@ -260,7 +260,8 @@ def whole_models(rng: np.random.Generator, ids: Array) -> Iterator[Case]:
         model.transformer.add_adapter("task", AdapterConfig(M, activation="gelu"))
         yield Case(f"LanguageModel, {word}, adapters", randomized(model, rng), given, few)
     for pooling in ("mean", "pooler"):
-        model = classifier(ENCODER, rng, pooling=pooling).unfreeze()
+        config = replace(ENCODER, pooler=pooling == "pooler")
+        model = classifier(config, rng, pooling=pooling).unfreeze()
         yield Case(f"Classifier, {pooling} pooling", model, inputs, few)
 
 

@@ -8,29 +8,22 @@ depends on every entry.
 
 from __future__ import annotations
 
-import copy
-import inspect
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+import warnings
+from typing import Any
 
 import numpy as np
 
-from ..errors import BackwardError, ConfigError, GradientError, ShapeError
+from ..errors import ConfigError, GradientError, UntestedGradientWarning
 from ..nn.module import Array, Module
 from . import diagnosis
 from .cases import cases
+from .checked_module import AnalyticGradient, CheckedModule, Move
 from .diagnosis import Evidence
 from .report import GradCheckReport, GradCheckRow, index_text
-
-__all__ = ["GradCheckReport", "GradCheckRow", "cases", "check_library", "gradcheck"]
 
 N_DIRECTIONS = 4
 MAX_CONFIRMED = 4  # disagreements of one array that are computed again, with other steps
 MAX_SKIPPED = 0.1  # share of an array's points that may lie at kinks (one always may)
-LADDER = (512.0, 64.0, 8.0, 1.0, 1 / 8, 1 / 64)  # the other steps, in units of h
-EPSILON = float(np.finfo(np.float64).eps)
-
-Move: TypeAlias = int | Array  # one entry, by its flat index; or a direction, a unit vector
 
 
 def gradcheck(
@@ -49,7 +42,9 @@ def gradcheck(
     Checked are the trainable parameters and the floating-point arrays among `inputs`. Everything
     else (integers, masks, None, keyword arguments) is passed on and not differentiated. The work
     is done on a float64 copy in train mode: `module` and `inputs` are left as they are. Dropout
-    draws the same mask in every forward.
+    draws the same mask in every forward. In the copy, parameters whose entries are all equal get
+    random values, because weights of 0 and gains of 1 hide mistakes. An array whose analytic and
+    numerical gradients are zero all the same is reported as not tested, with a warning.
 
     The relative error of an entry with analytic gradient a and numerical gradient n is
     |a - n| / max(|a|, |n|, size), where size is the root mean square of the array's gradient, or
@@ -61,11 +56,12 @@ def gradcheck(
         tolerance: the largest relative error that passes.
         eps: the step h, for arrays of ordinary size (times the root mean square of larger ones).
         max_entries: arrays with more entries are sampled, and checked along random directions.
-        seed: for R, the samples and the directions.
+        seed: for R, the samples, the directions and the values that replace constants.
         check_inputs: False if nothing before the module trains, so that backward returns None.
         raises: False to get the report of a failure too.
     Raises: GradientError with the table of the report and, for each wrong array, the likely
-        cause; ConfigError if there is nothing to check.
+        cause, or if no array could be tested; ConfigError if there is nothing to check.
+    Warns: UntestedGradientWarning that names the arrays that were not tested.
     """
     if not isinstance(module, Module):
         raise ConfigError(f"gradcheck needs a Module with forward and backward; got {module!r}")
@@ -76,19 +72,25 @@ def gradcheck(
     # A stream of its own: an R equal to an x drawn with the same seed makes x.T @ R symmetric,
     # and a transposed gradient right.
     rng = np.random.default_rng([seed, 2718281828])
-    walk = Walk(module, inputs, forward_kwargs, check_inputs)
+    checked = CheckedModule(module, inputs, forward_kwargs, check_inputs, rng)
     rows, problems = [], []
     try:
-        suspects = walk.there_and_back(rng)
-        problems = walk.frozen_gradients()
-        rows = [compare(walk, s, tolerance, eps, max_entries, rng) for s in suspects]
-        begin = diagnosis.where_to_begin(walk.module, {row.name for row in rows if row.advice})
+        gradients = checked.forward_backward_twice(rng)
+        problems = checked.frozen_gradients()
+        rows = [compare(checked, g, tolerance, eps, max_entries, rng) for g in gradients]
+        begin = diagnosis.where_to_begin(checked.module, {row.name for row in rows if row.wrong})
         problems += [begin] if begin else []
-    except GradientError as stop:  # the walk itself is at fault: numbers would mean nothing
+    except GradientError as stop:  # forward or backward itself is at fault: numbers mean nothing
         problems = [str(stop)]
+    untested = [row.name for row in rows if row.status == "not tested"]
+    if untested and len(untested) == len(rows):
+        problems.append(diagnosis.not_tested(untested))
     report = GradCheckReport(type(module).__name__, tolerance, tuple(rows), tuple(problems))
     if raises and not report.passed:
         raise GradientError(str(report))
+    if untested:
+        message = f"gradcheck of {report.title}: {diagnosis.not_tested(untested)}"
+        warnings.warn(message, UntestedGradientWarning, stacklevel=2)
     return report
 
 
@@ -98,222 +100,42 @@ def check_library(tolerance: float = 1e-6, seed: int = 0) -> list[tuple[str, Gra
     return [(c.name, gradcheck(c.module, *c.inputs, **c.options, **options)) for c in cases(seed)]
 
 
-# -- backward's side ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """An array and what backward gave as its gradient.
-
-    `advice` is what is wrong with that already; if it gave None: what to say should that be wrong.
-    """
-
-    name: str
-    label: str
-    array: Array
-    gradient: Array | None
-    advice: str | None
-
-
-class Walk:
-    """The module under test in float64, with inputs and random numbers that repeat."""
-
-    def __init__(
-        self, module: Module, inputs: tuple[Any, ...], kwargs: dict[str, Any], check_inputs: bool
-    ) -> None:
-        self.module = copy.deepcopy(module).astype(np.float64).train()
-        self.inputs = {
-            name: float64_copy(x)
-            for name, x in zip(argument_names(module, len(inputs)), inputs, strict=True)
-        }
-        self.kwargs = {name: float64_copy(x) for name, x in kwargs.items()}
-        self.generators = [
-            (held, held.bit_generator.state)
-            for _, room in self.module.named_modules()
-            for held in vars(room).values()
-            if isinstance(held, np.random.Generator)
-        ]
-        self.takes_dy = bool(inspect.signature(module.backward).parameters)
-        if check_inputs:
-            self.module.propagate_requires_grad()  # as `module(...)` does
-        else:
-            self.module.propagate_requires_grad(False)
-        wanted = check_inputs and self.module.needs_input_grad
-        self.float_inputs = [n for n, x in self.inputs.items() if wanted and is_float(x)]
-        self.trainable = self.module.trainable_parameters()
-        if not self.trainable and not self.float_inputs:
-            raise ConfigError(
-                "nothing to check: every parameter is frozen, and there is no floating-point "
-                "input whose gradient is wanted"
-            )
-
-    def forward(self) -> Array:
-        for generator, state in self.generators:
-            generator.bit_generator.state = state
-        y = self.module.forward(*self.inputs.values(), **self.kwargs)
-        if not isinstance(y, np.ndarray | np.generic | float | int):
-            raise GradientError(
-                f"forward returned a {type(y).__name__}; expected one array, or a number"
-            )
-        return np.array(y)  # a copy: forward may use its buffer again
-
-    def backward(self) -> dict[str, Any]:
-        """dx by the name of the input. A loss may have a backward without argument."""
-        try:
-            dx = self.module.backward(*([self.R] if self.takes_dy else []))
-        except (ShapeError, BackwardError) as error:
-            advice = self.refused(error)
-            if advice is None:
-                raise
-            raise GradientError(advice) from error
-        given = [copy.copy(d) for d in (dx if isinstance(dx, tuple | list) else [dx])]
-        # A tuple has one gradient for each input, or for each floating-point input.
-        names = list(self.inputs) if len(given) == len(self.inputs) > 1 else self.float_inputs
-        return dict(zip(names, given, strict=False))
-
-    def there_and_back(self, rng: np.random.Generator) -> list[Suspect]:
-        """Walk through the module twice and collect its gradients.
-
-        Raises: GradientError if forward or backward itself is at fault.
-        """
-        before = {name: x.copy() for name, x in self.arrays().items()}
-        for name, x in before.items():
-            if not np.isfinite(x).all():
-                raise GradientError(f"{name} contains NaN or infinity before forward has begun")
-        self.y = self.forward()
-        diagnosis.check_unchanged("forward", before, self.arrays())
-        diagnosis.check_output(self.y, self.forward())
-
-        self.R = np.asarray(rng.standard_normal(self.y.shape) if self.takes_dy else 1.0)
-        before["dy"] = self.R.copy()
-        self.size = max(float(np.linalg.norm(self.y * self.R)), 1e-300)
-        dxs = self.backward()
-        diagnosis.check_unchanged("backward", before, {**self.arrays(), "dy": self.R})
-        once = {name: copy.copy(p.grad) for name, p in self.trainable.items()}
-        self.forward()
-        self.backward()
-
-        suspects = []
-        for name in self.float_inputs:
-            dx, x, label = dxs.get(name), self.inputs[name], f"d{name}"
-            if dx is None:
-                advice: str | None = diagnosis.not_returned(name)
-            else:
-                advice = diagnosis.unusable(label, dx := np.asarray(dx), x)
-            suspects.append(Suspect(name, label, x, dx, advice))
-        for name, p in self.trainable.items():
-            grad, label = once[name], f"{name}.grad"
-            if grad is None:
-                advice = diagnosis.never_added(name)
-            else:
-                advice = diagnosis.unusable(label, grad, p.value)
-                advice = advice or diagnosis.not_doubled(name, grad, p.grad)
-            suspects.append(Suspect(name, label, p.value, grad, advice))
-        return suspects
-
-    def arrays(self) -> dict[str, Array]:
-        """What forward and backward must leave as it is."""
-        held = {f"the input {name}": x for name, x in (self.inputs | self.kwargs).items()}
-        held |= {f"the parameter {name}": p.value for name, p in self.module.named_parameters()}
-        return {
-            n: x for n, x in held.items() if isinstance(x, np.ndarray) and x.dtype.kind in "fiub"
-        }
-
-    def refused(self, error: Exception) -> str | None:
-        """If a Parameter refused the gradient that backward brought: which one, and why."""
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        there = trace.tb_frame.f_locals if trace is not None else {}
-        for name, p in self.module.named_parameters():
-            if there.get("self") is p:
-                if not p.trainable:
-                    return diagnosis.frozen_with_gradient(name)
-                return diagnosis.wrong_shape(f"{name}.grad", there["grad"].shape, p.shape)
-        return None
-
-    def frozen_gradients(self) -> list[str]:
-        named = self.module.named_parameters()
-        return [
-            diagnosis.frozen_with_gradient(name)
-            for name, p in named
-            if not p.trainable and p.grad is not None
-        ]
-
-    # -- the numerical side --------------------------------------------------------------------
-
-    def derivatives(self, array: Array, move: Move, h: float) -> tuple[float, float]:
-        """(L(h) - L(0)) / h and (L(0) - L(-h)) / h, with `array` moved along `move`.
-
-        The outputs are subtracted before they are summed: what does not change cancels exactly.
-        """
-        up, down = (self.moved(array, move, step) for step in (h, -h))
-        right = float(np.sum((up - self.y) * self.R)) / h
-        left = float(np.sum((self.y - down) * self.R)) / h
-        return right, left
-
-    def moved(self, array: Array, move: Move, step: float) -> Array:
-        where = np.unravel_index(move, array.shape) if isinstance(move, int) else ...
-        old = array[where].copy()
-        array[where] = old + (step if isinstance(move, int) else step * move)
-        y = self.forward()
-        array[where] = old
-        return y
-
-    def careful_derivative(self, array: Array, move: Move, h: float) -> tuple[float, float]:
-        """The derivative from the best of several steps, and how far it can be trusted.
-
-        At each step, right and left derivatives are extrapolated to step 0 (Richardson); how far
-        they are from meeting, and the rounding error, say how good this step is. At a kink they
-        never meet. The gradient under test plays no part in the choice.
-        """
-        found = []
-        for step in (h * factor for factor in LADDER):
-            right, left = self.derivatives(array, move, step)
-            half_right, half_left = self.derivatives(array, move, step / 2)
-            derivative = (2 * (half_right + half_left) - (right + left) / 2) / 3
-            gap = abs((2 * half_right - right) - (2 * half_left - left))
-            if np.isfinite(gap):
-                found.append((gap + 4 * EPSILON * self.size / step, derivative))
-        doubt, derivative = min(found, default=(np.inf, 0.0))
-        return derivative, doubt
-
-
 def compare(
-    walk: Walk,
-    suspect: Suspect,
+    checked: CheckedModule,
+    analytic_gradient: AnalyticGradient,
     tolerance: float,
     eps: float,
     max_entries: int,
     rng: np.random.Generator,
 ) -> GradCheckRow:
     """The row of the report for one array."""
-    array, advice = suspect.array, suspect.advice or ""
+    name, array = analytic_gradient.name, analytic_gradient.array
+    given, advice = analytic_gradient.gradient, analytic_gradient.advice or ""
     if array.size == 0:
-        return GradCheckRow(suspect.name, array.shape, "empty", error=0.0)
-    given = suspect.gradient
+        return GradCheckRow(name, array.shape, "empty", error=0.0, tested=False)
     if given is not None and (given.shape != array.shape or not np.isfinite(given).all()):
-        return GradCheckRow(suspect.name, array.shape, advice=advice)
+        return GradCheckRow(name, array.shape, advice=advice)
     g = np.zeros(array.shape) if given is None else given.astype(np.float64)
 
     entries, directions = choose_moves(g, max_entries, rng)
     moves: list[Move] = [*entries.tolist(), *directions]
     h = step_for(array, eps)
     analytic = np.array([*g.flat[entries], *(np.sum(g * u) for u in directions)])
-    numeric = np.array([sum(walk.derivatives(array, move, h)) / 2 for move in moves])
-    size = max(rms(g), rms(numeric), 1e-6 * walk.size)
+    numeric = np.array([sum(checked.derivatives(array, move, h)) / 2 for move in moves])
+    size = max(rms(g), rms(numeric), 1e-6 * checked.size)
 
     def errors() -> Array:
-        error = np.abs(analytic - numeric)
+        error: Array = np.abs(analytic - numeric)
         error /= np.maximum(np.maximum(np.abs(analytic), np.abs(numeric)), size)
-        return np.nan_to_num(error, nan=np.inf)
+        error[np.isnan(error)] = np.inf
+        return error
 
     skipped, confirmed = np.zeros(len(moves), bool), 0
     allowed = min(max(1, int(MAX_SKIPPED * len(moves))), len(moves) - 1)
     for i in np.argsort(-errors()):
         if errors()[i] <= tolerance or confirmed == MAX_CONFIRMED or skipped.sum() > allowed:
             break
-        numeric[i], doubt = walk.careful_derivative(array, moves[i], h)
+        numeric[i], doubt = checked.extrapolated_derivative(array, moves[i], h)
         if errors()[i] > tolerance:
             skipped[i] = doubt > 0.1 * abs(analytic[i] - numeric[i])
             confirmed += not skipped[i]
@@ -324,26 +146,26 @@ def compare(
     if given is None and not unknown and not wrong.any():
         advice = ""  # the array is not used here: no gradient is the right one
     elif given is not None and unknown and not confirmed:
-        advice = diagnosis.at_kinks(suspect.name, int(skipped.sum()), len(moves))
+        advice = diagnosis.at_kinks(name, int(skipped.sum()), len(moves))
     elif given is not None and wrong.any():
         n = len(entries)
         evidence = Evidence(
-            suspect.label, g, entries, numeric[:n], wrong[:n], walk.R,
-            tuple(walk.inputs.values()), walk.module,
+            analytic_gradient.label, g, entries, numeric[:n], wrong[:n], checked.dy,
+            tuple(checked.inputs.values()), checked.module,
         )  # fmt: skip
         advice = ". Also, ".join(filter(None, (diagnosis.explain(evidence), advice)))
 
     worst = int(np.argmax(error))
-    checked = f"all {array.size:,}"
+    how = f"all {array.size:,}"
     if directions:
-        checked = f"{len(entries):,} of {array.size:,} + {len(directions)} directions"
+        how = f"{len(entries):,} of {array.size:,} + {len(directions)} directions"
     where = f"direction {worst - len(entries)}"
     if worst < len(entries):
         where = index_text(np.unravel_index(entries[worst], array.shape))
     return GradCheckRow(
-        suspect.name, array.shape, checked, where,
+        name, array.shape, how, where,
         float(analytic[worst]), float(numeric[worst]), float(error[worst]),
-        int(skipped.sum()), advice,
+        int(skipped.sum()), advice, tested=bool(g.any() or numeric.any()),
     )  # fmt: skip
 
 
@@ -371,18 +193,3 @@ def step_for(array: Array, eps: float) -> float:
 
 def rms(x: Array) -> float:
     return float(np.sqrt(np.mean(np.square(x)))) if x.size else 0.0
-
-
-def is_float(x: Any) -> bool:
-    return isinstance(x, np.ndarray) and x.dtype.kind == "f"
-
-
-def float64_copy(x: Any) -> Any:
-    return np.array(x, np.float64) if is_float(x) else copy.deepcopy(x)
-
-
-def argument_names(module: Module, n: int) -> list[str]:
-    """What forward calls its first n arguments."""
-    parameters = inspect.signature(module.forward).parameters.values()
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return [names[i] if i < len(names) else f"x{i}" for i in range(n)]

@@ -1,9 +1,8 @@
 """What a wrong gradient looks like, and what to do about it.
 
-A mistake in a hand-written backward leaves a fingerprint: the transpose of the right values, a
-constant factor, only some rows. Each function here compares what backward computed with the
-central differences, and returns a sentence a student can act on, or None if its mistake is not
-the one.
+Common mistakes in a hand-written backward have their patterns: the transpose of the right values,
+a constant factor, only some rows. Each function here compares what backward computed with the
+central differences, and returns advice a student can act on, or None if its mistake does not fit.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from ..errors import GradientError
 from ..nn.module import Array, Module
 from .report import axis_name, index_text, ranges
 
-CLOSE = 1e-3  # a fingerprint fits if the values agree to this, relative to their size
+CLOSE = 1e-3  # a pattern fits if the values agree to this, relative to their size
 Shape = tuple[int, ...]
 
 
@@ -81,8 +80,8 @@ def all_zero(e: Evidence) -> str | None:
 
 
 def constant_factor(e: Evidence) -> str | None:
-    told = factor_between(e.analytic.flat[e.entries], e.numeric, e)
-    return f"{e.label} is off by a constant factor: {told}" if told else None
+    factor = factor_between(e.analytic.flat[e.entries], e.numeric, e)
+    return f"{e.label} is off by a constant factor: {factor}" if factor else None
 
 
 def transposed(e: Evidence) -> str | None:
@@ -128,10 +127,10 @@ def mask_forgotten(e: Evidence) -> str | None:
     g, n = e.analytic.flat[e.entries], e.numeric
     dead = (n == 0) & e.wrong
     live = n != 0
-    told = factor_between(g[live], n[live], e) if live.any() else None
-    if not dead.any() or not live.any() or ((e.wrong & live).any() and not told):
+    factor = factor_between(g[live], n[live], e) if live.any() else None
+    if not dead.any() or not live.any() or ((e.wrong & live).any() and not factor):
         return None
-    elsewhere = f"; elsewhere {told}" if told else ", and it is right elsewhere"
+    elsewhere = f"; elsewhere {factor}" if factor else ", and it is right elsewhere"
     return (
         f"{e.label} is not zero at {dead.sum()} entries that have no influence on the output "
         "(dropped, masked, ignored, or cut off by ReLU): multiply by the mask of forward"
@@ -163,9 +162,9 @@ def only_some(e: Evidence) -> str | None:
     g, n = e.analytic.flat[e.entries][here], e.numeric[here]
     if not g.any():
         return f"{where}, and zero there: backward forgets that part"
-    told = factor_between(g, n, e)
-    if told:
-        return f"{where}, where it is off by a constant factor: {told}"
+    factor = factor_between(g, n, e)
+    if factor:
+        return f"{where}, where it is off by a constant factor: {factor}"
     return f"{where}: look at what backward does differently for that part"
 
 
@@ -241,10 +240,10 @@ def not_doubled(name: str, once: Array, twice: Array | None) -> str | None:
     close = 1e-9 * np.abs(once).max(initial=0)
     if twice is not None and np.allclose(twice, 2 * once, rtol=0, atol=close):
         return None
-    kept = twice is not None and np.allclose(twice, once, rtol=0, atol=close)
+    same = twice is not None and np.allclose(twice, once, rtol=0, atol=close)
     return (
         f"{name}.grad did not double after a second forward and backward: "
-        f"{'it was overwritten' if kept else 'it became something else'}. Gradients of several "
+        f"{'it was overwritten' if same else 'it became something else'}. Gradients of several "
         f"uses and batches are added up; call self.{name}.accumulate(gradient)"
     )
 
@@ -271,35 +270,40 @@ def frozen_with_gradient(name: str) -> str:
     )
 
 
+def not_tested(names: list[str]) -> str:
+    return (
+        f"not tested: {', '.join(names)}. The analytic and the numerical gradient are zero "
+        "everywhere, so that a wrong factor would not show. Either the loss does not depend on "
+        "these arrays, or the inputs hide it (zeros, all positions masked, every ReLU at zero): "
+        "check at random inputs, and freeze or remove what is not used"
+    )
+
+
 def at_kinks(name: str, skipped: int, checked: int) -> str:
     return (
-        f"{name}: the derivative could not be told at {skipped} or more of {checked} points, too "
-        "many to pass: the loss has kinks there (ReLU at 0), or the tolerance is finer than "
-        "float64. "
-        "Check at random inputs instead of zeros or whole numbers, with biases that are not zero"
+        f"{name}: the derivative could not be determined at {skipped} or more of {checked} "
+        "points, too many to pass: the loss has kinks there (ReLU at 0), or the tolerance is finer "
+        "than float64. Check at random inputs instead of zeros or whole numbers"
     )
 
 
 def where_to_begin(module: Module, wrong: set[str]) -> str | None:
-    """Of several wrong arrays, the one that the walk back reaches first."""
-    on_the_way = [name for name in walk_order(module) if name in wrong]
-    if len(wrong) < 2 or not on_the_way:
+    """Of several wrong arrays, the one that the backward pass computes first."""
+    in_order = [name for name in execution_order(module) if name in wrong]
+    if len(wrong) < 2 or not in_order:
         return None
     return (
-        f"{len(wrong)} arrays are wrong; the walk back meets {on_the_way[-1]} first. Begin there: "
-        "the mistake is in its gradient, or in the dx of what comes right after it in forward"
+        f"{len(wrong)} arrays are wrong; the backward pass reaches {in_order[-1]} first. Begin "
+        "there: the mistake is in its gradient, or in the dx of what comes right after it in "
+        "forward"
     )
 
 
-def walk_order(module: Module) -> list[str]:
-    """The names of the parameters in the order in which forward meets them."""
+def execution_order(module: Module) -> list[str]:
+    """The names of the parameters in the order in which forward used them."""
     names = {id(p): name for name, p in module.named_parameters()}
-
-    def visit(room: Module) -> list[str]:
-        own = [names[id(p)] for _, p in room.own_parameters()]
-        return own + [name for inner in room.forward_order() for name in visit(inner)]
-
-    return visit(module)
+    modules = sorted((m for _, m in module.named_modules()), key=lambda m: m.executed_at)
+    return [names[id(p)] for m in modules for _, p in m.own_parameters()]
 
 
 def first(where: Array) -> str:
@@ -317,16 +321,16 @@ TRANSPOSE_HINT = "for y = x @ W it is x.T @ dy, with x and dy flattened to (N, d
 
 def wrong_shape(label: str, got: Shape, expected: Shape) -> str:
     """Advice for a gradient whose shape is not that of its array."""
-    said = f"{label} has shape {got}, but should have {expected}"
+    problem = f"{label} has shape {got}, but should have {expected}"
     if len(got) == 2 and got == expected[::-1]:
-        return f"{said}: it is the transpose of what it should be; {TRANSPOSE_HINT}"
+        return f"{problem}: it is the transpose of what it should be; {TRANSPOSE_HINT}"
     extra = len(got) - len(expected)
     if extra > 0 and got[extra:] == expected:
         axes = tuple(range(extra))
-        return f"{said}: it is not summed over the leading axes (batch, time): .sum(axis={axes})"
+        return f"{problem}: it is not summed over the leading axes (batch, time): .sum(axis={axes})"
     if math.prod(got) == math.prod(expected):
-        return f"{said}: the number of entries is right; did an axis get lost or reordered?"
-    return f"{said}: a gradient always has the shape of its array"
+        return f"{problem}: the number of entries is right; did an axis get lost or reordered?"
+    return f"{problem}: a gradient always has the shape of its array"
 
 
 # -- factors -------------------------------------------------------------------------------
@@ -358,7 +362,7 @@ COUNT = (
     "backward multiplies by it once too often, or forgets to divide as forward's mean does",
     "a mean is taken where a sum is meant (the loss has averaged already)",
 )
-SCALE = ("it is forgotten or applied twice on the way back",) * 2
+SCALE = ("backward forgets it or applies it twice",) * 2
 
 
 def known_factors(e: Evidence) -> list[tuple[str, float, tuple[str, str]]]:

@@ -13,6 +13,7 @@ import numpy as np
 from ..nn.module import Array
 
 ALIGN = ("<", "<", "<", "<", ">", ">", ">", "<")
+STYLES = {"ok": "", "not tested": "color:#8a5a00", "WRONG": "font-weight:bold;color:#b00020"}
 FORMULA = (
     "relative error = |analytic - numeric| / max(|analytic|, |numeric|, size), "
     "size = root mean square of the array's gradient"
@@ -30,6 +31,8 @@ class GradCheckRow:
         analytic, numeric, error: backward's value there, the central difference, their distance.
         skipped: how many entries lie at a kink, where the derivatives from both sides differ.
         advice: what is wrong and what to do; empty if nothing is.
+        tested: False if the analytic and the numerical gradient are zero everywhere: a factor
+            that is wrong would not show.
     """
 
     name: str
@@ -41,16 +44,25 @@ class GradCheckRow:
     error: float = math.inf
     skipped: int = 0
     advice: str = ""
+    tested: bool = True
+
+    @property
+    def wrong(self) -> bool:
+        return bool(self.advice)
 
     @property
     def passed(self) -> bool:
-        return not self.advice
+        return self.tested and not self.wrong
+
+    @property
+    def status(self) -> str:
+        """ "ok", "WRONG" or "not tested"."""
+        return "WRONG" if self.wrong else "ok" if self.tested else "not tested"
 
     @property
     def verdict(self) -> str:
-        """ "ok" or "WRONG", and how many entries were skipped."""
-        verdict = "ok" if self.passed else "WRONG"
-        return f"{verdict}, {self.skipped} at kinks skipped" if self.skipped else verdict
+        """The status, and how many entries were skipped."""
+        return f"{self.status}, {self.skipped} at kinks skipped" if self.skipped else self.status
 
     def cells(self) -> tuple[str, ...]:
         numbers = (f"{self.analytic:.6g}", f"{self.numeric:.6g}", f"{self.error:.1e}")
@@ -65,7 +77,7 @@ class GradCheckReport:
         title: the kind of module.
         tolerance: the largest relative error that passes.
         rows: one for each array that was checked.
-        problems: what else is wrong. If the walk itself failed, there are no rows.
+        problems: what else is wrong. If forward or backward itself failed, there are no rows.
     """
 
     title: str
@@ -79,12 +91,19 @@ class GradCheckReport:
 
     @property
     def passed(self) -> bool:
-        return not self.problems and all(row.passed for row in self.rows)
+        """Whether nothing is wrong, and at least one array was tested."""
+        return not self.problems and not any(row.wrong for row in self.rows)
+
+    @property
+    def untested(self) -> tuple[str, ...]:
+        """The arrays of which nothing is known."""
+        return tuple(row.name for row in self.rows if row.status == "not tested")
 
     @property
     def max_error(self) -> float:
         """The largest relative error of all rows; infinity if nothing could be checked."""
-        return max((row.error for row in self.rows), default=float("inf"))
+        errors = (row.error for row in self.rows if row.status != "not tested")
+        return max(errors, default=float("inf"))
 
     @property
     def advice(self) -> tuple[str, ...]:
@@ -92,12 +111,14 @@ class GradCheckReport:
         return (*self.problems, *(row.advice for row in self.rows if row.advice))
 
     def verdict(self) -> str:
+        untested = f"; not tested: {', '.join(self.untested)}" if self.untested else ""
         if self.passed:
-            return f"passed: largest relative error {self.max_error:.1e} <= {self.tolerance:g}"
-        wrong = sum(not row.passed for row in self.rows)
+            error = f"largest relative error {self.max_error:.1e} <= {self.tolerance:g}"
+            return f"passed: {error}{untested}"
         if not self.rows:
             return "FAILED before any gradient could be compared"
-        return f"FAILED: {wrong} of {len(self.rows)} arrays wrong, at tolerance {self.tolerance:g}"
+        wrong = f"{sum(row.wrong for row in self.rows)} of {len(self.rows)} arrays wrong"
+        return f"FAILED: {wrong}, at tolerance {self.tolerance:g}{untested}"
 
     def __str__(self) -> str:
         lines = [f"gradcheck of {self.title}"]
@@ -120,10 +141,7 @@ class GradCheckReport:
             )
             return f'<tr style="{style}">{html}</tr>'
 
-        body = "".join(
-            line(row.cells(), "td", "" if row.passed else "font-weight:bold;color:#b00020")
-            for row in self.rows
-        )
+        body = "".join(line(row.cells(), "td", STYLES[row.status]) for row in self.rows)
         advice = "".join(f"<li>{escape(text)}</li>" for text in self.advice)
         caption = escape(f"gradcheck of {self.title}. {self.verdict()}. {FORMULA}")
         return (

@@ -1,4 +1,4 @@
-"""Writing text: the next token, and the next, from what a causal language model expects."""
+"""Text generation: token by token from the probabilities of a causal language model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ..errors import ConfigError, ShapeError
-from ..nn.functional import softmax
+from ..nn.kernels import softmax
 from ..nn.module import Array
 from .heads import LanguageModel
 
@@ -24,7 +24,7 @@ def generate(
     rng: np.random.Generator | None = None,
     stop_id: int | None = None,
 ) -> Array:
-    """Continue prompts, token by token; each costs one position, the earlier ones are in a cache.
+    """Continue prompts, token by token; each costs one position: the earlier ones are cached.
 
     Without a temperature, the most probable token is taken each time (greedy). With one, tokens are
     drawn from softmax(logits / temperature), after `keep_likely` has removed what top_k and top_p
@@ -33,8 +33,8 @@ def generate(
     Shapes: ids (B, T) -> (B, T + new), the prompts included. Prompts of unequal length are padded
     on the left (`pad(..., left=True)`), with attention_mask (B, T) 0 for padding.
 
-    A text may outgrow the model's max_positions: whenever it does, the model forgets all but the
-    newest max_positions // 2 tokens, and goes on from those.
+    A text may become longer than the model's max_positions: then generation continues from the
+    newest max_positions // 2 tokens alone.
 
     Args:
         max_new_tokens: how many tokens to add at most.
@@ -58,28 +58,28 @@ def generate(
     rng = rng if rng is not None else np.random.default_rng(0)
 
     B, T = ids.shape
-    ids = np.pad(ids, ((0, 0), (0, max_new_tokens)))  # room for what comes
+    ids = np.pad(ids, ((0, 0), (0, max_new_tokens)))  # and the new tokens
     mask = np.pad(mask, ((0, 0), (0, max_new_tokens)), constant_values=1)
     size, cache = transformer.config.max_positions, transformer.new_cache(B)
-    start = walked = 0  # the model sees the tokens from `start` on; before `walked`, in the cache
+    start = cached = 0  # tokens start .. cached - 1 are in the cache
     complete = np.zeros(B, dtype=bool)
     training = model.training
     model.eval()
     try:
         for end in range(T, T + max_new_tokens):
             if end - start > size:
-                start = walked = end - max(1, size // 2)
-                for kept in cache:
-                    kept.clear()
-            seen = mask[:, start:end]
-            positions = np.maximum(seen.cumsum(axis=1) - 1, 0)[:, walked - start :]
-            h = transformer.forward(ids[:, walked:end], seen, cache=cache, positions=positions)
-            logits = model.head.forward(h[:, -1:])[:, 0]  # (B, V): only the last one speaks
+                start = cached = end - max(1, size // 2)
+                for block_cache in cache:
+                    block_cache.clear()
+            window = mask[:, start:end]
+            positions = np.maximum(window.cumsum(axis=1) - 1, 0)[:, cached - start :]
+            h = transformer.forward(ids[:, cached:end], window, cache=cache, positions=positions)
+            logits = model.head.forward(h[:, -1:])[:, 0]  # (B, V), of the last position
             new = _choose(logits, temperature, top_k, top_p, rng)  # (B,)
             if stop_id is not None:
                 new[complete] = stop_id
                 complete |= new == stop_id
-            ids[:, end], walked = new, end
+            ids[:, end], cached = new, end
             if complete.all():
                 break
     finally:
@@ -103,8 +103,8 @@ def keep_likely(logits: Array, top_k: int | None = None, top_p: float | None = N
     if top_p is not None and top_p < 1:
         order = np.argsort(-logits, axis=-1, kind="stable")
         p = softmax(np.take_along_axis(logits, order, axis=-1).astype(np.float64))
-        before = p.cumsum(axis=-1) - p  # what the more probable ones have
-        before[..., 0] = 0  # the first always stays, whatever rounding says
+        before = p.cumsum(axis=-1) - p  # the sum over the more probable ones
+        before[..., 0] = 0  # the first always stays, in spite of rounding
         out = np.empty(logits.shape, dtype=bool)
         np.put_along_axis(out, order, before >= top_p, axis=-1)
         logits = np.where(out, -np.inf, logits)
@@ -121,8 +121,8 @@ def check_options(temperature: float | None, top_k: int | None, top_p: float | N
         raise ConfigError(f"top_p={top_p}: expected 0 < top_p <= 1, or None for all tokens")
     if not temperature and (top_k is not None or top_p is not None):
         raise ConfigError(
-            "top_k and top_p say what may be drawn, but without a temperature nothing is: the most "
-            "probable token is taken; give temperature=1.0, for instance"
+            "top_k and top_p limit what is drawn, but without a temperature nothing is drawn: the "
+            "most probable token is taken; give temperature=1.0, for instance"
         )
 
 
@@ -150,7 +150,7 @@ def _checked_prompts(ids: Array, attention_mask: Array | None) -> tuple[Array, A
     if ids.ndim != 2 or ids.size == 0:
         raise ShapeError(
             f"a prompt of shape {ids.shape}: expected (batch, tokens) with at least one of each; "
-            "for one sequence write [tokens], for text out of nothing [[tokenizer.end_id]]"
+            "for one sequence write [tokens], without a prompt [[tokenizer.end_id]]"
         )
     mask = np.ones(ids.shape, np.int64) if attention_mask is None else np.asarray(attention_mask)
     if mask.shape != ids.shape:

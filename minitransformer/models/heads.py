@@ -1,4 +1,4 @@
-"""What stands on top of a transformer: pooling, heads, and the loss."""
+"""Heads for a transformer: pooling, classification, language modeling; and the loss."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from ..errors import ConfigError
 from ..formats import adapter_file
 from ..nn.functional import cross_entropy, cross_entropy_backward
-from ..nn.layers import Dropout, Linear, flat
-from ..nn.module import Array, Module, Parameter
+from ..nn.layers import Dropout, Linear, Rng, flat
+from ..nn.module import Array, Module, Parameter, backward_through
 from .transformer import Transformer
 
 POOLINGS = ("cls", "mean", "pooler")
@@ -65,7 +65,7 @@ class ClassificationHead(Module):
         d_model: int,
         n_classes: int,
         dropout: float = 0.0,
-        rng: np.random.Generator | None = None,
+        rng: Rng | None = None,
     ) -> None:
         if n_classes < 2:
             raise ConfigError(f"n_classes={n_classes}: a classifier needs at least 2")
@@ -73,14 +73,10 @@ class ClassificationHead(Module):
         self.linear = Linear(d_model, n_classes, rng)
 
     def forward(self, v: Array) -> Array:
-        logits = self.linear.forward(self.dropout.forward(v))
-        self.save_for_backward(logits.shape)
-        return logits
+        return self.linear.forward(self.dropout.forward(v))
 
     def backward(self, dy: Array) -> Array | None:
-        self.pop_saved(dy)
-        dv = self.linear.backward(dy)
-        return self.dropout.backward(dv) if dv is not None else None
+        return backward_through(dy, self.linear, self.dropout)
 
 
 class Classifier(Module):
@@ -97,7 +93,7 @@ class Classifier(Module):
         n_classes: int,
         pooling: str = "cls",
         dropout: float = 0.0,
-        rng: np.random.Generator | None = None,
+        rng: Rng | None = None,
     ) -> None:
         if pooling == "pooler" and transformer.pooler is None:
             raise ConfigError("pooling='pooler', but this model has no pooler; use 'cls' or 'mean'")
@@ -123,15 +119,6 @@ class Classifier(Module):
         """
         return adapter_file.load_adapter(path, self, name, head)
 
-    def forward_order(self) -> list[Module]:
-        """Transformer, pooling, BERT's pooler if it is used, head: each hands a vector on."""
-        pooler = self.transformer.pooler if self.pooling.kind == "pooler" else None
-        rooms = (self.transformer, self.pooling, pooler, self.head)
-        return [room for room in rooms if room is not None]
-
-    def propagate_requires_grad(self, needs_input_grad: bool = False) -> bool:
-        return super().propagate_requires_grad(False)  # token ids have no gradient
-
     def forward(
         self,
         ids: Array,
@@ -140,24 +127,30 @@ class Classifier(Module):
         start: int = 0,
         hidden: Array | None = None,
     ) -> Array:
-        # Unless all positions are averaged, the last block need not finish the others.
+        # Unless all positions are averaged, the last block computes the first one alone.
         first_only = self.pooling.kind != "mean"
         h = self.transformer.forward(  # (B, T or 1, d)
             ids, attention_mask, token_types, first_only, start, hidden
         )
+        logits = self.logits(h, attention_mask)
+        self.save_for_backward(logits.shape)
+        return logits
+
+    def logits(self, h: Array, attention_mask: Array | None = None) -> Array:
+        """What stands above the transformer: hidden states (B, T, d) -> logits (B, n_classes)."""
         v = self.pooling.forward(h, attention_mask)  # (B, d)
-        for room in self.forward_order()[2:]:
-            v = room.forward(v)
-        self.save_for_backward(v.shape)
-        return v
+        for module in self.pooler():
+            v = module.forward(v)
+        return self.head.forward(v)
 
     def backward(self, dy: Array) -> None:
         self.pop_saved(dy)
-        d: Array | None = dy
-        for room in reversed(self.forward_order()):
-            if d is None:
-                return
-            d = room.backward(d)
+        backward_through(dy, self.head, *self.pooler(), self.pooling, self.transformer)
+
+    def pooler(self) -> list[Module]:
+        """BERT's pooler, if this classifier uses it."""
+        pooler = self.transformer.pooler
+        return [pooler] if pooler is not None and self.pooling.kind == "pooler" else []
 
 
 class LanguageModelHead(Module):
@@ -222,9 +215,6 @@ class LanguageModel(Module):
         """
         return adapter_file.load_adapter(path, self, name, head)
 
-    def propagate_requires_grad(self, needs_input_grad: bool = False) -> bool:
-        return super().propagate_requires_grad(False)  # token ids have no gradient
-
     def forward(
         self, ids: Array, attention_mask: Array | None = None, token_types: Array | None = None
     ) -> Array:
@@ -234,9 +224,7 @@ class LanguageModel(Module):
 
     def backward(self, dy: Array) -> None:
         self.pop_saved(dy)
-        dh = self.head.backward(dy)
-        if dh is not None:
-            self.transformer.backward(dh)
+        backward_through(dy, self.head, self.transformer)
 
 
 class CrossEntropy(Module):

@@ -1,4 +1,4 @@
-"""The transformer: embeddings, blocks of two sub-layers, and the walk through them and back."""
+"""The transformer: embeddings, blocks of two sub-layers, and the two passes through them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ import numpy as np
 
 from ..adapters.attach import Adaptable
 from ..data.hub import find_checkpoint
-from ..errors import ShapeError
+from ..errors import ConfigError, ShapeError
 from ..formats import adapter_file
 from ..formats.checkpoint import read_checkpoint, write_checkpoint
 from ..nn.attention import KeyValueCache, MultiHeadAttention
 from ..nn.config import TransformerConfig
-from ..nn.functional import activation_named
-from ..nn.functional import tanh as tanh_with_derivative
-from ..nn.layers import Dropout, Embedding, LayerNorm, Linear, seed_dropouts
-from ..nn.module import Array, Module
+from ..nn.layers import (
+    Activation,
+    Dropout,
+    Embedding,
+    LayerNorm,
+    Linear,
+    Rng,
+    Zeros,
+    default_rng,
+    seed_dropouts,
+)
+from ..nn.module import Array, Module, backward_through
 from ..nn.sublayer import SubLayer
 
 if TYPE_CHECKING:
     from ..data.tokenization import Tokenizer
-
-Rng = np.random.Generator
 
 
 class FeedForward(Module):
@@ -37,25 +43,16 @@ class FeedForward(Module):
     def __init__(
         self, d_model: int, d_ff: int, activation: str = "gelu", rng: Rng | None = None
     ) -> None:
-        self.activation = activation_named(activation)
+        rng = default_rng(rng)
         self.up = Linear(d_model, d_ff, rng)
+        self.activation = Activation(activation)
         self.down = Linear(d_ff, d_model, rng)
 
     def forward(self, x: Array) -> Array:
-        z = self.up.forward(x)  # (B, T, d_ff)
-        a, derivative = self.activation(
-            z, with_derivative=self.training and self.up.output_requires_grad
-        )
-        y = self.down.forward(a)
-        self.save_for_backward(y.shape, derivative)
-        return y
+        return self.down.forward(self.activation.forward(self.up.forward(x)))
 
     def backward(self, dy: Array) -> Array | None:
-        (derivative,) = self.pop_saved(dy)
-        da = self.down.backward(dy)
-        if da is None:
-            return None
-        return self.up.backward(da * derivative)
+        return backward_through(dy, self.down, self.activation, self.up)
 
 
 class Block(Module):
@@ -67,6 +64,7 @@ class Block(Module):
 
     def __init__(self, config: TransformerConfig, rng: Rng | None = None) -> None:
         d, eps, pre = config.d_model, config.layer_norm_eps, config.norm == "pre"
+        rng = default_rng(rng)
         attention = MultiHeadAttention(
             d, config.n_heads, config.causal, config.attention_dropout, rng
         )
@@ -81,45 +79,26 @@ class Block(Module):
         queries: int | None = None,
         cache: KeyValueCache | None = None,
     ) -> Array:
-        h = self.attention.forward(x, attention_mask, queries, cache)
-        y = self.ffn.forward(h)
-        self.save_for_backward(y.shape)
-        return y
+        return self.ffn.forward(self.attention.forward(x, attention_mask, queries, cache))
 
     def backward(self, dy: Array) -> Array | None:
-        self.pop_saved(dy)
-        dh = self.ffn.backward(dy)
-        return self.attention.backward(dh) if dh is not None else None
+        return backward_through(dy, self.ffn, self.attention)
 
 
 class Embeddings(Module):
     """Token + position (+ token-type) embeddings; BERT normalizes their sum.
 
-    Shapes: ids, token_types (B, T) integers -> (B, T, d_model). `positions` (T,) or (B, T) says
-    where the tokens stand; None: one after another from 0.
+    Shapes: ids, token_types (B, T) integers -> (B, T, d_model). `positions` (T,) or (B, T) are
+    the positions of the tokens; None: 0, 1, 2, ...
     """
 
     def __init__(self, config: TransformerConfig, rng: Rng | None = None) -> None:
-        d = config.d_model
+        d, rng = config.d_model, default_rng(rng)
         self.token = Embedding(config.vocab_size, d, rng)
         self.position = Embedding(config.max_positions, d, rng)
         self.token_type = Embedding(config.token_types, d, rng) if config.token_types else None
         self.norm = LayerNorm(d, config.layer_norm_eps) if config.norm == "post" else None
         self.dropout = Dropout(config.dropout)
-
-    def forward_order(self) -> list[Module]:
-        rooms = (self.token, self.position, self.token_type, self.norm, self.dropout)
-        return [room for room in rooms if room is not None]
-
-    def propagate_requires_grad(self, needs_input_grad: bool = False) -> bool:
-        tables = [t for t in (self.token, self.position, self.token_type) if t is not None]
-        trains = any(
-            [table.propagate_requires_grad() for table in tables]
-        )  # side by side, not one after another
-        for room in (self.norm, self.dropout):
-            trains = room.propagate_requires_grad(trains) if room is not None else trains
-        self.needs_input_grad, self.output_requires_grad = False, trains
-        return trains
 
     def forward(
         self, ids: Array, token_types: Array | None = None, positions: Array | None = None
@@ -132,22 +111,20 @@ class Embeddings(Module):
             x += self.token_type.forward(types)
         if self.norm is not None:
             x = self.norm.forward(x)
+        x = self.dropout.forward(x)
         self.save_for_backward(x.shape, positions is None or positions.ndim == 1)
-        return self.dropout.forward(x)
+        return x
 
     def backward(self, dy: Array) -> None:
         (positions_are_shared,) = self.pop_saved(dy)
-        d = self.dropout.backward(dy)
-        if d is not None and self.norm is not None:
-            d = self.norm.backward(d)
+        norm = [] if self.norm is None else [self.norm]
+        d = backward_through(dy, self.dropout, *norm)
         if d is None:
             return
-        if self.token.output_requires_grad:
-            self.token.backward(d)
-        if self.position.output_requires_grad:
-            self.position.backward(d.sum(axis=0) if positions_are_shared else d)
-        if self.token_type is not None and self.token_type.output_requires_grad:
-            self.token_type.backward(d)
+        backward_through(d, self.token)
+        backward_through(d.sum(axis=0) if positions_are_shared else d, self.position)
+        if self.token_type is not None:
+            backward_through(d, self.token_type)
 
 
 class Pooler(Module):
@@ -155,15 +132,13 @@ class Pooler(Module):
 
     def __init__(self, d_model: int, rng: Rng | None = None) -> None:
         self.dense = Linear(d_model, d_model, rng)
+        self.tanh = Activation("tanh")
 
     def forward(self, h: Array) -> Array:
-        y, derivative = tanh_with_derivative(self.dense.forward(h))
-        self.save_for_backward(y.shape, derivative)
-        return y
+        return self.tanh.forward(self.dense.forward(h))
 
     def backward(self, dy: Array) -> Array | None:
-        (derivative,) = self.pop_saved(dy)
-        return self.dense.backward(dy * derivative)
+        return backward_through(dy, self.tanh, self.dense)
 
 
 class Transformer(Adaptable, Module):
@@ -171,18 +146,18 @@ class Transformer(Adaptable, Module):
 
     Shapes: ids (B, T) integers, attention_mask (B, T) with 1 for real tokens and 0 for padding,
     token_types (B, T) -> hidden states (B, T, d_model), or (B, 1, d_model) with `first_only`: then
-    the last block computes for other positions only what the first one looks at. With `hidden`
-    (B, T, d_model), what `below(start, ...)` returned, the walk begins at block `start`.
+    the last block computes the first position alone. With `hidden` (B, T, d_model), what
+    `forward_below(start, ...)` returned, the forward pass begins at block `start`.
     With `cache` (from `new_cache`; causal models in eval mode), ids are the tokens that come after
     those of the earlier calls, and attention_mask, if given, covers those and these.
-    `positions` (T,) or (B, T): where the tokens stand, if not one after another.
+    `positions` (T,) or (B, T): the positions of the tokens, if not 0, 1, 2, ...
     Raises: ShapeError for ids that are not integers of shape (B, T), out of range, too long or
     an empty batch, and for a mask of another shape; ConfigError for a cache that cannot be used.
     """
 
     def __init__(self, config: TransformerConfig, rng: Rng | None = None) -> None:
-        """`rng` draws the start values (truncated normal, sigma 0.02); without it: zeros."""
-        self.config = config
+        """`rng` draws the start values (truncated normal, sigma 0.02); default: seed 0."""
+        self.config, rng = config, default_rng(rng)
         self.embeddings = Embeddings(config, rng)
         self.blocks = [Block(config, rng) for _ in range(config.n_layers)]
         pre = config.norm == "pre"
@@ -192,18 +167,19 @@ class Transformer(Adaptable, Module):
 
     @classmethod
     def from_pretrained(cls, name: str | Path, dropout: float | None = 0.0) -> Transformer:
-        """Load a pretrained base: "tiny", "minilm", a folder, or a model-hub id.
+        """Load a pretrained base in eval() mode: "tiny", "minilm", a folder, or a model-hub id.
 
         A folder holds `config.json` and `model.safetensors` in the Hugging Face layout. Dropout
-        inside is off unless asked for; None takes what `config.json` says.
+        inside is 0 unless asked for; None takes what `config.json` says. Call `train()` before a
+        training loop of your own.
         Raises: HubError if it cannot be fetched, CheckpointError if files and model do not fit.
         """
         config, weights = read_checkpoint(find_checkpoint(name))
         if dropout is not None:
             config = replace(config, dropout=dropout, attention_dropout=dropout)
-        model = cls(config)
+        model = cls(config, Zeros())  # filled by the next line
         model.load_state_dict(weights)
-        return model
+        return model.eval()
 
     def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
         """Write the base as a folder in the Hugging Face layout of BERT or GPT-2.
@@ -239,13 +215,6 @@ class Transformer(Adaptable, Module):
         """
         return adapter_file.load_adapter(path, self, name)
 
-    def forward_order(self) -> list[Module]:
-        rooms = [self.embeddings, *self.blocks]  # the pooler is for a head to visit
-        return [*rooms, self.final_norm] if self.final_norm else rooms
-
-    def propagate_requires_grad(self, needs_input_grad: bool = False) -> bool:
-        return super().propagate_requires_grad(False)  # token ids have no gradient
-
     def forward(
         self,
         ids: Array,
@@ -257,6 +226,8 @@ class Transformer(Adaptable, Module):
         cache: Sequence[KeyValueCache] | None = None,
         positions: Array | None = None,
     ) -> Array:
+        if cache:
+            self.check_cache()
         earlier = cache[start].length if cache else 0
         ids = self.check_ids(ids, earlier)
         if positions is None and earlier:
@@ -264,8 +235,8 @@ class Transformer(Adaptable, Module):
         x = self.embeddings.forward(ids, token_types, positions) if hidden is None else hidden
         for i, block in enumerate(self.blocks[start:], start):  # x (B, T, d)
             ends_here = first_only and block is self.blocks[-1]
-            kept = cache[i] if cache else None
-            x = block.forward(x, attention_mask, 1 if ends_here else None, kept)
+            cache_of_block = cache[i] if cache else None
+            x = block.forward(x, attention_mask, 1 if ends_here else None, cache_of_block)
         if self.final_norm is not None:
             x = self.final_norm.forward(x)
         self.save_for_backward(x.shape)
@@ -276,34 +247,36 @@ class Transformer(Adaptable, Module):
 
         `forward(ids, mask, start=depth, hidden=...)` goes on from there.
         """
-        rooms = [self.embeddings, *self.blocks[:depth]]
+        below = [self.embeddings, *self.blocks[:depth]]
         training = self.training
-        for room in rooms:
-            room.eval()
+        for module in below:
+            module.eval()
         x = self.embeddings.forward(self.check_ids(ids))
         for block in self.blocks[:depth]:
             x = block.forward(x, attention_mask)
-        for room in rooms:
-            room.train(training)
+        for module in below:
+            module.train(training)
         return x
 
     def backward(self, dy: Array) -> None:
         self.pop_saved(dy)
-        d: Array | None = dy
-        if self.final_norm is not None:
-            d = self.final_norm.backward(dy)
-        for block in reversed(self.blocks):
-            if d is None:
-                return
-            d = block.backward(d)
-        if d is not None:
-            self.embeddings.backward(d)
+        norm = [] if self.final_norm is None else [self.final_norm]
+        backward_through(dy, *norm, *reversed(self.blocks), self.embeddings)
 
     def new_cache(self, batch: int) -> list[KeyValueCache]:
-        """An empty cache for each block: room for `batch` sequences of `max_positions` tokens."""
+        """An empty cache for each block, for `batch` sequences of `max_positions` tokens."""
         c = self.config
         shape = (batch, c.n_heads, c.max_positions, c.d_model // c.n_heads)
         return [KeyValueCache(*shape, self.dtype) for _ in self.blocks]
+
+    def check_cache(self) -> None:
+        if self.training:
+            raise ConfigError("a cache is for eval() mode: there is no backward pass through it")
+        if not self.config.causal:
+            raise ConfigError(
+                "a cache needs a causal model: where a position attends to later ones, as in "
+                "BERT, a new token changes the keys and values of all others"
+            )
 
     def check_ids(self, ids: Array, earlier: int = 0) -> Array:
         ids = np.asarray(ids)

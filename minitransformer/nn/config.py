@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import ConfigError
-from .functional import activation_named
+from .kernels import activation_named
 
 NORMS = ("post", "pre")
 
@@ -19,7 +19,7 @@ class TransformerConfig:
         d_model, n_layers, n_heads, d_ff: width, depth, attention heads, feed-forward width.
         token_types: rows of the token-type embedding; 0 for none.
         norm: "post" (BERT: LN(x + f(x))) or "pre" (GPT-2: x + f(LN(x)), and a final norm).
-        causal: whether a position sees only itself and what is before it.
+        causal: whether a position attends only to itself and earlier ones.
         activation: "gelu", "gelu_tanh", "relu", "silu" or "tanh".
         layer_norm_eps: what layer norm adds to the variance.
         dropout, attention_dropout: probabilities, in training only.

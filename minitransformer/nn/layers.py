@@ -1,4 +1,4 @@
-"""The layers that everything else is made of: Linear, Embedding, LayerNorm, Dropout."""
+"""The layers that everything else is made of: Linear, Embedding, LayerNorm, Activation, Dropout."""
 
 from __future__ import annotations
 
@@ -7,16 +7,28 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, ShapeError
-from .functional import layer_norm, layer_norm_backward
+from . import kernels
 from .module import Array, Module, Parameter
 
 
-def truncated_normal(
-    rng: np.random.Generator | None, shape: tuple[int, ...], sigma: float
-) -> Array:
-    """float32 N(0, sigma^2), redrawn where it falls outside two sigma; zeros without an rng."""
-    if rng is None:
-        return np.zeros(shape, np.float32)
+class Zeros:
+    """In place of a random generator: zeros, at no cost, for weights that are loaded afterwards."""
+
+    def standard_normal(self, size: Any, dtype: Any = np.float32) -> Array:
+        return np.zeros(size, dtype)
+
+
+Rng = np.random.Generator | Zeros
+
+
+def default_rng(rng: Rng | None) -> Rng:
+    """The generator that was given, or one with seed 0."""
+    return np.random.default_rng(0) if rng is None else rng
+
+
+def truncated_normal(rng: Rng | None, shape: tuple[int, ...], sigma: float) -> Array:
+    """float32 N(0, sigma^2), drawn again where it is outside two sigma; without an rng, seed 0."""
+    rng = default_rng(rng)
     draw = rng.standard_normal(shape, dtype=np.float32)
     while (outside := np.abs(draw) > 2).any():
         draw[outside] = rng.standard_normal(int(outside.sum()), dtype=np.float32)
@@ -35,9 +47,7 @@ class Linear(Module):
     Raises: ShapeError if x's last axis is not d_in.
     """
 
-    def __init__(
-        self, d_in: int, d_out: int, rng: np.random.Generator | None = None, sigma: float = 0.02
-    ) -> None:
+    def __init__(self, d_in: int, d_out: int, rng: Rng | None = None, sigma: float = 0.02) -> None:
         self.weight = Parameter(truncated_normal(rng, (d_in, d_out), sigma))
         self.bias = Parameter(np.zeros(d_out, np.float32))
 
@@ -50,9 +60,8 @@ class Linear(Module):
         y = flat(x) @ self.weight.value  # (N, d_in) @ (d_in, d_out)
         y += self.bias.value
         y = y.reshape(*x.shape[:-1], d_out)
-        self.save_for_backward(
-            y.shape, x if self.weight.trainable else None
-        )  # a frozen weight needs no input
+        # A frozen weight has no gradient, and its input is not needed.
+        self.save_for_backward(y.shape, x if self.weight.trainable else None)
         return y
 
     def backward(self, dy: Array) -> Array | None:
@@ -75,9 +84,7 @@ class Embedding(Module):
     Raises: ShapeError if ids are not integers or out of range.
     """
 
-    def __init__(
-        self, n: int, d: int, rng: np.random.Generator | None = None, sigma: float = 0.02
-    ) -> None:
+    def __init__(self, n: int, d: int, rng: Rng | None = None, sigma: float = 0.02) -> None:
         self.weight = Parameter(truncated_normal(rng, (n, d), sigma))
 
     def forward(self, ids: Array) -> Array:
@@ -96,15 +103,7 @@ class Embedding(Module):
     def backward(self, dy: Array) -> None:
         (ids,) = self.pop_saved(dy)
         if self.weight.trainable:
-            # Rows that share an id are summed: sort by id, then add up each run.
-            order = np.argsort(ids, axis=None, kind="stable")
-            rows, starts = np.unique(ids.ravel()[order], return_index=True)
-            grad = np.zeros_like(self.weight.value)
-            grad[rows] = np.add.reduceat(flat(dy)[order], starts, axis=0)
-            self.weight.accumulate(grad)
-
-    def propagate_requires_grad(self, needs_input_grad: bool = False) -> bool:
-        return super().propagate_requires_grad(False)  # nothing trains before integers
+            self.weight.accumulate(kernels.embedding_backward(dy, ids, len(self.weight.value)))
 
 
 class LayerNorm(Module):
@@ -119,16 +118,10 @@ class LayerNorm(Module):
         self.bias = Parameter(np.zeros(d, np.float32))
         self.eps = eps
 
-    def shared_copy(self) -> LayerNorm:
-        """A second walk through the same gain and bias (shared, not copied)."""
-        twin = LayerNorm(self.weight.size, self.eps)
-        twin.weight, twin.bias, twin.training = self.weight, self.bias, self.training
-        return twin
-
     def forward(self, x: Array) -> Array:
         if x.shape[-1] != self.weight.size:
             raise ShapeError(f"LayerNorm({self.weight.size}) got x of shape {x.shape}")
-        y, x_hat, rstd = layer_norm(x, self.weight.value, self.bias.value, self.eps)
+        y, x_hat, rstd = kernels.layer_norm(x, self.weight.value, self.bias.value, self.eps)
         self.save_for_backward(y.shape, x_hat, rstd)
         return y
 
@@ -140,14 +133,33 @@ class LayerNorm(Module):
             self.bias.accumulate(flat(dy).sum(axis=0))
         if not self.needs_input_grad:
             return None
-        return layer_norm_backward(dy, x_hat, rstd, self.weight.value)
+        return kernels.layer_norm_backward(dy, x_hat, rstd, self.weight.value)
+
+
+class Activation(Module):
+    """y = f(x), element by element; `name` is "relu", "gelu", "gelu_tanh", "silu" or "tanh".
+
+    Shapes: x (...) -> y (...). Raises: ConfigError for an unknown name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.f = kernels.activation_named(name)
+
+    def forward(self, x: Array) -> Array:
+        y, derivative = self.f(x, with_derivative=self.training and self.input_requires_grad())
+        self.save_for_backward(y.shape, derivative)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        (derivative,) = self.pop_saved(dy)
+        return dy * derivative if self.needs_input_grad else None
 
 
 class Dropout(Module):
     """In training, zero each entry with probability p and scale the rest by 1 / (1 - p).
 
     (Srivastava et al. 2014, in the inverted form: nothing to do in eval mode.)
-    Shapes: x (...) -> y (...). `rng` may be replaced to make a run repeatable.
+    Shapes: x (...) -> y (...). The masks come from `rng.random`; it may be replaced.
     Raises: ConfigError unless 0 <= p < 1.
     """
 

@@ -1,27 +1,29 @@
-"""Parameter and Module: names, freezing, state, and the contract of the walk back.
+"""Parameter and Module: names, freezing, state, and the contract of forward and backward.
 
-The network is a corridor of rooms. `forward` walks through them in one direction, `backward`
-walks back through the same rooms and stops as soon as nothing earlier is left to train:
+Data passes forward through a stack of modules; the gradient passes backward through the same
+modules, and stops where nothing earlier is left to train:
 
-1. `forward(x)` saves only what this module's own `backward` will read. In eval mode, and where
-   the walk back will not come, it saves nothing.
+1. `forward(x)` saves only what this module's own `backward` will read. In eval mode, and for a
+   module that the backward pass does not reach, it saves nothing.
 2. `backward(dy)` adds into `.grad` of trainable parameters and returns dx, or None when nothing
    earlier trains. A frozen parameter never owns a gradient array.
 3. `backward` without a forward, twice after one forward, or with a dy of the wrong shape is an
    error, not a wrong number.
+4. A module serves one thread at a time; `replica()` gives another over the same weights.
 """
 
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import BackwardError, CheckpointError, ShapeError
-from .summary import Summary, SummaryRow
+from .summary import Summary, SummaryRow, tree
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,23 +34,26 @@ Array = npt.NDArray[Any]
 class Parameter:
     """An array that may be trained: `value`, and `grad` once a gradient has reached it.
 
-    `grad` is None until then, and always None while the parameter is frozen.
+    `grad` is None until then, and always None while the parameter is frozen. `requires_grad` says
+    whether it is trained; `trainable` is another name for it.
     """
 
-    def __init__(self, value: Array, trainable: bool = True) -> None:
+    def __init__(self, value: Array, requires_grad: bool = True) -> None:
         self.value = value
         self.grad: Array | None = None
-        self._trainable = trainable
+        self._requires_grad = requires_grad
 
     @property
-    def trainable(self) -> bool:
-        return self._trainable
+    def requires_grad(self) -> bool:
+        return self._requires_grad
 
-    @trainable.setter
-    def trainable(self, trainable: bool) -> None:
-        self._trainable = trainable
-        if not trainable:
+    @requires_grad.setter
+    def requires_grad(self, requires_grad: bool) -> None:
+        self._requires_grad = requires_grad
+        if not requires_grad:
             self.grad = None
+
+    trainable = requires_grad
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -63,7 +68,7 @@ class Parameter:
 
         Raises: BackwardError if the parameter is frozen; ShapeError if the shapes differ.
         """
-        if not self._trainable:
+        if not self._requires_grad:
             raise BackwardError(
                 f"a gradient arrived at a frozen parameter of shape {self.shape}; "
                 "compute gradients only where `parameter.trainable` is true"
@@ -83,27 +88,61 @@ class Parameter:
         return f"Parameter{self.shape} {self.value.dtype} {state}"
 
 
+class _ForwardPass(threading.local):
+    """The forward pass that is running in this thread, if it was begun by calling a module.
+
+    `requires_grad`: whether anything that has run so far trains, so that what comes next must
+    return the gradient of its input. None while no pass is running.
+    `executed`: how many modules have run in this thread.
+    """
+
+    requires_grad: bool | None = None
+    executed = 0
+
+
+_forward_pass = _ForwardPass()
+
+
 class Module:
-    """A room of the network: its parameters, the rooms inside it, and a forward/backward pair.
+    """Parameters, modules inside it, and a pair of forward and backward.
 
     Attributes:
         training: False after `eval()`: no dropout, nothing saved.
-        needs_input_grad: whether `backward` must return dx (set by `propagate_requires_grad`).
+        needs_input_grad: whether `backward` must return dx.
         output_requires_grad: whether anything in or before this module trains, so that `backward`
-            will be called (set by `propagate_requires_grad`).
+            will be called.
+        executed_at: larger than that of every module that ran earlier.
+
+    The last three are found during the forward pass, in the order in which modules run, by
+    `save_for_backward`. They are set by calling a module, `module(x)`; after `module.forward(x)`
+    alone, the gradient of x is wanted.
     """
 
     training = True
     needs_input_grad = True
     output_requires_grad = True
+    executed_at = 0
     _saved: tuple[tuple[int, ...], tuple[Any, ...]] | None = None
 
-    # -- the two walks -------------------------------------------------------------------
+    # -- forward and backward --------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Start a walk here: plan the way back, then `forward`."""
-        self.propagate_requires_grad()
-        return self.forward(*args, **kwargs)
+        """`forward`, which saves only what `backward` will need; see `call`."""
+        return self.call(True, *args, **kwargs)
+
+    def call(self, needs_input_grad: bool, *args: Any, **kwargs: Any) -> Any:
+        """As `module(...)`; `needs_input_grad`: whether the caller wants the input's gradient.
+
+        Integers, as token ids, have none. Inside another module's forward this is `forward` alone.
+        """
+        if _forward_pass.requires_grad is not None:
+            return self.forward(*args, **kwargs)
+        integers = bool(args) and np.issubdtype(np.asarray(args[0]).dtype, np.integer)
+        _forward_pass.requires_grad = needs_input_grad and not integers
+        try:
+            return self.forward(*args, **kwargs)
+        finally:
+            _forward_pass.requires_grad = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
@@ -111,24 +150,20 @@ class Module:
     def backward(self, dy: Array) -> Array | None:
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
-    def forward_order(self) -> list[Module]:
-        """The rooms inside this one, in the order in which data walks through them."""
-        return [child for _, child in self.children()]
-
-    def propagate_requires_grad(self, needs_input_grad: bool = True) -> bool:
-        """Tell every room whether anything before it trains; return whether anything so far does.
-
-        `needs_input_grad`: whether whoever made this module's input wants its gradient.
-        """
-        self.needs_input_grad = needs_input_grad
-        trains = needs_input_grad or any(p.trainable for _, p in self.own_parameters())
-        for room in self.forward_order():
-            trains = room.propagate_requires_grad(trains)
-        self.output_requires_grad = trains
-        return trains
+    @staticmethod
+    def input_requires_grad() -> bool:
+        """During a forward pass: whether anything before this point trains."""
+        return _forward_pass.requires_grad is not False
 
     def save_for_backward(self, out_shape: tuple[int, ...], *arrays: Any) -> None:
-        """Keep what `backward` will read, if it will be called."""
+        """Keep what `backward` will read, if it will be called. Forward calls this once."""
+        self.needs_input_grad = self.input_requires_grad()
+        trains = any(parameter.requires_grad for _, parameter in self.own_parameters())
+        self.output_requires_grad = self.needs_input_grad or trains
+        if _forward_pass.requires_grad is not None:
+            _forward_pass.requires_grad = self.output_requires_grad
+        _forward_pass.executed += 1
+        self.executed_at = _forward_pass.executed
         self._saved = (out_shape, arrays) if self.training and self.output_requires_grad else None
 
     def pop_saved(self, dy: Array) -> tuple[Any, ...]:
@@ -140,7 +175,8 @@ class Module:
         if self._saved is None:
             raise BackwardError(
                 f"{name}.backward has nothing to read: call forward first, once for every "
-                "backward, in train() mode, with something to train in or before this module"
+                "backward, in train() mode (from_pretrained returns a model in eval() mode), with "
+                "something to train in or before this module"
             )
         out_shape, arrays = self._saved
         if dy.shape != out_shape:
@@ -200,6 +236,10 @@ class Module:
             rows.append(row)
         return Summary(tuple(rows))
 
+    def __repr__(self) -> str:
+        """The modules inside as a tree, with parameter counts; what trains is marked."""
+        return tree(self)
+
     # -- state ---------------------------------------------------------------------------
 
     @property
@@ -217,15 +257,17 @@ class Module:
         return self
 
     def freeze(self) -> Self:
-        """Nothing in here trains any more; existing gradients are dropped. Returns self."""
-        for parameter in self.parameters():
-            parameter.trainable = False
-        return self
+        """Train nothing in here; existing gradients are dropped. Returns self."""
+        return self.requires_grad_(False)
 
     def unfreeze(self) -> Self:
-        """Everything in here trains. Returns self."""
+        """Train everything in here. Returns self."""
+        return self.requires_grad_(True)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Set `requires_grad` of every parameter. Returns self."""
         for parameter in self.parameters():
-            parameter.trainable = True
+            parameter.requires_grad = requires_grad
         return self
 
     def train(self, mode: bool = True) -> Self:
@@ -244,15 +286,16 @@ class Module:
             parameter.grad = None
 
     def replica(self) -> Self:
-        """A second replica over the same weights, with its own saved arrays and gradients.
+        """A module over the same weights, with saved arrays and gradients of its own.
 
-        Dropout generators are copied as they stand; `layers.seed_dropouts` tells them apart.
+        Its mode and its active adapters are its own as well. Each thread that trains or predicts
+        needs one. Dropout generators are copied with their state; `layers.seed_dropouts` gives
+        them other seeds.
         """
-        for _, module in self.named_modules():
-            module._saved = None
         parameters = self.parameters()
         shared: dict[int, Any] = {id(p.value): p.value for p in parameters}
-        shared |= {id(p.grad): None for p in parameters}  # gradients are not copied
+        shared |= {id(p.grad): None for p in parameters}  # gradients and saved arrays: not copied
+        shared |= {id(module._saved): None for _, module in self.named_modules()}
         return copy.deepcopy(self, shared)
 
     def state_dict(self) -> dict[str, Array]:
@@ -279,3 +322,24 @@ class Module:
             raise CheckpointError("weights do not fit:\n  " + "\n  ".join(sorted(problems)))
         for name, parameter in own.items():
             parameter.value[...] = state[name]
+
+
+class HasBackward(Protocol):
+    """A module, as far as the backward pass uses it."""
+
+    output_requires_grad: bool
+
+    def backward(self, dy: Array) -> Array | None: ...
+
+
+def backward_through(dy: Array, *modules: HasBackward) -> Array | None:
+    """The gradient of the input of `modules`, which ran in the reverse order of this list.
+
+    None as soon as nothing earlier trains; what comes before is then not visited.
+    """
+    d: Array | None = dy
+    for module in modules:
+        if d is None or not module.output_requires_grad:
+            return None
+        d = module.backward(d)
+    return d

@@ -1,14 +1,15 @@
-"""The table of a model's parameters, as text and as HTML in a notebook."""
+"""What a model consists of: a table of its parameters, and the tree of its modules."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One parameter: where it lives, the kind of module that owns it, its shape, its state."""
+    """One parameter: its name, the class of the module that owns it, its shape, its state."""
 
     name: str
     kind: str
@@ -76,3 +77,38 @@ class Summary:
             body += f'<tr style="font-weight:{weight}">{cells}</tr>'
         caption = f'<caption style="caption-side:bottom">{escape(self.footer())}</caption>'
         return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def tree(module: Any) -> str:
+    """A line for each module inside a `Module`: name, class, parameters, whether they train.
+
+    Equal neighbours in a list, such as the blocks of a transformer, are written once.
+    """
+    parameters = module.parameters()
+    trainable = sum(p.size for p in parameters if p.trainable)
+    first, *others = _tree_lines(module)
+    total = f"{sum(p.size for p in parameters):,} parameters, {trainable:,} trainable"
+    return "\n".join([f"{first}: {total}" if others else first, *others])
+
+
+def _tree_lines(module: Any) -> list[str]:
+    own = [f"{name} {p.shape}" for name, p in module.own_parameters()]
+    state = "  trainable" if any(p.trainable for _, p in module.own_parameters()) else ""
+    lines = [f"{type(module).__name__}  {', '.join(own)}{state}".rstrip()]
+    children: list[tuple[str, str, list[str]]] = []  # first name, last name, lines
+    for name, child in module.children():
+        inner = _tree_lines(child)
+        if children and _is_next(children[-1][1], name) and children[-1][2] == inner:
+            children[-1] = (children[-1][0], name, inner)
+        else:
+            children.append((name, name, inner))
+    for first, last, inner in children:
+        names = first if first == last else f"{first} to {last.rpartition('.')[2]}"
+        lines += [f"  {names}: {inner[0]}", *(f"  {line}" for line in inner[1:])]
+    return lines
+
+
+def _is_next(name: str, following: str) -> bool:
+    """Whether two children are neighbours in a list: "blocks.0" and "blocks.1"."""
+    (held, _, i), (held_too, _, j) = name.rpartition("."), following.rpartition(".")
+    return held == held_too and i.isdigit() and j.isdigit() and int(j) == int(i) + 1

@@ -27,11 +27,12 @@ from ..formats.adapter_file import (
 )
 from ..models.heads import Classifier
 from ..models.transformer import Transformer
-from ..nn.functional import softmax
+from ..nn.kernels import softmax
 from ..nn.module import Array, Module
-from ..training.data_parallel import DataParallel, Model, cores
+from ..training.data_parallel import DataParallel, Model
 from ..training.evaluation import AT_ONCE
 from ..training.prefix_cache import frozen_depth
+from ..training.process import cores
 from .classification import Prediction, Run, check_labels
 from .folder import base_of
 
@@ -201,11 +202,8 @@ class ManyHeads(Module):
         logits, start = {}, 0
         for task, rows in reads.items():
             own = slice(start, start + len(rows))
-            classifier = self.classifiers[task]
-            v = classifier.pooling.forward(h[own], mask[own])
-            if classifier.pooling.kind == "pooler" and self.transformer.pooler is not None:
-                v = self.transformer.pooler.forward(v)
-            logits[task], start = classifier.head.forward(v), own.stop
+            logits[task] = self.classifiers[task].logits(h[own], mask[own])
+            start = own.stop
         return logits
 
 

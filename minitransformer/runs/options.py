@@ -18,7 +18,7 @@ from ..formats.adapter_file import METHODS
 from ..models.heads import POOLINGS, Classifier
 from ..models.transformer import Transformer
 from ..nn.config import TransformerConfig
-from ..training.data_parallel import cores
+from ..training.process import cores
 from ..training.trainer import TrainingOptions
 
 ADAPTER_NAME = "task"  # what the adapter is called inside a run's own model

@@ -1,152 +1,169 @@
-"""Data parallelism in miniature: slices of a batch walked side by side over one set of weights.
+"""Data parallelism: shards of a batch computed side by side over one set of weights.
 
-Each thread walks a replica forward and back with single-threaded matrix products; what they
-exchange is the gradients of what trains, for adapters 2-3 % of the model. This keeps every core
-busy in the element-wise work too, where a matrix library's own threads would wait.
+Each thread runs the forward and backward pass of a replica with single-threaded matrix products.
+What the replicas exchange is the gradients of what trains, for adapters 2-3 % of the model. This
+keeps every core busy in the element-wise work too, where a matrix library's own threads would wait.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
+from contextlib import ExitStack
+from typing import Any, TypeVar, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from ..data.batches import Batch
-from ..errors import ConfigError
+from ..errors import ConfigError, ShapeError
 from ..models.heads import Classifier, LanguageModel
 from ..nn.functional import cross_entropy, cross_entropy_backward
-from ..nn.layers import seed_dropouts
+from ..nn.layers import Dropout
+from ..nn.module import Array
 from .prefix_cache import PrefixCache
+from .process import cores, single_threaded_products
 
 T = TypeVar("T")
 Model = Classifier | LanguageModel
 
+DROPOUT = 1  # last word of a seed: seeds of batches and start values are shorter, as if it were 0
 
-class DataParallel:
-    """A model and its replicas, each walked by a thread of its own.
 
-    Results do not depend on timing: slices are cut and gradients are added in a fixed order.
-    Used as a context manager, for matrix products of one thread each.
+class PerExampleGenerator:
+    """Random numbers for a batch, each row from a generator of its example's own.
+
+    Stands in for `numpy.random.Generator` as `Dropout.rng`, one for all Dropouts of a replica, for
+    one step. What a row gets follows from seed, step and example alone: not from the other rows of
+    its shard, and so not from the number of threads.
     """
 
-    def __init__(self, model: Model, threads: int = 0) -> None:
-        """`threads`: how many; 0 for one for each core. Raises: ConfigError for fewer."""
-        if threads < 0:
-            raise ConfigError(f"threads={threads}: expected 1 or more, or 0 for one each core")
+    def __init__(self, seed: int, step: int, examples: Iterable[int]) -> None:
+        self.rows = [np.random.default_rng([seed, step, example, DROPOUT]) for example in examples]
+
+    def random(self, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float64) -> Array:
+        """Uniform numbers in [0, 1), (B, ...). Raises: ShapeError if B is not one per example."""
+        if shape[:1] != (len(self.rows),):
+            raise ShapeError(
+                f"dropout on an array of shape {shape} in a shard of {len(self.rows)} examples: "
+                "expected one row for each example"
+            )
+        numbers = np.empty(shape, dtype)
+        for row, rng in zip(numbers, self.rows, strict=True):
+            rng.random(dtype=numbers.dtype, out=row)
+        return numbers
+
+
+class DataParallel:
+    """A model and its replicas, each run by a thread of its own. A context manager.
+
+    Results do not depend on timing. With the same number of threads they are bit-identical: shards
+    are cut and gradients are added in a fixed order. With another number of threads they are equal
+    to round-off: the same dropout masks (`PerExampleGenerator`), the same sums in another order.
+
+    Attributes:
+        replicas: the model itself, then its replicas.
+        step: calls of `forward_backward` so far; each step has other dropout masks.
+    """
+
+    def __init__(self, model: Model, threads: int = 0, seed: int = 0) -> None:
+        """`threads`: how many; 0 for one for each core. `seed`: of the dropout masks.
+
+        Raises: ConfigError if `threads` is not a whole number, 0 or more.
+        """
+        if not isinstance(threads, int) or isinstance(threads, bool) or threads < 0:
+            raise ConfigError(
+                f"threads={threads!r}: expected a whole number, 1 or more, or 0 for one each core"
+            )
         replicas = (model.replica() for _ in range((threads or cores()) - 1))
         self.replicas: list[Model] = [model, *replicas]
+        self.seed, self.step = seed, 0
 
     def __enter__(self) -> DataParallel:
-        keep_freed_memory()
-        # Planned and listed once: what trains does not change while batches are computed.
-        for model in self.replicas:
-            model.propagate_requires_grad()
-        self.trained = [list(model.trainable_parameters().values()) for model in self.replicas]
+        # Listed once: what trains does not change while batches are computed.
+        self.trained = [list(replica.trainable_parameters().values()) for replica in self.replicas]
+        self.dropouts = [dropouts(replica) for replica in self.replicas]
+        self.generators = [dropout.rng for dropout in self.dropouts[0]]  # the model's own
         self.open = ExitStack()
         self.pool = self.open.enter_context(ThreadPoolExecutor(len(self.replicas)))
         if len(self.replicas) > 1:
-            self.open.enter_context(single_threaded_products())
+            self.open.enter_context(single_threaded_products)
         return self
 
     def __exit__(self, *problem: object) -> None:
         self.open.close()
-
-    def seed_dropouts(self, seed: int) -> None:
-        """Give every Dropout of every replica a generator of its own."""
-        for i, model in enumerate(self.replicas):
-            seed_dropouts(model, seed, i)
+        for dropout, generator in zip(self.dropouts[0], self.generators, strict=True):
+            dropout.rng = generator
 
     def train(self, mode: bool = True) -> None:
         """Training or eval mode, for all replicas."""
-        for model in self.replicas:
-            model.train(mode)
+        for replica in self.replicas:
+            replica.train(mode)
 
     def forward_backward(
-        self, batch: Batch, label_smoothing: float = 0.0, prefix: PrefixCache | None = None
+        self,
+        batch: Batch,
+        label_smoothing: float = 0.0,
+        prefix: PrefixCache | None = None,
     ) -> tuple[float, int]:
         """Loss and number of right answers of a batch; its gradients end up in the model.
 
-        The loss is the mean over all labels that count, however they fall into slices.
+        The loss is the mean over all labels that count, however they fall into shards.
         """
-        slices = list(shards(batch, len(self.replicas)))
+        parts = shards(batch, len(self.replicas))
 
-        def walk(i: int) -> tuple[float, int]:
-            replica, part = self.replicas[i], slices[i]
+        def run(i: int) -> tuple[float, int]:
+            replica, shard = self.replicas[i], parts[i]
             for parameter in self.trained[i]:
                 parameter.grad = None
-            if part.counted == 0 < batch.counted:
+            if shard.counted == 0 < batch.counted:
                 return 0.0, 0
-            kept: dict[str, Any] = {}
+            generator = PerExampleGenerator(self.seed, self.step, shard.index)
+            for dropout in self.dropouts[i]:
+                dropout.rng = cast(np.random.Generator, generator)
+            cached: dict[str, Any] = {}
             if prefix is not None:
-                kept = {"start": prefix.depth, "hidden": prefix.hidden(replica.transformer, part)}
-            logits = replica.forward(part.ids, part.attention_mask, **kept)
-            loss, p = cross_entropy(logits, part.labels, label_smoothing)
-            share = part.counted / batch.counted
+                hidden = prefix.hidden(replica.transformer, shard)
+                cached = {"start": prefix.depth, "hidden": hidden}
+            logits = replica(shard.ids, shard.attention_mask, **cached)
+            loss, p = cross_entropy(logits, shard.labels, label_smoothing)
+            share = shard.counted / batch.counted
             if np.isfinite(loss):
-                replica.backward(cross_entropy_backward(p, part.labels, label_smoothing) * share)
-            right = int(np.count_nonzero(logits.argmax(axis=-1) == part.labels))
+                replica.backward(cross_entropy_backward(p, shard.labels, label_smoothing) * share)
+            right = int(np.count_nonzero(logits.argmax(axis=-1) == shard.labels))
             return loss * share, right
 
-        walked = list(self.pool.map(walk, range(len(slices))))
-        for others in self.trained[1 : len(slices)]:  # what the replicas exchange
-            for own, other in zip(self.trained[0], others, strict=True):
+        results = list(self.pool.map(run, range(len(parts))))
+        self.step += 1
+        for parameters in self.trained[1 : len(parts)]:  # what the replicas exchange
+            for own, other in zip(self.trained[0], parameters, strict=True):
                 if other.grad is not None:
                     own.accumulate(other.grad)
-        return sum(loss for loss, _ in walked), sum(right for _, right in walked)
+        return sum(loss for loss, _ in results), sum(right for _, right in results)
 
     def map(self, function: Callable[[Model, Batch], T], batches: Iterable[Batch]) -> Iterator[T]:
         """`function(model, batch)` for each batch, in order; each thread takes every n-th."""
-        lanes = list(batches)
-        n = len(self.replicas)
+        every, n = list(batches), len(self.replicas)
 
-        def lane(i: int) -> list[T]:
-            return [function(self.replicas[i], batch) for batch in lanes[i::n]]
+        def run(i: int) -> list[T]:
+            return [function(self.replicas[i], batch) for batch in every[i::n]]
 
-        found = list(self.pool.map(lane, range(n)))
-        return (found[k % n][k // n] for k in range(len(lanes)))
-
-
-def shards(batch: Batch, n: int) -> Iterator[Batch]:
-    """At most n slices of a batch: every n-th row, no wider than its longest sequence."""
-    n = min(n, len(batch.labels))
-    for i in range(n):
-        mask = batch.attention_mask[i::n]
-        width = int(mask.sum(axis=1).max())
-        yield Batch(batch.ids[i::n, :width], mask[:, :width], batch.labels[i::n], batch.index[i::n])
+        results = list(self.pool.map(run, range(n)))
+        return (results[k % n][k // n] for k in range(len(every)))
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def shards(batch: Batch, n: int) -> list[Batch]:
+    """At most n parts of a batch, each with every n-th row, as wide as the batch.
 
-
-@contextmanager
-def single_threaded_products() -> Iterator[None]:
-    """Matrix products use one thread each, so that threads of ours do not fight with theirs."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1, user_api="blas"):
-        yield
-
-
-def keep_freed_memory() -> None:
-    """Ask the C library (glibc) to keep freed arrays for the next step.
-
-    By default it hands large ones back to the system at once, and the next step pays a page fault
-    for every 4 kB of every array: as much time as the element-wise arithmetic itself.
+    A narrower shard would draw other dropout masks; batches are of similar length anyway.
     """
-    mmap_threshold, trim_threshold, arena_max = -3, -1, -8  # mallopt's names for its parameters
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, TypeError, AttributeError):
-        return  # another C library: only slower
-    mallopt(mmap_threshold, 1 << 25)
-    mallopt(trim_threshold, (1 << 31) - 1)
-    mallopt(arena_max, 1)
+    n = min(n, len(batch.labels))
+    return [
+        Batch(batch.ids[i::n], batch.attention_mask[i::n], batch.labels[i::n], batch.index[i::n])
+        for i in range(n)
+    ]
+
+
+def dropouts(model: Model) -> list[Dropout]:
+    """Every Dropout in a model, in the order of their names."""
+    return [module for _, module in model.named_modules() if isinstance(module, Dropout)]

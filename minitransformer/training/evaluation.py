@@ -1,4 +1,9 @@
-"""A model's answers on a split, and how good they are."""
+"""A model's predictions on a split, and how good they are.
+
+A model is evaluated on replicas in eval mode, without dropout and with nothing saved. The model
+itself is left as it is, in its mode and with its active adapters, so that several threads of a
+program may predict with one model.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +15,13 @@ import numpy as np
 
 from ..data.batches import Batch, Encoded, batches
 from ..data.corpus import windows
+from ..errors import DataError
 from ..models.heads import Classifier, LanguageModel
-from ..nn.functional import IGNORE, softmax
+from ..nn.functional import IGNORE
+from ..nn.kernels import softmax
 from ..nn.module import Array
-from .data_parallel import DataParallel, Model, cores
+from .data_parallel import DataParallel, Model
+from .process import cores
 
 AT_ONCE = 64  # labels (at least one example) that are evaluated together
 
@@ -29,29 +37,27 @@ class Evaluation:
     @property
     def predictions(self) -> Array:
         """(n,) the most probable class of each example."""
-        return self.probabilities.argmax(axis=1)
+        return np.asarray(self.probabilities.argmax(axis=1))
 
 
 def predict_probabilities(
     model: Classifier, encoded: Encoded, batch_size: int = AT_ONCE, threads: int = 0
 ) -> Array:
-    """(n, n_classes) in the order of `encoded`; in eval mode, so that nothing is saved.
+    """(n, n_classes) in the order of `encoded`, from replicas in eval mode.
 
-    `threads`: how many walk over batches side by side; 0 for one for each core.
+    `threads`: how many compute batches side by side; 0 for one for each core.
     """
-    was_training = model.training
-    n_batches = math.ceil(len(encoded) / batch_size)
-    with DataParallel(model, min(threads or cores(), n_batches)) as replicas:
-        try:
-            return map_batches(replicas, encoded, batch_size, lambda p, batch: p)
-        finally:
-            model.train(was_training)
+    with eval_replicas(model, math.ceil(len(encoded) / batch_size), threads) as replicas:
+        return map_batches(replicas, encoded, batch_size, lambda p, batch: p)
 
 
 def evaluate(
     model: Classifier, encoded: Encoded, batch_size: int = AT_ONCE, threads: int = 0
 ) -> Evaluation:
-    """Loss and accuracy of a classifier on labelled examples, without dropout."""
+    """Loss and accuracy of a classifier on labelled examples, without dropout.
+
+    Raises: DataError for a label that the model has no class for, or without any label.
+    """
     p = predict_probabilities(model, encoded, batch_size, threads)
     return Evaluation(*means(*at_labels(p, encoded.labels), encoded.labels), p)
 
@@ -73,31 +79,33 @@ def perplexity(
     """
     block_size = block_size or model.transformer.config.max_positions
     encoded = windows(tokens, block_size, stride or max(1, block_size // 2))
-    was_training = model.training
-    with DataParallel(model, min(threads or cores(), len(encoded))) as replicas:
-        try:
-            loss, _ = loss_and_accuracy(replicas, encoded)
-        finally:
-            model.train(was_training)
+    with eval_replicas(model, len(encoded), threads) as replicas:
+        loss, _ = loss_and_accuracy(replicas, encoded)
     return math.exp(loss)
+
+
+def eval_replicas(model: Model, n_batches: int, threads: int = 0) -> DataParallel:
+    """Replicas in eval mode, no more than there are batches; the model itself is not among them."""
+    return DataParallel(model.replica().eval(), min(threads or cores(), n_batches))
 
 
 def loss_and_accuracy(
     replicas: DataParallel, encoded: Encoded, on_batch: Callable[[], None] | None = None
 ) -> tuple[float, float]:
-    """Mean loss and accuracy over the labels that count. Leaves the replicas in eval mode.
+    """Mean loss and accuracy over the labels that count, of replicas in eval mode.
 
-    Of the probabilities only those of the labels are kept: a language model has a vocabulary of
-    them for every token. `on_batch` is called with each batch.
+    Only the probabilities of the labels are stored: a language model has a vocabulary of them for
+    every token. `on_batch` is called with each batch.
     """
 
-    def keep(p: Array, batch: Batch) -> Array:
+    def label_probabilities(p: Array, batch: Batch) -> Array:
         if on_batch is not None:
             on_batch()
         return np.stack(at_labels(p, batch.labels), axis=-1)  # (B, 2) or (B, T, 2)
 
     labels_each = encoded.labels.size // len(encoded)
-    found = map_batches(replicas, encoded, max(1, AT_ONCE // labels_each), keep)
+    batch_size = max(1, AT_ONCE // labels_each)
+    found = map_batches(replicas, encoded, batch_size, label_probabilities)
     return means(found[..., 0], found[..., 1], encoded.labels)
 
 
@@ -105,32 +113,43 @@ def map_batches(
     replicas: DataParallel,
     encoded: Encoded,
     batch_size: int,
-    keep: Callable[[Array, Batch], Array],
+    function: Callable[[Array, Batch], Array],
 ) -> Array:
-    """What `keep` takes of the probabilities of each batch, one row for each example in order.
-
-    Leaves the replicas in eval mode.
-    """
+    """`function(p, batch)` of each batch's probabilities, one row for each example in order."""
 
     def forward(model: Model, batch: Batch) -> tuple[Array, Array]:
-        return batch.index, keep(softmax(model(batch.ids, batch.attention_mask)), batch)
+        return batch.index, function(softmax(model(batch.ids, batch.attention_mask)), batch)
 
-    replicas.train(False)
-    found = list(replicas.map(forward, batches(encoded, batch_size)))
-    rows = np.empty((len(encoded), *found[0][1].shape[1:]), found[0][1].dtype)
-    for index, kept in found:
-        rows[index] = kept
+    results = list(replicas.map(forward, batches(encoded, batch_size)))
+    rows = np.empty((len(encoded), *results[0][1].shape[1:]), results[0][1].dtype)
+    for index, result in results:
+        rows[index] = result
     return rows
 
 
 def at_labels(p: Array, labels: Array) -> tuple[Array, Array]:
-    """For probabilities (..., K): that of each label (...), and whether none is higher."""
-    index = np.where(labels == IGNORE, 0, labels)[..., None]
-    return np.take_along_axis(p, index, axis=-1)[..., 0], p.argmax(axis=-1) == labels
+    """For probabilities (..., K): that of each label (...), and whether none is higher.
+
+    Raises: DataError for a label outside 0 to K - 1 that is not IGNORE.
+    """
+    index = np.where(labels == IGNORE, 0, labels)
+    outside = index[(index < 0) | (index >= p.shape[-1])]
+    if outside.size:
+        raise DataError(
+            f"label {outside[0]}, but the model has the classes 0 to {p.shape[-1] - 1}: "
+            "is this the task that it was trained for?"
+        )
+    of_label = np.take_along_axis(p, index[..., None], axis=-1)[..., 0]
+    return of_label, p.argmax(axis=-1) == labels
 
 
 def means(p: Array, right: Array, labels: Array) -> tuple[float, float]:
-    """Mean of -log p and share of right answers over the labels that count."""
+    """Mean of -log p and share of right answers over the labels that count.
+
+    Raises: DataError if none does.
+    """
     counted = labels != IGNORE
+    if not counted.any():
+        raise DataError(f"no label to compare with: all {labels.size} labels are ignored")
     p = np.maximum(p[counted].astype(np.float64), np.finfo(np.float32).tiny)
     return float(-np.log(p).mean()), float(right[counted].mean(dtype=np.float64))

@@ -1,4 +1,4 @@
-"""The record of a training run, one row a step, and its way through a CSV file."""
+"""The record of a training run, one row a step, as a list and as a CSV file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
+
+BEST_BY = ("accuracy", "loss")  # what may choose the best epoch
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class HistoryRow:
 
 
 class History(list[HistoryRow]):
-    """The rows of a training run, in order; `to_csv` and `from_csv` keep every digit."""
+    """The rows of a training run, in order; `to_csv` and `from_csv` lose no digit."""
 
     def to_csv(self) -> str:
         text = io.StringIO()
@@ -59,7 +61,10 @@ class History(list[HistoryRow]):
         one standard error of the highest, sqrt(p (1 - p) / n) on n examples, is as good: of those
         epochs it is the latest, whose learning rate was the lowest. (The rule of Breiman et al.
         1984, Classification and Regression Trees, section 3.4.3, which takes the simplest.)
+        Raises: ConfigError for another `by`.
         """
+        if by not in BEST_BY:
+            raise ConfigError(f"by={by!r}: expected one of {', '.join(BEST_BY)}")
         trained = [row for row in self.evaluations() if row.step]
         if by == "loss":
             return min(reversed(trained), key=lambda row: row.validation_loss or 0.0, default=None)

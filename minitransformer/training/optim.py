@@ -7,18 +7,27 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
+from ..nn import kernels
 from ..nn.module import Array, Parameter
 
 Schedule = Callable[[int], float]
 
 
 class SGD:
-    """w <- w - lr g, with optional momentum v <- momentum v + g, w <- w - lr v."""
+    """w <- w - lr g, with optional momentum v <- momentum v + g, w <- w - lr v.
 
-    def __init__(self, parameters: Mapping[str, Parameter], lr: float, momentum: float = 0.0):
+    `parameters`: name -> Parameter, as `model.trainable_parameters()` gives. `lr` is an attribute:
+    a schedule sets it before each step.
+    Raises: ConfigError for parameters without names, or a number out of range.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, Parameter], lr: float, momentum: float = 0.0
+    ) -> None:
+        check_optimizer(parameters, lr=lr, momentum=momentum)
         self.parameters, self.lr, self.momentum = dict(parameters), lr, momentum
-        self.velocity: dict[str, Array] = {}
+        self.velocity = zeros_for(parameters) if momentum else {}
 
     def step(self) -> None:
         """Move every parameter that has a gradient, in place."""
@@ -27,19 +36,19 @@ class SGD:
                 continue
             direction = parameter.grad
             if self.momentum:
-                velocity = self.velocity.setdefault(name, np.zeros_like(direction))
+                velocity = self.velocity[name]
                 velocity *= self.momentum
                 velocity += direction
                 direction = velocity
             parameter.value -= self.lr * direction
 
-    def state(self) -> dict[str, Array]:
-        """Arrays to keep for resuming."""
+    def state_dict(self) -> dict[str, Array]:
+        """The arrays that resuming needs, beside the parameters (themselves, not copies)."""
         return {f"velocity/{name}": v for name, v in self.velocity.items()}
 
-    def load_state(self, state: Mapping[str, Array]) -> None:
-        """The inverse of `state`."""
-        self.velocity = {k.removeprefix("velocity/"): v.copy() for k, v in state.items()}
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Copy a state in. Raises: CheckpointError for a state of other parameters."""
+        load_arrays(self.state_dict(), state)
 
 
 class AdamW:
@@ -48,6 +57,10 @@ class AdamW:
     m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;
     w <- w - lr (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) + weight_decay w).
     Only matrices decay: biases and norms have no direction to shrink along.
+
+    `parameters`: name -> Parameter, as `model.trainable_parameters()` gives. `lr` is an attribute:
+    a schedule sets it before each step. `t` counts the steps.
+    Raises: ConfigError for parameters without names, or a number out of range.
     """
 
     def __init__(
@@ -58,48 +71,33 @@ class AdamW:
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ) -> None:
+        check_optimizer(parameters, lr=lr, eps=eps, weight_decay=weight_decay)
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ConfigError(f"betas={betas}: expected two numbers, each from 0 to below 1")
         self.parameters, self.lr = dict(parameters), lr
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self.t = 0
-        self.m: dict[str, Array] = {}
-        self.v: dict[str, Array] = {}
+        self.m, self.v = zeros_for(parameters), zeros_for(parameters)
 
     def step(self) -> None:
         """Move every parameter that has a gradient, in place."""
         self.t += 1
-        b1, b2 = self.betas
-        step_size = self.lr / (1 - b1**self.t)
-        root = math.sqrt(1 - b2**self.t)
-        for name, parameter in self.parameters.items():
-            g = parameter.grad
-            if g is None:
-                continue
-            if name not in self.m:
-                self.m[name], self.v[name] = np.zeros_like(g), np.zeros_like(g)
-            m, v = self.m[name], self.v[name]
-            m += (1 - b1) * (g - m)
-            v += (1 - b2) * (g * g - v)
-            if self.weight_decay and g.ndim >= 2:
-                parameter.value *= 1 - self.lr * self.weight_decay
-            denominator = np.sqrt(v)
-            denominator /= root
-            denominator += self.eps
-            np.divide(m, denominator, out=denominator)
-            denominator *= step_size
-            parameter.value -= denominator
+        for name, p in self.parameters.items():
+            if p.grad is not None:
+                decay = self.weight_decay if p.grad.ndim >= 2 else 0.0
+                m, v = self.m[name], self.v[name]
+                kernels.adamw(p.value, p.grad, m, v, self.t, self.lr, self.betas, self.eps, decay)
 
-    def state(self) -> dict[str, Array]:
-        """Arrays to keep for resuming."""
+    def state_dict(self) -> dict[str, Array]:
+        """The arrays that resuming needs, beside the parameters (themselves, not copies)."""
         moments = {"m": self.m, "v": self.v}
         state = {f"{k}/{name}": a for k, arrays in moments.items() for name, a in arrays.items()}
         return {"t": np.array([self.t]), **state}
 
-    def load_state(self, state: Mapping[str, Array]) -> None:
-        """The inverse of `state`."""
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Copy a state in. Raises: CheckpointError for a state of other parameters."""
+        load_arrays(self.state_dict(), state)
         self.t = int(state["t"][0])
-        for kind, arrays in (("m/", self.m), ("v/", self.v)):
-            arrays.clear()
-            arrays.update({k[2:]: a.copy() for k, a in state.items() if k.startswith(kind)})
 
 
 def warmup_linear_decay(peak: float, warmup_steps: int, total_steps: int) -> Schedule:
@@ -122,10 +120,54 @@ def clip_by_global_norm(parameters: Mapping[str, Parameter], max_norm: float) ->
     """Scale all gradients so that their common norm is at most `max_norm`; return the norm before.
 
     (Pascanu et al. 2013, arXiv 1211.5063, algorithm 1.)
+    Raises: ConfigError unless `max_norm` is positive.
     """
+    if not max_norm > 0:
+        raise ConfigError(f"max_norm={max_norm}: expected a positive number")
     grads = [p.grad for p in parameters.values() if p.grad is not None]
     norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads))
     if norm > max_norm:
         for g in grads:
             g *= max_norm / norm
     return norm
+
+
+# -- what both optimizers need ------------------------------------------------------------
+
+
+def check_optimizer(parameters: Mapping[str, Parameter], **numbers: float) -> None:
+    """Raises: ConfigError for parameters without names, none at all, or a bad number."""
+    if not isinstance(parameters, Mapping):
+        raise ConfigError(
+            f"parameters is a {type(parameters).__name__}: expected a mapping from name to "
+            "Parameter, as model.trainable_parameters() gives"
+        )
+    if not parameters:
+        raise ConfigError("no parameters to optimize: is every one of them frozen?")
+    for name, number in numbers.items():
+        if not 0 <= number < math.inf:
+            raise ConfigError(f"{name}={number}: expected a number, 0 or more")
+
+
+def zeros_for(parameters: Mapping[str, Parameter]) -> dict[str, Array]:
+    """An array of zeros for each parameter."""
+    return {name: np.zeros_like(p.value) for name, p in parameters.items()}
+
+
+def load_arrays(own: Mapping[str, Array], state: Mapping[str, Array]) -> None:
+    """Copy arrays of the same names and shapes in; nothing is changed unless all fit.
+
+    Raises: CheckpointError that names what does not fit.
+    """
+    problems = [f"missing: {name}" for name in own if name not in state]
+    problems += [f"unexpected: {name}" for name in state if name not in own]
+    problems += [
+        f"wrong shape: {name} is {state[name].shape}, expected {own[name].shape}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if problems:
+        listed = "\n  ".join(sorted(problems))
+        raise CheckpointError(f"this optimizer state belongs to other parameters:\n  {listed}")
+    for name, array in own.items():
+        array[...] = state[name]

@@ -1,8 +1,8 @@
-"""The frozen prefix, kept: what the blocks below the first adapter make of each training example.
+"""The prefix cache: the output of the frozen blocks below the first adapter, once per example.
 
-Blocks that nothing trains and nothing drops out of give the same output for the same text in every
-epoch. Kept from the first epoch, it lets later ones start above them; losses and gradients are the
-same to round-off.
+Blocks in which nothing trains and nothing is dropped out give the same output for the same text in
+every epoch. Cached in the first epoch, it lets later ones start above them; losses and gradients
+are the same to round-off.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MEMORY_LIMIT = 2 << 30  # bytes
 
 
 def frozen_depth(transformer: Transformer) -> int:
-    """How many blocks, from the embeddings up, hold nothing that trains and no active adapter."""
+    """How many blocks, from the embeddings up, have nothing that trains and no active adapter."""
     if any(p.trainable for p in transformer.embeddings.parameters()):
         return 0
     for depth, block in enumerate(transformer.blocks):
@@ -37,9 +37,10 @@ def frozen_depth(transformer: Transformer) -> int:
 class PrefixCache:
     """Hidden states that enter the first block that trains, one (T, d) for each example.
 
-    They are computed when they are first asked for. At most `limit` bytes are kept, in memory, or
-    with `folder` in a temporary file there; examples for which there is no room are computed anew
-    each time. Entries belong to a text (its token ids) and a base (its fingerprint).
+    They are computed when they are first needed. At most `limit` bytes are stored, in memory, or
+    with `folder` in a temporary file there; examples beyond the limit are computed anew each time.
+    An entry belongs to a text (its token ids) and a base (its fingerprint). Dropout in the cached
+    blocks is turned off for good: with it, their output would differ from epoch to epoch.
 
     Raises: ConfigError if there is no frozen prefix.
     """
@@ -54,23 +55,23 @@ class PrefixCache:
         self.depth = frozen_depth(transformer)
         if self.depth == 0:
             raise ConfigError(
-                "there is no frozen prefix to keep: block 0 has an adapter or trains; put adapters "
-                "into upper blocks only, for instance layers=(3, 4, 5)"
+                "there is no frozen prefix to cache: block 0 has an adapter or trains; put "
+                "adapters into upper blocks only, for instance layers=(3, 4, 5)"
             )
-        for room in (transformer.embeddings, *transformer.blocks[: self.depth]):
-            for _, module in room.named_modules():
+        for below in (transformer.embeddings, *transformer.blocks[: self.depth]):
+            for _, module in below.named_modules():
                 if isinstance(module, Dropout):
-                    module.p = 0.0  # otherwise the output would change from epoch to epoch
+                    module.p = 0.0
         self.base = fingerprint(transformer)
         self.keys = [self.key(sequence) for sequence in encoded.sequences]
 
-        # Texts in the order of the split, one after the other, as far as there is room.
+        # One text after the other, in the order of the split, up to the limit.
         d, dtype = transformer.config.d_model, transformer.dtype
-        self.place: dict[bytes, slice] = {}
-        end, room_for = 0, limit // (d * dtype.itemsize)
+        self.slices: dict[bytes, slice] = {}  # where in `states` a text is stored
+        end, most = 0, limit // (d * dtype.itemsize)
         for key, sequence in zip(self.keys, encoded.sequences, strict=True):
-            if key not in self.place and end + len(sequence) <= room_for:
-                self.place[key] = slice(end, end + len(sequence))
+            if key not in self.slices and end + len(sequence) <= most:
+                self.slices[key] = slice(end, end + len(sequence))
                 end += len(sequence)
         self.filled: set[bytes] = set()
         self.states: Array
@@ -87,18 +88,21 @@ class PrefixCache:
         return digest.digest()
 
     def hidden(self, transformer: Transformer, batch: Batch) -> Array:
-        """What enters block `depth` for a batch: (B, T, d), zeros at the padding."""
+        """What enters block `depth` for a batch: (B, T, d), zeros at the padding if all is cached.
+
+        `transformer`: the one of the cache, or a replica.
+        """
         keys = [self.keys[i] for i in batch.index]
         if not self.filled.issuperset(keys):
             x = transformer.forward_below(self.depth, batch.ids, batch.attention_mask)
             for row, key in zip(x, keys, strict=True):
-                if key in self.place:
-                    place = self.place[key]
-                    self.states[place] = row[: place.stop - place.start]
+                if key in self.slices:
+                    stored = self.states[self.slices[key]]
+                    stored[...] = row[: len(stored)]
                     self.filled.add(key)
             return x
         x = np.zeros((*batch.ids.shape, self.states.shape[1]), self.states.dtype)
         for row, key in zip(x, keys, strict=True):
-            place = self.place[key]
-            row[: place.stop - place.start] = self.states[place]
+            stored = self.states[self.slices[key]]
+            row[: len(stored)] = stored
         return x

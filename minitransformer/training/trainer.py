@@ -1,13 +1,10 @@
-"""The loop: batches, history, evaluation, the best and the last state, interruption, resume."""
+"""The loop: batches, history, evaluation, the best values, interruption."""
 
 from __future__ import annotations
 
-import json
 import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +12,19 @@ from typing import Any
 import numpy as np
 
 from ..data.batches import Batch, Encoded, batches
-from ..errors import CheckpointError, ConfigError, TrainingError
-from ..formats.files import read_tensors, tensor_metadata, write_tensors
+from ..errors import ConfigError, DataError, TrainingError
 from ..nn.functional import IGNORE
-from ..nn.layers import Dropout
 from ..nn.module import Array
 from .data_parallel import DataParallel, Model
 from .evaluation import loss_and_accuracy
-from .history import History, HistoryRow
+from .history import BEST_BY, History, HistoryRow
+from .interruption import Interrupt, interruptible
 from .optim import AdamW, clip_by_global_norm, warmup_linear_decay
 from .prefix_cache import PrefixCache
+from .process import keep_freed_memory
+from .state import TrainingState
+
+LEARNING_RATE = 1e-3  # of a Trainer whose options leave it open
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class TrainingOptions:
     Attributes:
         epochs, batch_size, seed.
         lr: peak learning rate; warm-up over the first `warmup` share of the steps, then decay
-            in a line to 0. None: 1e-3, or in a run what its method usually takes.
+            in a line to 0. None: 1e-3 in a `Trainer`, in a run what its method usually takes.
         weight_decay: of matrices only.
         max_grad_norm: gradients are scaled down to this global norm.
         label_smoothing: see `functional.cross_entropy`.
@@ -50,68 +50,36 @@ class TrainingOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ConfigError(
-                    f"{name}={getattr(self, name)!r}: expected a whole number above 0"
-                )
-        for name in ("lr", "max_grad_norm"):
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: expected a positive number")
-        for name in ("warmup", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: expected 0 <= {name} < 1")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ConfigError(f"weight_decay={self.weight_decay!r}: expected 0 or more")
-        if self.seed < 0:
-            raise ConfigError(f"seed={self.seed}: expected 0 or more")
-
-
-# -- interruption -------------------------------------------------------------------------
-
-
-class Interrupt:
-    """Whether Ctrl-C was pressed."""
-
-    pressed = False
-
-
-@contextmanager
-def interruptible() -> Iterator[Interrupt]:
-    """Turn the first Ctrl-C into a flag, so that a step is never cut in two; the second one acts.
-
-    Outside the main thread, where Python hears no signals, nothing is changed.
-    """
-    interrupt = Interrupt()
-
-    def on_signal(number: int, frame: Any) -> None:
-        if interrupt.pressed:
-            raise KeyboardInterrupt
-        interrupt.pressed = True
-
-    try:
-        before = signal.signal(signal.SIGINT, on_signal)
-    except ValueError:
-        yield interrupt
-        return
-    try:
-        yield interrupt
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-# -- the loop -----------------------------------------------------------------------------
+        for name in ("epochs", "batch_size", "seed"):
+            value, least = getattr(self, name), 0 if name == "seed" else 1
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"{name}={value!r}: expected a whole number, {least} or more")
+        allowed: dict[str, tuple[Callable[[float], bool], str]] = {
+            "lr": (lambda x: 0 < x < math.inf, "a positive number, or None"),
+            "max_grad_norm": (lambda x: 0 < x < math.inf, "a positive number"),
+            "weight_decay": (lambda x: 0 <= x < math.inf, "a number, 0 or more"),
+            "warmup": (lambda x: 0 <= x < 1, "a number from 0 to below 1"),
+            "label_smoothing": (lambda x: 0 <= x < 1, "a number from 0 to below 1"),
+        }
+        for name, (fits, expected) in allowed.items():
+            value = getattr(self, name)
+            if name == "lr" and value is None:
+                continue
+            if not isinstance(value, int | float) or isinstance(value, bool) or not fits(value):
+                raise ConfigError(f"{name}={value!r}: expected {expected}")
 
 
 class Trainer:
     """Trains what is trainable in a classifier or a language model, and nothing else.
 
     After each epoch it evaluates on the validation split; `best` holds the trained values of the
-    best epoch so far (`History.best`, by `best_by`). With `state_file`, the complete state is kept
-    there after each epoch and on Ctrl-C: a run that is resumed gives bit for bit what it would
-    have given without the interruption.
+    best epoch so far (`History.best`, by `best_by`). With `state_file`, the complete state is
+    written there after each epoch and on Ctrl-C: a run that is resumed gives bit for bit what it
+    would have given without the interruption. What depends on the number of `threads`, and how
+    little, says `DataParallel`. `prefix`: see `PrefixCache`.
 
-    Raises: TrainingError if the loss is not finite; ConfigError if nothing is trainable.
+    Raises: TrainingError if the loss is not finite; ConfigError if nothing is trainable;
+    DataError without examples.
     """
 
     def __init__(
@@ -133,15 +101,19 @@ class Trainer:
         self.parameters = model.trainable_parameters()
         if not self.parameters:
             raise ConfigError("nothing to train: every parameter of this model is frozen")
+        if best_by not in BEST_BY:
+            raise ConfigError(f"best_by={best_by!r}: expected one of {', '.join(BEST_BY)}")
+        for name, split in (("train", train), ("validation", validation)):
+            if len(split) == 0:
+                raise DataError(f"the {name} split has no examples")
 
         o = self.options
-        lr = o.lr if o.lr is not None else 1e-3
+        lr = o.lr if o.lr is not None else LEARNING_RATE
         self.optimizer = AdamW(self.parameters, lr, weight_decay=o.weight_decay)
         self.steps_per_epoch = math.ceil(len(train) / o.batch_size)
         self.total_steps = o.epochs * self.steps_per_epoch
         self.schedule = warmup_linear_decay(lr, int(o.warmup * self.total_steps), self.total_steps)
-        self.data_parallel = DataParallel(model, threads)
-        self.data_parallel.seed_dropouts(o.seed)
+        self.data_parallel = DataParallel(model, threads, o.seed)
 
         self.history = History()
         self.step = 0  # steps done
@@ -154,6 +126,7 @@ class Trainer:
         from tqdm.auto import tqdm
 
         self.interrupted = False
+        keep_freed_memory()
         total, start = self.total_steps, self.step
         with (
             self.data_parallel,
@@ -186,13 +159,13 @@ class Trainer:
             bar.set_postfix(
                 loss=f"{self.recent('loss'):.3f}", accuracy=f"{self.recent('accuracy'):.3f}"
             )
-            if interrupt.pressed:
-                raise KeyboardInterrupt
+            interrupt.check()
 
     def train_step(self, batch: Batch, epoch: int) -> HistoryRow:
         """Forward, backward, clip, update: one batch."""
         started = time.perf_counter()
         smoothing = self.options.label_smoothing
+        self.data_parallel.step = self.step  # a resumed run draws the masks of the whole one
         loss, right = self.data_parallel.forward_backward(batch, smoothing, self.prefix)
         lr = self.schedule(self.step)
         if not math.isfinite(loss):
@@ -215,13 +188,9 @@ class Trainer:
         )
 
     def evaluate(self, interrupt: Interrupt) -> None:
-        """Measure on the validation split; keep the trained values if they are the best so far."""
-
-        def stop_if_pressed() -> None:
-            if interrupt.pressed:
-                raise KeyboardInterrupt
-
-        loss, accuracy = loss_and_accuracy(self.data_parallel, self.validation, stop_if_pressed)
+        """Measure on the validation split; copy the trained values if they are the best so far."""
+        self.data_parallel.train(False)
+        loss, accuracy = loss_and_accuracy(self.data_parallel, self.validation, interrupt.check)
         self.data_parallel.train()
         last = self.history.pop() if self.history else HistoryRow(0, 0)
         measured = {
@@ -242,64 +211,45 @@ class Trainer:
         for name, value in self.best.items():
             self.parameters[name].value[...] = value
 
-    def dropouts(self) -> list[Dropout]:
-        found = [m for replica in self.data_parallel.replicas for _, m in replica.named_modules()]
-        return [m for m in found if isinstance(m, Dropout)]
-
     # -- state on disk --------------------------------------------------------------------
 
-    def save_state(self) -> None:
-        """Everything that `load_state` needs, complete or not at all."""
-        if self.state_file is None:
-            return
-        tensors = {f"now/{name}": p.value for name, p in self.parameters.items()}
-        tensors |= {f"best/{name}": value for name, value in self.best.items()}
-        tensors |= {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
-        record = {
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a run to go on bit for bit."""
+        threads = len(self.data_parallel.replicas)
+        return {
             "options": asdict(self.options),
             "examples": len(self.train_set),
-            "threads": len(self.data_parallel.replicas),
-            "step": self.step,
-            "seconds": self.seconds,
-            "dropout": [d.rng.bit_generator.state for d in self.dropouts()],
-            "history": self.history.to_csv(),
+            "threads": threads,
         }
-        write_tensors(self.state_file, tensors, {"state": json.dumps(record)})
+
+    def save_state(self) -> None:
+        """Write the complete state into `state_file`, if there is one."""
+        if self.state_file is None:
+            return
+        values = {name: p.value for name, p in self.parameters.items()}
+        TrainingState(
+            self.identity(),
+            self.step,
+            self.seconds,
+            self.history,
+            values,
+            self.best,
+            self.optimizer.state_dict(),
+        ).write(self.state_file)
 
     def load_state(self) -> None:
         """Go on where `save_state` left off.
 
-        Raises: CheckpointError if the file is damaged or belongs to another run.
+        Raises: CheckpointError if the file is damaged or belongs to another run; ConfigError
+        without a `state_file`.
         """
         if self.state_file is None:
             raise ConfigError("this trainer has no state_file to go on from")
-        path = self.state_file
-        tensors = read_tensors(path)
-        try:
-            record = json.loads(tensor_metadata(path)["state"])
-        except (KeyError, ValueError) as error:
-            raise CheckpointError(f"{path} is not the state of a training run") from error
-        own = {
-            "options": asdict(self.options),
-            "examples": len(self.train_set),
-            "threads": len(self.data_parallel.replicas),
-        }
-        for key, value in own.items():
-            if record[key] != value:
-                raise CheckpointError(
-                    f"{path} is from another run: {key} {record[key]}, not {value}"
-                )
-        now = {k.removeprefix("now/"): v for k, v in tensors.items() if k.startswith("now/")}
+        state = TrainingState.read(self.state_file)
         shapes = {name: p.shape for name, p in self.parameters.items()}
-        if {name: v.shape for name, v in now.items()} != shapes:
-            raise CheckpointError(f"{path} is from another run: it trains other parameters")
-        for name, value in now.items():
+        state.check(self.state_file, self.identity(), shapes)
+        self.optimizer.load_state_dict(state.optimizer)
+        for name, value in state.values.items():
             self.parameters[name].value[...] = value
-        self.best = {k[5:]: v for k, v in tensors.items() if k.startswith("best/")}
-        self.optimizer.load_state(
-            {k.removeprefix("optimizer/"): v for k, v in tensors.items() if k.startswith("optim")}
-        )
-        for dropout, state in zip(self.dropouts(), record["dropout"], strict=True):
-            dropout.rng.bit_generator.state = state
-        self.step, self.seconds = record["step"], record["seconds"]
-        self.history = History.from_csv(record["history"])
+        self.step, self.seconds = state.step, state.seconds
+        self.history, self.best = state.history, state.best

@@ -136,3 +136,33 @@ def test_bad_names_and_layers_are_refused(small_transformer) -> None:
     with pytest.raises(ConfigError, match="no adapter 'b'"):
         model.delete_adapter("b")
     assert model.adapter_names == ["a"]
+
+
+def test_adapters_draw_different_dropout_masks(small_transformer) -> None:
+    model = small_transformer()
+    for name in ("a", "b"):
+        model.add_adapter(name, mt.AdapterConfig(4, dropout=0.5))
+    dropouts = [site.adapters[name].dropout for site in model.sites() for name in ("a", "b")]
+    masks = {dropout.draw((5, 16), np.dtype(np.float32)).tobytes() for dropout in dropouts}
+    assert len(masks) == len(dropouts)
+
+
+def test_the_order_of_a_stack_is_kept_where_its_adapters_share_no_site(
+    small_transformer, token_batch
+) -> None:
+    model = small_transformer()
+    model.add_adapter("low", mt.AdapterConfig(4, layers=(0, 1)))
+    model.add_adapter("high", mt.AdapterConfig(4, layers=(1, 2)))
+    for order in (("low", "high"), ("high", "low")):
+        model.set_active(*order)
+        expected = model(*token_batch)
+        assert model.active_adapters == order
+        model.set_active(*model.active_adapters)
+        np.testing.assert_array_equal(model(*token_batch), expected)
+
+
+def test_an_adapter_is_active_once(small_transformer) -> None:
+    model = small_transformer()
+    model.add_adapter("a", mt.AdapterConfig(4))
+    with pytest.raises(ConfigError, match="each name once"):
+        model.set_active("a", "a")

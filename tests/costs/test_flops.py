@@ -1,4 +1,4 @@
-"""The ledger's counts against the objects that they describe."""
+"""The counts against the objects that they describe."""
 
 from __future__ import annotations
 
@@ -159,7 +159,9 @@ def measured_work(options: RunOptions, config: TransformerConfig, n_classes: int
         RunOptions(method="full", pooling="pooler"),
         RunOptions(method="full", pooling="mean"),
     ],
-    ids=lambda o: f"{o.method}-{o.adapter.layers}-{o.adapter.sites[0]}-{o.pooling}-{o.layer_norm}",
+    ids=lambda o: (
+        f"{o.method}-{o.adapter.layers}-{o.adapter.resolved_sites[0]}-{o.pooling}-{o.layer_norm}"
+    ),
 )
 def test_multiply_adds_are_those_of_a_real_step(options: RunOptions, norm: str) -> None:
     config = TransformerConfig(

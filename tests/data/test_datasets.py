@@ -271,7 +271,7 @@ def test_pad_id_reaches_the_batch() -> None:
 
 
 def test_batches_refuse_nonsense() -> None:
-    with pytest.raises(ConfigError, match="batch_size=0, expected at least 1"):
+    with pytest.raises(ConfigError, match="batch_size=0: expected a whole number"):
         batches(encoded_of([1]), 0)
     with pytest.raises(DataError, match="no examples"):
         batches(Encoded([], np.array([], dtype=np.int64)), 4)

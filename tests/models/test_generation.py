@@ -40,7 +40,7 @@ def prompts() -> Array:
 
 
 def one_by_one(model: mt.LanguageModel, ids: Array, new: int) -> Array:
-    """Greedy continuation without a cache: the whole text is walked through for each token."""
+    """Greedy continuation without a cache: a forward pass over the whole text for each token."""
     model.eval()
     for _ in range(new):
         best = model(ids)[:, -1].argmax(axis=-1)
@@ -102,12 +102,12 @@ def test_where_a_cache_cannot_be_used(
 
 def test_embeddings_at_given_positions() -> None:
     config = mt.TransformerConfig(9, 4, 1, 2, 8, 6, norm="pre", causal=True)
-    room = Embeddings(config, np.random.default_rng(0)).astype(np.float64)
+    embeddings = Embeddings(config, np.random.default_rng(0)).astype(np.float64)
     ids, places = np.array([[1, 2, 3], [4, 4, 0]]), np.array([[0, 1, 2], [0, 0, 5]])
-    expected = room.token.weight.value[ids] + room.position.weight.value[places]
-    assert np.array_equal(room(ids, None, places), expected)
+    expected = embeddings.token.weight.value[ids] + embeddings.position.weight.value[places]
+    assert np.array_equal(embeddings(ids, None, places), expected)
     for positions in (places, places[1]):
-        mt.gradcheck(room, ids, None, positions)
+        mt.gradcheck(embeddings, ids, None, positions)
 
 
 # ---------------------------------------------------------------------------------------- generate

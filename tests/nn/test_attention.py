@@ -1,4 +1,4 @@
-"""Attention of few queries, straight over the inputs, against attention over keys and values."""
+"""Attention of few queries without keys and values, against attention with them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitransformer.nn.attention import MultiHeadAttention, over_inputs_is_cheaper
+from minitransformer.nn.attention import MultiHeadAttention
+from minitransformer.nn.kernels import over_inputs_is_cheaper
 
 Array = np.ndarray
 
@@ -30,7 +31,7 @@ def two_ways(causal: bool, dropout: float, dtype: type) -> tuple[MultiHeadAttent
     st.booleans(),
     st.sampled_from([0, 0.4]),
 )
-def test_few_queries_see_the_same_without_keys_and_values(
+def test_few_queries_give_the_same_without_keys_and_values(
     dtype: type, batch: int, length: int, queries: int, causal: bool, dropout: float
 ) -> None:
     queries = min(queries, length)
@@ -38,19 +39,19 @@ def test_few_queries_see_the_same_without_keys_and_values(
     x = rng.normal(size=(batch, 12, length)).astype(dtype).swapaxes(1, 2)  # not contiguous
     mask = np.arange(length) < rng.integers(1, length + 1, (batch, 1))
     dy = rng.normal(size=(batch, queries, 12)).astype(dtype)
-    walked = []
+    results = []
     for attention in two_ways(causal, dropout, dtype):
         attention.dropout.rng = np.random.default_rng(1)
         y = attention(x, mask, queries)
-        walked.append((y, attention.backward(dy)))
-    (y, dx), (y_frozen, dx_frozen) = walked
+        results.append((y, attention.backward(dy)))
+    (y, dx), (y_frozen, dx_frozen) = results
     close = {"rtol": 1e-9, "atol": 1e-10} if dtype is np.float64 else {"rtol": 1e-3, "atol": 1e-4}
     np.testing.assert_allclose(y_frozen, y, **close)
     np.testing.assert_allclose(dx_frozen, dx, **close)
     assert y_frozen.dtype == dx_frozen.dtype == dtype
 
 
-def test_frozen_attention_of_one_query_keeps_no_keys_and_values() -> None:
+def test_frozen_attention_of_one_query_saves_no_keys_and_values() -> None:
     from minitransformer.costs.memory import saved_bytes
 
     x = np.random.default_rng(0).normal(size=(2, 9, 12))
@@ -60,7 +61,7 @@ def test_frozen_attention_of_one_query_keeps_no_keys_and_values() -> None:
     assert saved_bytes(frozen) < saved_bytes(trainable) / 2
 
 
-def test_all_positions_ask_over_keys_and_values() -> None:
+def test_many_queries_use_keys_and_values() -> None:
     assert over_inputs_is_cheaper(1, 32, 12, 384)
     assert not over_inputs_is_cheaper(32, 32, 12, 384)
     assert not over_inputs_is_cheaper(1, 1, 12, 384)

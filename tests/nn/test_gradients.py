@@ -1,5 +1,5 @@
-"""Every gradient of the library, and the contract of the walk back: what is computed, what is
-saved, what is never visited."""
+"""Every gradient of the library, and the backward contract: what is computed, what is saved, what
+is never visited."""
 
 from __future__ import annotations
 
@@ -30,13 +30,9 @@ def test_gradients_agree_with_central_differences(case: Case) -> None:
 # -- the contract, for every module ----------------------------------------------------------
 
 
-def walk(module: Module, case: Case) -> Any:
-    """`module(...)`, told whether anybody wants the gradient of its input."""
-    if case.options.get("check_inputs", True):
-        module.propagate_requires_grad()
-    else:
-        module.propagate_requires_grad(False)
-    return module.forward(*case.inputs)
+def forward(module: Module, case: Case) -> Any:
+    """`module(...)`, told whether the gradient of its input is wanted."""
+    return module.call(case.options.get("check_inputs", True), *case.inputs)
 
 
 def dy_for(y: Any) -> Array:
@@ -44,7 +40,7 @@ def dy_for(y: Any) -> Array:
 
 
 def saved(module: Module) -> list[str]:
-    """The names of the modules that keep something for the walk back."""
+    """The names of the modules that have saved something for the backward pass."""
     return [name for name, inner in module.named_modules() if inner._saved is not None]
 
 
@@ -58,7 +54,7 @@ def test_backward_without_forward_is_an_error(case: Case) -> None:
 @each_case
 def test_backward_twice_is_an_error(case: Case) -> None:
     module = copy.deepcopy(case.module).train()
-    dy = dy_for(walk(module, case))
+    dy = dy_for(forward(module, case))
     module.backward(dy)
     with pytest.raises(BackwardError, match="call forward first"):
         module.backward(dy)
@@ -67,7 +63,7 @@ def test_backward_twice_is_an_error(case: Case) -> None:
 @each_case
 def test_a_dy_of_the_wrong_shape_is_an_error(case: Case) -> None:
     module = copy.deepcopy(case.module).train()
-    y = walk(module, case)
+    y = forward(module, case)
     with pytest.raises(ShapeError, match="got dy of shape"):
         module.backward(np.ones((*np.shape(y), 2)))
 
@@ -75,7 +71,7 @@ def test_a_dy_of_the_wrong_shape_is_an_error(case: Case) -> None:
 @each_case
 def test_nothing_is_left_saved_after_backward(case: Case) -> None:
     module = copy.deepcopy(case.module).train()
-    y = walk(module, case)
+    y = forward(module, case)
     assert saved(module)
     module.backward(dy_for(y))
     assert saved(module) == []
@@ -84,7 +80,7 @@ def test_nothing_is_left_saved_after_backward(case: Case) -> None:
 @each_case
 def test_eval_mode_saves_nothing(case: Case) -> None:
     module = copy.deepcopy(case.module).eval()
-    y = walk(module, case)
+    y = forward(module, case)
     assert saved(module) == []
     with pytest.raises(BackwardError, match="call forward first"):
         module.backward(dy_for(y))
@@ -93,7 +89,7 @@ def test_eval_mode_saves_nothing(case: Case) -> None:
 @each_case
 def test_train_mode_after_eval_forgets_what_was_saved(case: Case) -> None:
     module = copy.deepcopy(case.module).train()
-    walk(module, case)
+    forward(module, case)
     module.eval()
     assert saved(module) == []
 
@@ -101,7 +97,7 @@ def test_train_mode_after_eval_forgets_what_was_saved(case: Case) -> None:
 @each_case
 def test_a_frozen_parameter_never_owns_a_gradient(case: Case) -> None:
     module = copy.deepcopy(case.module).train()
-    module.backward(dy_for(walk(module, case)))
+    module.backward(dy_for(forward(module, case)))
     for name, p in module.named_parameters():
         assert p.trainable or p.grad is None, name
     trained = [p for p in module.parameters() if p.trainable]
@@ -117,7 +113,7 @@ def test_float32_stays_float32(case: Case) -> None:
 
     case = Case(case.name, case.module, tuple(single(x) for x in case.inputs), case.options)
     module = copy.deepcopy(case.module).astype(np.float32).train()
-    y = walk(module, case)
+    y = forward(module, case)
     assert isinstance(y, float) or y.dtype == np.float32
     dx = module.backward(dy_for(y).astype(np.float32))
     assert dx is None or dx.dtype == np.float32
@@ -160,7 +156,7 @@ def classifier_on(model: Transformer) -> Classifier:
 
 
 def gradients(model: Module) -> dict[str, Array]:
-    """One walk there and back on the whole batch."""
+    """One forward and backward pass on the whole batch."""
     model.train().zero_grad()
     y = model(IDS, MASK)
     model.backward(dy_for(y))
@@ -199,7 +195,7 @@ def test_adapter_gradients_are_a_part_of_the_full_gradients(
 
 
 def tripwire(module: Module) -> None:
-    """Let it be an error to walk back into `module`."""
+    """Let it be an error to call `module.backward`."""
 
     def backward(dy: Array) -> None:
         raise AssertionError(f"{type(module).__name__}.backward was visited")
@@ -208,18 +204,18 @@ def tripwire(module: Module) -> None:
 
 
 @either
-def test_with_adapters_everywhere_the_walk_ends_at_the_first_adapter(kind: str) -> None:
+def test_with_adapters_everywhere_the_backward_pass_ends_at_the_first_adapter(kind: str) -> None:
     model = with_adapters(kind)
     first = model.blocks[0].attention
     before_it = [model.embeddings, first.module, first.norm, first.dropout]
     model.train()
     y = model(IDS, MASK)
-    assert [saved(room) for room in before_it] == [[]] * 4
+    assert [saved(module) for module in before_it] == [[]] * 4
     assert saved(first.adapters["task"])
     # The first adapter's own input has no gradient either, and the adapter knows.
-    assert not first.adapters["task"].needs_input_grad
-    for room in before_it:
-        tripwire(room)
+    assert not first.adapters["task"].down.needs_input_grad
+    for module in before_it:
+        tripwire(module)
     assert model.backward(dy_for(y)) is None
     assert all(p.grad is not None for p in model.trainable_parameters().values())
 
@@ -231,10 +227,10 @@ def test_below_the_lowest_adapter_nothing_is_saved_or_visited(kind: str, top: in
     below = [model.embeddings, *model.blocks[: 3 - top]]
     model.train()
     y = model(IDS, MASK)
-    assert [saved(room) for room in below] == [[]] * len(below)
+    assert [saved(module) for module in below] == [[]] * len(below)
     assert all(saved(block) for block in model.blocks[3 - top :])
-    for room in below:
-        tripwire(room)
+    for module in below:
+        tripwire(module)
     model.backward(dy_for(y))
     assert all(p.grad is not None for p in model.trainable_parameters().values())
 
@@ -251,8 +247,8 @@ def test_a_head_alone_lets_the_whole_base_save_nothing(kind: str) -> None:
     assert model.trainable_parameters().keys() == {"head.linear.weight", "head.linear.bias"}
 
 
-def test_frozen_layers_on_the_way_keep_no_input() -> None:
-    """A frozen Linear passes the gradient on without having kept the activations it was given."""
+def test_frozen_layers_save_no_input() -> None:
+    """A frozen Linear passes the gradient on without having saved its input."""
     model = with_adapters("encoder")
     model.train()
     y = model(IDS, MASK)
@@ -262,7 +258,7 @@ def test_frozen_layers_on_the_way_keep_no_input() -> None:
     model.backward(dy_for(y))
 
 
-def test_switching_the_adapter_off_takes_it_out_of_the_walk() -> None:
+def test_an_inactive_adapter_gets_no_gradient() -> None:
     model = classifier_on(with_adapters("encoder"))
     model.transformer.set_active(None)
     grads = gradients(model)
@@ -286,9 +282,9 @@ def test_gradients_add_up_over_batches(kind: str) -> None:
 
 
 def set_dropout(model: Module, p: float) -> None:
-    for _, room in model.named_modules():
-        if hasattr(room, "p"):
-            room.p = p
+    for _, module in model.named_modules():
+        if hasattr(module, "p"):
+            module.p = p
 
 
 def arrays_saved(module: Module) -> set[int]:
@@ -313,20 +309,20 @@ def test_two_replicas_on_half_batches_add_up_to_the_whole(kind: str, trained: st
         model.unfreeze()
     whole = {name: grad.copy() for name, grad in gradients(model).items()}
     dy = dy_for(np.empty((4, 6, 11)))
-    twin = model.replica()
+    replica = model.replica()
 
-    ours, theirs = dict(model.named_parameters()), dict(twin.named_parameters())
+    ours, theirs = dict(model.named_parameters()), dict(replica.named_parameters())
     assert ours.keys() == theirs.keys()
     assert all(ours[n].value is theirs[n].value for n in ours)
     assert all(theirs[n].grad is None for n in theirs)
 
     model.zero_grad()
-    halves = [(model, slice(0, 2)), (twin, slice(2, 4))]
+    halves = [(model, slice(0, 2)), (replica, slice(2, 4))]
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda half: half[0](IDS[half[1]], MASK[half[1]]), halves))
         weights = {p.value.__array_interface__["data"][0] for p in model.parameters()}
         assert arrays_saved(model) - weights
-        assert not (arrays_saved(model) & arrays_saved(twin)) - weights
+        assert not (arrays_saved(model) & arrays_saved(replica)) - weights
         list(threads.map(lambda half: half[0].backward(dy[half[1]]), halves))
 
     assert len(whole) == len(model.trainable_parameters())
@@ -338,8 +334,8 @@ def test_two_replicas_on_half_batches_add_up_to_the_whole(kind: str, trained: st
 
 def test_a_step_on_the_model_is_seen_by_its_replica() -> None:
     model = with_adapters("encoder").eval()
-    twin = model.replica()
-    before = twin(IDS, MASK)
+    replica = model.replica()
+    before = replica(IDS, MASK)
     model.blocks[1].ffn.adapters["task"].up.bias.value += 1
-    assert not np.allclose(twin(IDS, MASK), before)
-    np.testing.assert_array_equal(twin(IDS, MASK), model(IDS, MASK))
+    assert not np.allclose(replica(IDS, MASK), before)
+    np.testing.assert_array_equal(replica(IDS, MASK), model(IDS, MASK))

@@ -1,4 +1,4 @@
-"""The four placements: what they compute, where they stand by default, what the walk back finds."""
+"""The four placements: what they compute, where they stand by default, the backward pass."""
 
 from __future__ import annotations
 
@@ -139,10 +139,10 @@ def test_a_sub_layer_computes_its_formula(
     shake(site, rng)
     x = rng.standard_normal((batch, tokens, d))
 
-    def normalized(h: Array, room: LayerNorm | None) -> Array:
-        if room is None:
+    def normalized(h: Array, norm: LayerNorm | None) -> Array:
+        if norm is None:
             return h
-        return layer_norm(h, room.weight.value, room.bias.value, room.eps)[0]
+        return layer_norm(h, norm.weight.value, norm.bias.value, norm.eps)[0]
 
     def f(h: Array) -> Array:
         z = normalized(h, adapter.norm_before) @ adapter.down.weight.value + adapter.down.bias.value
@@ -177,7 +177,7 @@ def test_nothing_is_saved_in_eval_mode_or_left_behind(family: str, placement: st
     ids, mask = batch_of(3, 5, rng)
 
     def saved() -> list[str]:
-        return [name for name, room in model.named_modules() if room._saved is not None]
+        return [name for name, module in model.named_modules() if module._saved is not None]
 
     y = model(ids, mask)
     assert saved()
@@ -188,7 +188,7 @@ def test_nothing_is_saved_in_eval_mode_or_left_behind(family: str, placement: st
     assert saved() == []
 
 
-# -- the walk back ---------------------------------------------------------------------------
+# -- the backward pass -----------------------------------------------------------------------
 
 
 def gradients(model: Module, dy: Callable[[Array], Array], *inputs: object) -> dict[str, Array]:

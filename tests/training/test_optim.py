@@ -67,7 +67,7 @@ def test_state_carries_on_exactly(kind) -> None:
     first = kind(halves)
     steps(halves, first, range(2))
     second = kind(halves)
-    second.load_state(first.state())
+    second.load_state_dict(first.state_dict())
     steps(halves, second, range(2, 4))
     for k in whole:
         np.testing.assert_array_equal(halves[k].value, whole[k].value)

@@ -1,4 +1,4 @@
-"""The kept prefix changes the time, not the result."""
+"""The prefix cache changes the time, not the result."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_the_second_epoch_does_not_enter_the_lower_blocks(classifier) -> None:
     losses(model, prefix)
 
     def closed(*_: object) -> None:
-        raise AssertionError("a block of the prefix was walked again")
+        raise AssertionError("a block of the prefix ran again")
 
     for block in model.transformer.blocks[:2]:
         block.forward = closed
@@ -81,7 +81,7 @@ def test_depth_is_where_training_begins(classifier, small_transformer) -> None:
     assert frozen_depth(small_transformer().freeze()) == 3
 
 
-def test_head_alone_keeps_the_whole_base(small_transformer) -> None:
+def test_head_alone_caches_the_whole_base(small_transformer) -> None:
     def head_alone() -> mt.Classifier:
         return mt.Classifier(small_transformer().freeze(), 2, rng=np.random.default_rng(0))
 
@@ -100,6 +100,6 @@ def test_another_base_or_text_is_another_entry(classifier) -> None:
     assert len(set(prefix.keys)) == len(SEQUENCES)
 
 
-def test_no_prefix_to_keep_is_an_error(classifier) -> None:
-    with pytest.raises(ConfigError, match="no frozen prefix to keep"):
+def test_no_frozen_prefix_is_an_error(classifier) -> None:
+    with pytest.raises(ConfigError, match="no frozen prefix to cache"):
         PrefixCache(classifier(layers=(0, 2)).transformer, ENCODED)

@@ -1,13 +1,14 @@
-"""Adapters that travel: trained here and answered by the `adapters` library, and the other way.
+"""Adapters to the `adapters` library and back: the same logits and predictions on both sides.
 
-    python benchmarks/travel.py                        # trains rotten-tomatoes on minilm first
-    python benchmarks/travel.py --run runs/rotten-tomatoes-adapter-seed0
-    python benchmarks/travel.py --limit 300 --epochs 1 # a short training
+    python benchmarks/adapterhub_roundtrip.py           # trains rotten-tomatoes on minilm first
+    python benchmarks/adapterhub_roundtrip.py --run runs/rotten-tomatoes-adapter-seed0
+    python benchmarks/adapterhub_roundtrip.py --limit 300 --epochs 1    # a short training
 
-The trained run is exported, loaded in the library on the same MiniLM, and both answer the same
-test sentences, each with its own tokenizer. Then the library trains adapters of its own presets
+The trained run is exported and loaded in the library on the same MiniLM; both label the same test
+sentences, each with its own tokenizer. Then the library trains adapters of its own presets
 for a few steps, saves them, and they are imported here. Prints a table, writes
-results/travel.json, and exits with status 1 if a target is missed. Needs the reference libraries.
+results/adapterhub_roundtrip.json, and exits with status 1 if a target is missed. Needs the
+reference libraries.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ TARGET = 1e-4  # max abs difference of logits
 PRESETS = ("seq_bn", "double_seq_bn", "par_bn")  # Pfeiffer, Houlsby, He et al.: theirs by default
 
 
-class There:
+class AdaptersLibrary:
     """The same base in PyTorch with the `adapters` library, and its own tokenizer."""
 
     def __init__(self, max_length: int) -> None:
@@ -104,14 +105,16 @@ def logits_here(run: mt.Run, texts: list[str]) -> Array:
     return found
 
 
-def compare(way: str, run: mt.Run, there: There, texts: list[str], labels: Array) -> dict[str, Any]:
+def compare(
+    direction: str, run: mt.Run, there: AdaptersLibrary, texts: list[str], labels: Array
+) -> dict[str, Any]:
     """The same sentences on both sides."""
     ours, theirs = logits_here(run, texts), there.logits(texts)
     adapter = run.record.adapter
     assert adapter is not None
     same = ours.argmax(axis=1) == theirs.argmax(axis=1)
     return {
-        "way": way,
+        "direction": direction,
         "placement": adapter.placement,
         "activation": adapter.activation,
         "bottleneck": adapter.bottleneck,
@@ -125,7 +128,7 @@ def compare(way: str, run: mt.Run, there: There, texts: list[str], labels: Array
 
 
 def reached(row: dict[str, Any]) -> bool:
-    return (
+    return bool(
         row["max_abs_difference"] <= TARGET
         and row["same_predictions"] == row["sentences"]
         and row["accuracy_here"] == row["accuracy_there"]
@@ -141,7 +144,7 @@ def trained_run(args: argparse.Namespace, out: Path) -> mt.Run:
 
 
 def main() -> int:
-    """Train, send, compare, write; 0 if every target is reached."""
+    """Train, export and import, compare, write; 0 if every target is reached."""
     parser = report.arguments(__doc__)
     parser.add_argument("--run", type=Path, help="a trained run on minilm; default: train one")
     parser.add_argument("--limit", type=int, help="train here on so many examples")
@@ -159,23 +162,23 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         run = trained_run(args, folder / "run")
-        there = There(run.record.max_length)
-        sent = export_adapterhub(run, folder / "sent", "sent")
-        there.model.load_adapter(str(sent), use_safetensors=True, set_active=True)
+        there = AdaptersLibrary(run.record.max_length)
+        exported = export_adapterhub(run, folder / "exported", "exported")
+        there.model.load_adapter(str(exported), use_safetensors=True, set_active=True)
         rows.append(compare("trained here, loaded there", run, there, texts, labels))
         for preset in PRESETS:
-            there = There(RunOptions.max_length)
+            there = AdaptersLibrary(RunOptions.max_length)
             there.train(preset, task, args.steps)
             there.model.save_adapter(str(folder / preset), preset, use_safetensors=True)
-            back = import_adapterhub(folder / preset, BASE, folder / f"{preset}-here")
-            way = f"{preset} trained there, loaded here"
-            rows.append(compare(way, mt.load_run(back), there, texts, labels))
+            imported = import_adapterhub(folder / preset, BASE, folder / f"{preset}-here")
+            direction = f"{preset} trained there, loaded here"
+            rows.append(compare(direction, mt.load_run(imported), there, texts, labels))
 
     report.show(
         f"{TASK}, {args.sentences} test sentences (target: {TARGET:.0e}, the same predictions)",
         [
             {
-                "adapter": row["way"],
+                "adapter": row["direction"],
                 "placement": row["placement"],
                 "m": str(row["bottleneck"]),
                 "max abs": f"{row['max_abs_difference']:.1e}",
@@ -198,7 +201,7 @@ def main() -> int:
         "targets_reached": passed,
         "comparisons": rows,
     }
-    report.write("travel", args, record)
+    report.write("adapterhub_roundtrip", args, record)
     return 0 if passed else 1
 
 

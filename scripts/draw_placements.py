@@ -1,20 +1,23 @@
-"""Where an adapter stands in a sub-layer: `SubLayer`'s table of placements, drawn."""
+"""Draw where an adapter is placed in a sub-layer: `SubLayer`'s table of placements.
+
+python scripts/draw_placements.py    # writes docs/placements-post-norm.png and -pre-norm.png
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..adapters.config import PLACEMENTS
-from ..errors import ConfigError
-from ..nn.config import NORMS
-from .figure import GREY, ORANGE, new_figure, write_png
+from minitransformer.adapters.config import PLACEMENTS
+from minitransformer.errors import ConfigError
+from minitransformer.nn.config import NORMS
+from minitransformer.plots.figure import GREY, ORANGE, new_figure, write_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# "pfeiffer" in a pre-norm block is "after_norm": no norm stands there.
+# "pfeiffer" in a pre-norm block is "after_norm": there is no norm in between.
 FORMULAS = {
     ("after_norm", "post"): r"$h = \mathrm{LN}(x + s),\ \ y = h + f(h)$",
     ("houlsby", "post"): r"$y = \mathrm{LN}(x + s + f(s))$",
@@ -26,20 +29,20 @@ FORMULAS = {
 }
 READS = {"after_norm": "h", "houlsby": "s", "pfeiffer": r"\mathrm{LN}(x + s)", "parallel": "x"}
 
-# Heights above x: where the norm and the core stand (their middle), where the adapter's input
+# Heights above x: of the norm and of the module (their middle), where the adapter's input
 # leaves the trunk ("read") and its output joins it ("add"), and where the residual does.
 HEIGHTS = {
-    ("after_norm", "post"): {"core": 1.9, "residual": 3.6, "norm": 4.7, "read": 5.9, "add": 9.3},
-    ("houlsby", "post"): {"core": 1.9, "read": 3.3, "add": 6.7, "residual": 7.8, "norm": 9.0},
-    ("pfeiffer", "post"): {"core": 1.8, "read": 3.0, "add": 7.8, "residual": 8.7, "norm": 9.6},
-    ("parallel", "post"): {"core": 2.5, "read": 0.6, "add": 5.0, "residual": 6.3, "norm": 8.0},
-    ("after_norm", "pre"): {"norm": 1.5, "core": 3.0, "residual": 4.7, "read": 5.9, "add": 9.3},
-    ("houlsby", "pre"): {"norm": 1.5, "core": 3.0, "read": 4.5, "add": 7.9, "residual": 9.1},
-    ("parallel", "pre"): {"norm": 1.6, "core": 3.3, "read": 0.6, "add": 5.6, "residual": 7.4},
+    ("after_norm", "post"): {"module": 1.9, "residual": 3.6, "norm": 4.7, "read": 5.9, "add": 9.3},
+    ("houlsby", "post"): {"module": 1.9, "read": 3.3, "add": 6.7, "residual": 7.8, "norm": 9.0},
+    ("pfeiffer", "post"): {"module": 1.8, "read": 3.0, "add": 7.8, "residual": 8.7, "norm": 9.6},
+    ("parallel", "post"): {"module": 2.5, "read": 0.6, "add": 5.0, "residual": 6.3, "norm": 8.0},
+    ("after_norm", "pre"): {"norm": 1.5, "module": 3.0, "residual": 4.7, "read": 5.9, "add": 9.3},
+    ("houlsby", "pre"): {"norm": 1.5, "module": 3.0, "read": 4.5, "add": 7.9, "residual": 9.1},
+    ("parallel", "pre"): {"norm": 1.6, "module": 3.3, "read": 0.6, "add": 5.6, "residual": 7.4},
 }
 TOP, FORK = 10.5, 0.6  # heights of y, and of where x forks
 LEFT, RIGHT = -1.75, 2.75  # where the residual and the adapter's branch run; the trunk is at 0
-PLUS, CORE, NORM, SHAPE = 0.22, 1.0, 0.6, 0.62  # radius of a sum, heights of the boxes
+PLUS, MODULE, NORM, SHAPE = 0.22, 1.0, 0.6, 0.62  # radius of a sum, heights of the boxes
 
 FROZEN: dict[str, Any] = {"facecolor": "#f2f2f2", "edgecolor": GREY, "linewidth": 1.4}
 TRAINED: dict[str, Any] = {
@@ -103,45 +106,45 @@ class Drawing:
         self.text(1.0, TOP + 1.85, self.title, 14, weight="bold")
         self.text(1.0, TOP + 1.15, self.formula, 14)
         if self.as_another:
-            self.text(RIGHT, 2.2, "no norm\nstands here:\nas after_norm")
+            self.text(RIGHT, 2.2, "no norm\nin between:\nas after_norm")
         self.trunk()
         self.residual()
         read, add = self.at["read"], self.at["add"]
         if self.placement != "parallel":
             self.text(-0.3, (read + add) / 2, "skip", rotation=90)
-        self.adapter(self.first_norm(read) if self.placement == "pfeiffer" else self.turn(read))
+        self.adapter(self.first_norm(read) if self.placement == "pfeiffer" else self.branch(read))
 
     def trunk(self) -> None:
-        """The straight way from x to y, through boxes and sums."""
-        half = {"core": CORE / 2, "norm": NORM / 2, "residual": PLUS, "add": PLUS}
+        """The straight line from x to y, through boxes and sums."""
+        half = {"module": MODULE / 2, "norm": NORM / 2, "residual": PLUS, "add": PLUS}
         below = 0.0
         for name in sorted(half, key=lambda name: self.at[name]):
             self.wire((0, below), (0, self.at[name] - half[name]))
             below = self.at[name] + half[name]
         self.wire((0, below), (0, TOP))
-        self.box(0, self.at["core"], 2.5, CORE, "attention or\nfeed-forward")
+        self.box(0, self.at["module"], 2.5, MODULE, "attention or\nfeed-forward")
         self.box(0, self.at["norm"], 2.5, NORM, "layer norm")
         self.sum(0, self.at["residual"])
         self.sum(0, self.at["add"])
         self.text(0, -0.4, "$x$", size=16)
         self.text(0, TOP + 0.35, "$y$", size=16)
-        self.text(0.35, self.at["core"] + CORE / 2 + 0.32, "$s$", size=16)
+        self.text(0.35, self.at["module"] + MODULE / 2 + 0.32, "$s$", size=16)
         if self.placement == "after_norm":
             self.text(-0.4, self.at["read"] - 0.3, "$h$", size=16)
 
     def residual(self) -> None:
-        """x on the left, around the core."""
+        """x on the left, around the module."""
         height = self.at["residual"]
         self.wire((0, FORK), (LEFT, FORK), (LEFT, height), (-PLUS, height))
         self.text(LEFT - 0.3, (FORK + height) / 2, "residual", rotation=90)
 
-    def turn(self, read: float) -> float:
-        """What the adapter reads leaves the trunk to the right; returns where the way up begins."""
+    def branch(self, read: float) -> float:
+        """The adapter's input leaves the trunk to the right; returns the height of the branch."""
         self.wire((0, read), (RIGHT, read), arrow=False)
         return read
 
     def first_norm(self, read: float) -> float:
-        """The adapter reads LN(x + s); returns where the way up from this norm begins."""
+        """The adapter reads LN(x + s); returns the height above this norm."""
         middle = read + 1.05
         self.wire((0, FORK), (RIGHT, FORK), (RIGHT, read - PLUS))
         self.wire((0, read), (RIGHT - PLUS, read))
@@ -151,7 +154,7 @@ class Drawing:
         return middle + NORM / 2
 
     def adapter(self, start: float) -> None:
-        """On the right, above `start`: down, act, up, and the way to the sum on the trunk."""
+        """On the right, above `start`: down, act, up, and the line to the sum on the trunk."""
         end = self.at["add"]
         middle = (start + end) / 2 + 0.1
         low, high = middle - 1.25, middle + 1.25
@@ -209,3 +212,14 @@ class Drawing:
         ]  # fmt: skip
         self.axes.add_patch(Polygon(corners, fc="white", ec=ORANGE, lw=2, zorder=3))
         self.text(RIGHT, y, words, zorder=4)
+
+
+def main() -> None:
+    """Write the pictures that the README shows."""
+    docs = Path(__file__).resolve().parents[1] / "docs"
+    for norm in NORMS:
+        plot_placements(norm, docs / f"placements-{norm}-norm.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Module: order of execution, nested calls, names, the tree; Linear and its kin start random."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minitransformer as mt
+from minitransformer.costs.memory import saved_bytes
+from minitransformer.nn.layers import Activation, Embedding, Linear
+from minitransformer.nn.module import Array, Module, Parameter, backward_through
+
+X = np.random.default_rng(0).standard_normal((3, 4))
+
+
+class DeclaredBackwards(Module):
+    """Declares `second` before `first`, which runs first."""
+
+    def __init__(self, call: bool = False) -> None:
+        self.second = Linear(5, 2).astype(np.float64)
+        self.relu = Activation("relu")
+        self.first = Linear(4, 5).astype(np.float64)
+        self.called = call
+
+    def forward(self, x: Array) -> Array:
+        if self.called:
+            return self.second(self.relu(self.first(x)))
+        return self.second.forward(self.relu.forward(self.first.forward(x)))
+
+    def backward(self, dy: Array) -> Array | None:
+        return backward_through(dy, self.second, self.relu, self.first)
+
+
+@pytest.mark.parametrize("call", [False, True], ids=["x.forward(...)", "x(...)"])
+@pytest.mark.parametrize("frozen", [(), ("first",), ("second",)], ids=str)
+def test_the_order_of_declaration_does_not_matter(call: bool, frozen: tuple[str, ...]) -> None:
+    module = DeclaredBackwards(call)
+    for name in frozen:
+        getattr(module, name).freeze()
+    assert mt.gradcheck(module, X).passed
+    assert mt.gradcheck(module, X, check_inputs=False).passed
+
+
+@pytest.mark.parametrize("call", [False, True], ids=["x.forward(...)", "x(...)"])
+def test_nothing_before_the_first_trainable_module_is_saved(call: bool) -> None:
+    module = DeclaredBackwards(call)
+    module.first.freeze()
+    y = module.call(False, X)
+    assert saved_bytes(module.first) == saved_bytes(module.relu) == 0
+    assert not module.second.needs_input_grad
+    assert module.backward(np.ones_like(y)) is None
+    assert module.second.weight.grad is not None
+    assert module.first.weight.grad is None
+
+
+def test_a_base_inside_a_module_of_ones_own_saves_nothing_below_its_adapters() -> None:
+    class Mine(Module):
+        def __init__(self) -> None:
+            self.head = Linear(64, 2)  # declared first, runs last
+            self.base = mt.Transformer.from_pretrained("tiny").freeze()
+
+        def forward(self, ids: Array) -> Array:
+            return self.head(self.base(ids)[:, 0])
+
+        def backward(self, dy: Array) -> None:
+            dh = np.zeros((dy.shape[0], 5, 64), dy.dtype)
+            dh[:, 0] = self.head.backward(dy)
+            self.base.backward(dh)
+
+    model = Mine().train()
+    model.base.add_adapter("top", mt.AdapterConfig(4, layers=(1,)))
+    y = model(np.arange(10).reshape(2, 5))
+    assert saved_bytes(model.base.blocks[0]) == saved_bytes(model.base.embeddings) == 0
+    model.backward(np.ones_like(y))
+    assert all(p.grad is not None for p in model.trainable_parameters().values())
+
+
+def test_a_failed_forward_does_not_disturb_the_next_one() -> None:
+    module = DeclaredBackwards()
+    with pytest.raises(mt.errors.ShapeError):
+        module(X[:, :3])
+    module.second.freeze()
+    assert mt.gradcheck(module, X).passed
+
+
+def test_requires_grad_is_trainable() -> None:
+    parameter = Parameter(np.ones(2))
+    parameter.accumulate(np.ones(2))
+    parameter.requires_grad = False
+    assert not parameter.trainable
+    assert parameter.grad is None
+    linear = Linear(2, 3).requires_grad_(False)
+    assert not linear.trainable_parameters()
+    assert len(linear.requires_grad_().trainable_parameters()) == 2
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Linear(4, 3).weight,
+        lambda: Embedding(4, 3).weight,
+        lambda: mt.Adapter(4, mt.AdapterConfig(2)).up.weight,
+        lambda: (
+            mt.Transformer(
+                mt.TransformerConfig(vocab_size=9, d_model=4, n_layers=1, n_heads=2, d_ff=8)
+            ).embeddings.token.weight
+        ),
+    ],
+    ids=["Linear", "Embedding", "Adapter", "Transformer"],
+)
+def test_without_a_generator_weights_are_random_and_the_same_each_time(make) -> None:
+    weight = make()
+    assert np.abs(weight.value).min() > 0
+    np.testing.assert_array_equal(weight.value, make().value)
+
+
+def test_layers_of_one_model_start_differently() -> None:
+    config = mt.TransformerConfig(vocab_size=9, d_model=4, n_layers=2, n_heads=2, d_ff=8)
+    first, second = mt.Transformer(config).blocks
+    ours, theirs = first.ffn.module, second.ffn.module
+    assert not np.array_equal(ours.up.weight.value, theirs.up.weight.value)
+    assert not np.array_equal(ours.up.weight.value, ours.down.weight.value.T)
+
+
+def test_a_transformer_without_a_generator_can_learn() -> None:
+    config = mt.TransformerConfig(vocab_size=9, d_model=4, n_layers=1, n_heads=2, d_ff=8)
+    model = mt.Classifier(mt.Transformer(config), 2)
+    loss = mt.CrossEntropy()
+    loss(model(np.arange(8).reshape(2, 4)), np.array([0, 1]))
+    model.backward(loss.backward())
+    grads = {name: p.grad for name, p in model.trainable_parameters().items()}
+    untouched = {"transformer.embeddings.token_type.weight", "transformer.embeddings.norm.bias"}
+    assert all(
+        g is not None and np.abs(g).max() > 0 for n, g in grads.items() if n not in untouched
+    )
+
+
+def test_a_pretrained_model_is_in_eval_mode_and_says_so() -> None:
+    model = mt.Transformer.from_pretrained("tiny")
+    assert not model.training
+    y = model(np.arange(4).reshape(1, 4))
+    with pytest.raises(mt.errors.BackwardError, match="train\\(\\) mode"):
+        model.backward(np.ones_like(y))
+
+
+def test_the_tree_shows_every_module_what_trains_and_equal_blocks_once() -> None:
+    model = mt.Transformer.from_pretrained("tiny").freeze()
+    model.add_adapter("mine", mt.AdapterConfig(4))
+    text = str(model)
+    assert text.startswith("Transformer: 134,608 parameters, 2,320 trainable\n")
+    assert text.count("adapters.mine: Adapter") == 2  # two sites of blocks 0 to 1
+    assert "blocks.0 to 1: Block" in text
+    assert "down: Linear  weight (64, 4), bias (4,)  trainable" in text
+    assert "qkv: Linear  weight (64, 192), bias (192,)\n" in text
+    model.delete_adapter("mine")
+    model.add_adapter("mine", mt.AdapterConfig(4, layers=(1,)))
+    assert "blocks.0: Block" in str(model)
+    assert "blocks.1: Block" in str(model)
