@@ -42,7 +42,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         method: str = "adapter", pooling: str = "cls", layer_norm: bool = False, seed: int = 5
     ) -> Path:
         transformer = mt.Transformer.from_pretrained("tiny").freeze()
-        config = mt.AdapterConfig(bottleneck=6, placement="houlsby")
+        config = mt.AdapterConfig(bottleneck=6, placement="houlsby", sites=("attention", "ffn"))
         transformer.add_adapter(ADAPTER_NAME, config, np.random.default_rng(seed))
         folder = tmp_path / "run"
         save_adapter(
@@ -119,7 +119,7 @@ def test_language_models_have_no_head_to_export(
     base = tmp_path / "base"
     model.save_pretrained(base, tokenizer)
     model.freeze()
-    config = mt.AdapterConfig(bottleneck=4, placement="parallel")
+    config = mt.AdapterConfig(bottleneck=4, placement="parallel", sites=("ffn",))
     model.add_adapter(ADAPTER_NAME, config, np.random.default_rng(4))
     run = tmp_path / "run"
     file = run / "adapter.safetensors"

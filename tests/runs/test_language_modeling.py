@@ -304,7 +304,7 @@ def test_without_options_the_base_is_the_one_that_pretraining_leaves(
     texts, base, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="no decoder in runs/.*`minitransformer pretrain` makes"):
+    with pytest.raises(ConfigError, match=r"no decoder in runs/.*`minitransformer pretrain` makes"):
         train_language(texts["war"])
     shutil.copytree(base, LanguageOptions().base)
     monkeypatch.setattr(Trainer, "train_step", lambda *args: 1 / 0)  # the start is enough
