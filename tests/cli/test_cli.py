@@ -230,9 +230,9 @@ def test_train_reports_what_it_wrote(trained: tuple[Path, Said]) -> None:
 def test_the_next_command_can_be_pasted(trained: tuple[Path, Said]) -> None:
     _, said = trained
     command = said.out[said.out.index("minitransformer predict") :].splitlines()[0]
-    answer = call(*shlex.split(command)[1:])
-    assert answer.status == 0
-    assert answer.out.endswith("your own text\n")
+    said = call(*shlex.split(command)[1:])
+    assert said.status == 0
+    assert said.out.endswith("your own text\n")
 
 
 def test_trainable_parameters_are_those_of_the_cost_tables(folder: Path) -> None:
@@ -255,12 +255,12 @@ def test_options_reach_the_run() -> None:
     words += " --max-length 20 --seed 5 --out out"
     said = call("train", "toy-reviews", "--base", "tiny", *QUICK, *words.split())
     assert said.status == 0
-    kept = json.loads(Path("out/options.json").read_text())
-    adapter, training = kept["adapter"], kept["training"]
+    used = json.loads(Path("out/options.json").read_text())
+    adapter, training = used["adapter"], used["training"]
     assert (adapter["bottleneck"], adapter["activation"], adapter["layers"]) == (4, "gelu", [1])
-    assert (kept["layer_norm"], kept["pooling"], kept["max_length"]) == (True, "mean", 20)
+    assert (used["layer_norm"], used["pooling"], used["max_length"]) == (True, "mean", 20)
     assert (training["epochs"], training["batch_size"], training["lr"]) == (1, 16, 0.002)
-    assert (training["seed"], kept["limit"], kept["base"]) == (5, 150, "tiny")
+    assert (training["seed"], used["limit"], used["base"]) == (5, 150, "tiny")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Adapters that travel: folders of the `adapters` library, written, read, and tried out there."""
+"""Folders of the `adapters` library (AdapterHub): written, read, and tried out there."""
 
 from __future__ import annotations
 

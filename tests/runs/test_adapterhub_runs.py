@@ -123,7 +123,7 @@ def test_language_models_have_no_head_to_export(
     model.add_adapter(ADAPTER_NAME, config, np.random.default_rng(4))
     run = tmp_path / "run"
     file = run / "adapter.safetensors"
-    about = {"base": str(base), "task": "style", "max_length": 20}
+    about = {"base": str(base), "task": "novel", "max_length": 20}
     record = save_adapter(file, mt.LanguageModel(model), [ADAPTER_NAME], **about)
 
     there = export_adapterhub(run, tmp_path / "there")
@@ -189,8 +189,8 @@ def test_one_of_several_runs_on_a_base_is_exported(
 ) -> None:
     first = make_run()
     second = first.rename(tmp_path / "first") and make_run(seed=7)
-    tasks = mt.load_runs({"first": tmp_path / "first", "second": second})
-    for name, folder in (("first", tmp_path / "first"), ("second", second)):
+    tasks = mt.load_runs({ADAPTER_NAME: tmp_path / "first", "second": second})
+    for name, folder in ((ADAPTER_NAME, tmp_path / "first"), ("second", second)):
         alone = read_tensors(export_adapterhub(folder, tmp_path / f"{name}-alone") / WEIGHTS)
         shared = read_tensors(export_adapterhub(tasks[name], tmp_path / f"{name}-shared") / WEIGHTS)
         assert alone.keys() == shared.keys()

@@ -68,9 +68,9 @@ def test_loaded_run_predicts_the_same(run) -> None:
 
 def test_predictions_do_not_depend_on_the_other_texts(run) -> None:
     together = run.predict([*TEXTS, "x " * 40])
-    for text, answer in zip(TEXTS, together, strict=False):
+    for text, found in zip(TEXTS, together, strict=False):
         alone = run.predict([text])[0]
-        assert alone.probabilities == pytest.approx(answer.probabilities, abs=1e-6)
+        assert alone.probabilities == pytest.approx(found.probabilities, abs=1e-6)
 
 
 def test_empty_text_has_a_prediction(run) -> None:
@@ -261,8 +261,8 @@ def test_what_is_left_open_stays_open() -> None:
     back = replace(replace(default, method="head"), method="full")
     assert back.learning_rate == 5e-5 and back.resolved_dropout is None
     assert replace(default, method="head").resolved_dropout == 0.0
-    asked = RunOptions(training=mt.TrainingOptions(lr=0.5))
-    assert replace(asked, method="full").learning_rate == 0.5
+    given = RunOptions(training=mt.TrainingOptions(lr=0.5))
+    assert replace(given, method="full").learning_rate == 0.5
 
 
 def test_resume_takes_no_options(run) -> None:
