@@ -106,7 +106,7 @@ def test_adapters_learn_what_a_head_alone_cannot(tmp_path: Path) -> None:
         options = RunOptions(
             base="tiny",
             method=method,
-            adapter=mt.AdapterConfig(bottleneck=16),
+            adapter=mt.AdapterConfig(bottleneck=16 if method == "adapter" else None),
             dropout=0.0,
             head_dropout=0.0,
             training=TrainingOptions(epochs=8, lr=lr),
