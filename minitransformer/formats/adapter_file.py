@@ -117,8 +117,9 @@ def save_adapter(
 ) -> AdapterRecord:
     """Write adapters by name, and the head of the model if it has one, complete or not at all.
 
-    `model` is a transformer, or has one as `transformer`. `base_fingerprint` is that of the base before
-    training (default: as it is now); `about` are further entries of the record, which is returned.
+    `model` is a transformer, or has one as `transformer`. `base_fingerprint` is that of the base
+    before training (default: as it is now); `about` are further entries of the record, which is
+    returned.
     Raises: ConfigError for an unknown name, or if there is nothing to write.
     """
     path = Path(path).expanduser()
@@ -199,8 +200,8 @@ def load_adapter(
 
     Returns the name of the adapter; of a stack that of the last one, None for a head alone. `name`
     is what a single adapter or a fusion is called in the model (default: as in the file).
-    `base_fingerprint` is that of the model's base, where it is known already. A transformer alone takes
-    no head. Where a run trained parameters of the base, those are changed.
+    `base_fingerprint` is that of the model's base, where it is known already. A transformer alone
+    takes no head. Where a run trained parameters of the base, those are changed.
     Raises: CheckpointError for a file that cannot be read, or does not fit; ConfigError if a name
     is taken. Then nothing has changed.
     """

@@ -349,7 +349,7 @@ class Adaptation(Job):
 
 
 def find_decoder(base: str) -> Path:
-    """The checkpoint folder of a base. Raises: HubError if there is none; ConfigError for the default one."""
+    """The checkpoint folder of a base. Raises: HubError, or ConfigError, if there is none."""
     if base == PRETRAINED and not Path(base).is_dir():
         raise ConfigError(
             f"there is no decoder in {base}; `minitransformer pretrain` makes it, or name another "

@@ -171,7 +171,7 @@ class ManyHeads(Module):
     """One transformer under the heads of several tasks.
 
     Shapes: ids (B, T), attention_mask (B, T), and for each task the rows of the batch that it
-    reads -> for each task that reads any, logits (rows, n_classes). For predictions only: no backward.
+    reads -> for each task that reads any, logits (rows, n_classes). There is no backward.
     """
 
     def __init__(

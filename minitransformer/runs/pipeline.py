@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ..plots import plot_history
 from ..training.data_parallel import Model
 from ..training.prefix_cache import PrefixCache
 from ..training.trainer import Trainer
+from .folder import peak_memory_mb
 from .options import LanguageOptions, PretrainOptions, RunOptions, to_dict
 
 log = logging.getLogger(__name__)
@@ -124,13 +124,3 @@ def train_in_folder(
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """A readable JSON file, complete or not at all."""
     write_text(path, json.dumps(values, indent=2) + "\n")
-
-
-def peak_memory_mb() -> float | None:
-    """The most memory this process has used, MB; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)  # bytes there, kB elsewhere
