@@ -67,7 +67,7 @@ def assert_gradients(module: Module, expected: dict[str, Array]) -> None:
 
 
 def tiny_bert(dtype: str) -> mt.Transformer:
-    return mt.Transformer.from_pretrained(GOLDEN / "tiny_bert").astype(dtype)
+    return mt.Transformer.from_pretrained(GOLDEN / "tiny_bert").astype(dtype).train()
 
 
 def tiny_gpt2(dtype: str) -> mt.Transformer:

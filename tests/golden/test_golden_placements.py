@@ -108,7 +108,7 @@ def test_adapters(family: str, name: str, dtype: str) -> None:
 def test_minilm(name: str, dtype: str) -> None:
     everything = golden("placements_minilm", dtype)
     g = under(f"{name}/", everything)
-    base = mt.Transformer.from_pretrained("minilm").astype(dtype)
+    base = mt.Transformer.from_pretrained("minilm").astype(dtype).train()
     insert(base, cases.minilm_cases()[name], bottleneck=16)
     if dtype == "float64":
         base.unfreeze()  # the base's gradients too
