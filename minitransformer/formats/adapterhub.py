@@ -1,7 +1,7 @@
 """The folder format of the `adapters` library (AdapterHub), written and read without PyTorch.
 
 A folder holds `adapter_config.json` and `adapter.safetensors`, and for a classifier also
-`head_config.json` and `model_head.safetensors`. The words in them are explained in `adapterhub_config`.
+`head_config.json` and `model_head.safetensors`; see `adapterhub_config` for the words in them.
 """
 
 from __future__ import annotations
