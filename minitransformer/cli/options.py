@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ..adapters.config import PLACEMENTS, AdapterConfig
-from ..costs.flops import SHAPES
+from ..costs.parameters import SHAPES
 from ..errors import ConfigError
 from ..runs.folder import resumed
 from ..runs.options import LEARNING_RATES, RunOptions
