@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitransformer import AdapterConfig, Classifier, Transformer, TransformerConfig
+from minitransformer.adapters.config import TARGETS, IA3Config, LoRAConfig, PrefixConfig
 from minitransformer.costs.counting import count_multiply_adds
 from minitransformer.costs.memory import saved_bytes
 from minitransformer.costs.parameters import SHAPES, count_adapters, count_parameters
@@ -69,11 +70,11 @@ def classifier(
 ) -> Classifier:
     """A real model in which the method trains, and nothing else."""
     base = Transformer(config, np.random.default_rng(0))
-    if method == "adapter":
-        base.add_adapter("one", adapter)
+    if adapter is not None:
+        base.add_method("one", adapter)
     model = Classifier(base, K, pooling, head_dropout)
     base.freeze()
-    if method == "adapter":
+    if adapter is not None:
         base.train_adapter("one")
         base.train_layer_norms(layer_norm)
     unused = None if pooling == "pooler" else base.pooler
@@ -110,7 +111,7 @@ configs = st.builds(
 adapters = st.builds(
     AdapterConfig,
     bottleneck=st.integers(1, 5),
-    activation=st.sampled_from(["relu", "tanh"]),
+    activation=st.sampled_from(["relu", "tanh", "linear"]),
     placement=st.sampled_from(["after_norm", "houlsby", "pfeiffer", "parallel"]),
     sites=st.sampled_from([("attention", "ffn"), ("attention",), ("ffn",), None]),
     layers=st.sampled_from([None, (0,)]),
@@ -119,13 +120,23 @@ adapters = st.builds(
     norm=st.sampled_from([None, "before", "after"]),
 )
 
+layers = st.sampled_from([None, (0,)])
+dropouts = st.sampled_from([0.0, 0.1])
+targets = st.lists(st.sampled_from(TARGETS), min_size=1, unique=True).map(tuple)
+inserted = {
+    "adapter": adapters,
+    "lora": st.builds(LoRAConfig, rank=st.integers(1, 3), dropout=dropouts, targets=targets,
+                      layers=layers),
+    "ia3": st.builds(IA3Config, layers=layers),
+    "prefix": st.builds(PrefixConfig, length=st.integers(1, 4), layers=layers),
+}  # fmt: skip
 methods = st.one_of(
     st.tuples(st.sampled_from(["full", "head", "bitfit", "layer-norm"]), st.none(), st.just(False)),
-    st.tuples(st.just("adapter"), adapters, st.booleans()),
+    *(st.tuples(st.just(name), configs, st.booleans()) for name, configs in inserted.items()),
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=300)
 @given(
     config=configs,
     method=methods,
@@ -192,6 +203,8 @@ def test_a_cache_above_what_trains_is_refused() -> None:
 def test_an_unknown_method_is_refused() -> None:
     with pytest.raises(ConfigError, match="'adaptr'"):
         count_step(SHAPES["minilm"], 1, 8, "adaptr")
+    with pytest.raises(ConfigError, match="method='lora' does not go with adapter=AdapterConfig"):
+        count_step(SHAPES["minilm"], 1, 8, "lora", AdapterConfig())
 
 
 # -- what the counts say --------------------------------------------------------------------
