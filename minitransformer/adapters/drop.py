@@ -8,15 +8,12 @@ section 4.2) lose less when blocks are left out afterwards.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..errors import ConfigError
 
-if TYPE_CHECKING:
-    from .attach import Adaptable
 
-
-def check_droppable(model: Adaptable, n: int) -> None:
+def check_droppable(model: Any, n: int) -> None:
     """Raises: ConfigError unless the model has n blocks to leave adapters out of."""
     blocks = len(model.blocks)
     if not isinstance(n, int) or isinstance(n, bool) or not 0 <= n <= blocks:
@@ -26,7 +23,7 @@ def check_droppable(model: Adaptable, n: int) -> None:
         )
 
 
-def deactivate_dropped(model: Adaptable) -> None:
+def deactivate_dropped(model: Any) -> None:
     """Nothing that is inserted into the lowest `model.dropped` blocks takes part."""
     lowest = {id(m) for block in model.blocks[: model.dropped] for _, m in block.named_modules()}
     for place in model.places():

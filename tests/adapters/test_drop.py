@@ -124,7 +124,7 @@ def test_training_with_a_random_number_in_each_step() -> None:
 def test_more_than_there_are_blocks_is_refused_in_training() -> None:
     classifier = mt.Classifier(adapted().train(), 2)
     data = Encoded(IDS.tolist(), np.array([0, 1, 0]))
-    with pytest.raises(ConfigError, match="9 blocks without adapters.*from 0 to 4"):
+    with pytest.raises(ConfigError, match=r"9 blocks without adapters.*from 0 to 4"):
         Trainer(classifier, data, data, TrainingOptions(adapter_drop=9))
     classifier.transformer.set_active(None)
     with pytest.raises(ConfigError, match="none is active"):
