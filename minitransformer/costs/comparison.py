@@ -7,8 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..adapters.config import AdapterConfig, IA3Config, LoRAConfig, PrefixConfig
-from ..adapters.methods import AnyConfig
+from ..adapters.config import AdapterConfig, AnyConfig, IA3Config, LoRAConfig, PrefixConfig
 from ..nn.config import TransformerConfig
 from .parameters import FLOAT32, count_adapters, count_parameters, shape_of
 from .step import StepCosts, count_step
