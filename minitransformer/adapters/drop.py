@@ -27,5 +27,5 @@ def check_droppable(model: Any, n: int) -> None:
 def deactivate_dropped(model: Any) -> None:
     """Nothing that is inserted into the lowest `model.dropped` blocks takes part."""
     for block in model.blocks[: model.dropped]:
-        for place in places_in(block):
+        for _, place in places_in(block):
             place.active = ()
