@@ -5,7 +5,7 @@ import pytest
 
 import minitransformer as mt
 from minitransformer.adapters.config import CONFIGS, METHODS
-from minitransformer.cli.app import main
+from minitransformer.cli import main
 from minitransformer.formats.adapter_file import read_adapter
 from minitransformer.runs.multitask import load_runs
 
