@@ -40,7 +40,8 @@ def merge_into_weights(model: Any, names: Sequence[str]) -> None:
     times adds up no rounding. Without names, the originals themselves are put back.
     Raises: ConfigError if one of them cannot be merged; then nothing has changed.
     """
-    originals, merged = dict(model.originals), {}
+    originals: dict[Place, Weights] = dict(model.originals)
+    merged: dict[Place, Weights] = {}
     for place, linear, adapters in adapters_of_linears(model, names):
         original = originals.setdefault(place, Weights(linear.weight.value, linear.bias.value))
         weights = original.weight.astype(np.float64), original.bias.astype(np.float64)

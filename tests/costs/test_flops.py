@@ -160,7 +160,7 @@ def measured_work(options: RunOptions, config: TransformerConfig, n_classes: int
         RunOptions(method="full", pooling="mean"),
     ],
     ids=lambda o: (
-        f"{o.method}-{o.adapter.layers}-{o.adapter.resolved_sites[0]}-{o.pooling}-{o.layer_norm}"
+        f"{o.method}-{o.adapter and (o.adapter.layers, o.adapter.sites)}-{o.pooling}-{o.layer_norm}"
     ),
 )
 def test_multiply_adds_are_those_of_a_real_step(options: RunOptions, norm: str) -> None:
