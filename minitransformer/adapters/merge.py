@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,6 @@ from ..nn.layers import Linear
 from ..nn.module import Array
 from .linear import AdaptedLinear
 from .methods import LINEARS
-
-if TYPE_CHECKING:
-    from .attach import Adaptable
 
 LAST = {("attention", "out"), ("ffn", "down")}  # Linears whose output is that of the sub-layer
 
@@ -36,14 +33,15 @@ class Weights:
         return self
 
 
-def merge_into_weights(model: Adaptable, names: Sequence[str]) -> None:
+def merge_into_weights(model: Any, names: Sequence[str]) -> None:
     """Give every Linear the weights that the original ones and the adapters `names` come to.
 
     The originals are kept, and all is computed from them, in float64: merging and unmerging many
     times adds up no rounding. Without names, the originals themselves are put back.
     Raises: ConfigError if one of them cannot be merged; then nothing has changed.
     """
-    originals, merged = dict(model.originals), {}
+    originals: dict[Place, Weights] = dict(model.originals)
+    merged: dict[Place, Weights] = {}
     for place, linear, adapters in adapters_of_linears(model, names):
         original = originals.setdefault(place, Weights(linear.weight.value, linear.bias.value))
         weights = original.weight.astype(np.float64), original.bias.astype(np.float64)
@@ -59,14 +57,14 @@ def merge_into_weights(model: Adaptable, names: Sequence[str]) -> None:
 Place = tuple[int, str, str]  # block, sub-layer, Linear
 
 
-def linear_at(model: Adaptable, place: Place) -> Linear:
+def linear_at(model: Any, place: Place) -> Linear:
     block, site, name = place
     linear: Linear = getattr(getattr(model.blocks[block], site).module, name)
     return linear
 
 
 def adapters_of_linears(
-    model: Adaptable, names: Sequence[str]
+    model: Any, names: Sequence[str]
 ) -> Iterator[tuple[Place, Linear, list[Any]]]:
     """Each Linear that adapters called `names` change, and those, in the order of their effect."""
     for i, block in enumerate(model.blocks):
