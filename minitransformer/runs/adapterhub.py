@@ -8,14 +8,8 @@ from pathlib import Path
 from ..data.hub import find_checkpoint
 from ..errors import CheckpointError, ConfigError
 from ..formats.adapter_file import AdapterRecord, fingerprint, read_adapter, save_adapter
-from ..formats.adapterhub import (
-    AdapterHubHead,
-    load_adapterhub,
-    new_folder,
-    read_folder,
-    read_head,
-    save_adapterhub,
-)
+from ..formats.adapterhub import load_adapterhub, read_folder, read_head, save_adapterhub
+from ..formats.folders import LinearHead, new_folder
 from ..models.heads import Classifier, LanguageModel
 from ..models.transformer import Transformer
 from .classification import Run, run_from
@@ -68,7 +62,7 @@ def export_adapterhub(
     )
 
 
-def adapterhub_head(model: Classifier, record: AdapterRecord) -> AdapterHubHead:
+def adapterhub_head(model: Classifier, record: AdapterRecord) -> LinearHead:
     """The head of a run. Raises: CheckpointError for one that `adapters` does not have."""
     if record.pooling not in ("cls", "pooler"):
         raise CheckpointError(
@@ -77,7 +71,7 @@ def adapterhub_head(model: Classifier, record: AdapterRecord) -> AdapterHubHead:
         )
     linear = model.head.linear
     weight, bias = linear.weight.value, linear.bias.value
-    return AdapterHubHead(record.label_names, record.pooling, weight, bias)
+    return LinearHead(record.label_names, record.pooling, weight, bias)
 
 
 def import_adapterhub(

@@ -1,4 +1,4 @@
-"""Write the golden arrays: what PyTorch, transformers, adapters and PEFT compute, for the tests here.
+"""Write the golden arrays: what PyTorch, transformers, adapters and PEFT compute.
 
     python tests/golden/make_golden.py            # all files, in place
     python tests/golden/make_golden.py --out DIR --only functional layers
