@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigError
-from ..nn.layers import LayerNorm
+from ..nn.layers import Dropout, LayerNorm
 from ..nn.module import Module
 from ..nn.sublayer import SubLayer
-from .bottleneck import Adapter
-from .config import PLACEMENTS, AdapterConfig
+from .config import PLACEMENTS, AdapterConfig, IA3Config, LoRAConfig, PrefixConfig
 from .fusion import Fusion
+from .linear import AdaptedLinear
+from .methods import AnyConfig, modules_in_block, restore_plain_linears
 from .per_row import PerRowAdapters
 
 if TYPE_CHECKING:
@@ -36,13 +37,34 @@ class Adaptable(Module):
     def add_adapter(
         self, name: str, config: AdapterConfig | None = None, rng: np.random.Generator | None = None
     ) -> None:
-        """Insert adapters called `name`, trainable, and activate them. Nothing else changes.
+        """Insert bottleneck adapters called `name`, trainable, and activate them.
 
-        Weights start as `config.init` says, drawn from `rng` (default: seed 0); dropout masks have
-        generators of their own.
+        Nothing else changes. Weights start as `config.init` says, drawn from `rng` (default: seed
+        0); dropout masks have generators of their own.
         Raises: ConfigError if the name is taken or empty, or a layer does not exist.
         """
-        config = config or AdapterConfig()
+        self.add_method(name, config or AdapterConfig(), rng)
+
+    def add_lora(
+        self, name: str, config: LoRAConfig | None = None, rng: np.random.Generator | None = None
+    ) -> None:
+        """Insert low-rank updates called `name`; as `add_adapter`."""
+        self.add_method(name, config or LoRAConfig(), rng)
+
+    def add_ia3(self, name: str, config: IA3Config | None = None) -> None:
+        """Insert the factors of (IA)^3 called `name`; as `add_adapter`."""
+        self.add_method(name, config or IA3Config())
+
+    def add_prefix(
+        self, name: str, config: PrefixConfig | None = None, rng: np.random.Generator | None = None
+    ) -> None:
+        """Insert a prefix called `name`; as `add_adapter`."""
+        self.add_method(name, config or PrefixConfig(), rng)
+
+    def add_method(
+        self, name: str, config: AnyConfig, rng: np.random.Generator | None = None
+    ) -> None:
+        """Insert what `config` describes, whichever method it is, and activate it."""
         rng = rng if rng is not None else np.random.default_rng(0)
         self.check_new_name(name)
         dropout_rng = rng.spawn(len(self.adapter_names) + 1)[-1]  # differs from adapter to adapter
@@ -54,11 +76,11 @@ class Adaptable(Module):
                 f"this model has blocks 0 to {len(self.blocks) - 1}"
             )
         for i in layers:
-            for site in config.resolved_sites:
-                adapter = Adapter(self.config.d_model, config, rng)
-                (adapter.dropout.rng,) = dropout_rng.spawn(1)
-                adapter.astype(self.dtype).train(self.training)
-                getattr(self.blocks[i], site).insert(name, adapter)
+            for place, module in modules_in_block(self.blocks[i], config, self.config.d_model, rng):
+                for _, inner in module.named_modules():
+                    if isinstance(inner, Dropout):
+                        (inner.rng,) = dropout_rng.spawn(1)
+                place.insert(name, module.astype(self.dtype).train(self.training))
         self.set_active(name)
 
     def add_fusion(
@@ -76,7 +98,7 @@ class Adaptable(Module):
         if len(sources) < 2 or len(set(sources)) < len(sources):
             raise ConfigError(f"sources={list(sources)}: expected two or more names, each once")
         for source in sources:
-            self.check_adapter(source)
+            self.check_at_sublayers(source, "a fusion is")
         fusions = []
         for site in self.sites():
             here = {s: site.adapters[s] for s in sources if s in site.adapters}
@@ -91,8 +113,10 @@ class Adaptable(Module):
         """Take the adapters called `name` out. Raises: ConfigError for an unknown name."""
         self.check_adapter(name)
         self.active = tuple(other for other in self.active if other != name)
-        for site in self.sites():
-            site.remove(name)
+        for place in self.places():
+            place.remove(name)
+        for block in self.blocks:
+            restore_plain_linears(block)
         if self.rows is not None and name in self.rows:
             self.set_adapter_per_row([None if row == name else row for row in self.rows])
 
@@ -111,6 +135,15 @@ class Adaptable(Module):
             known = ", ".join(self.adapter_names) or "none"
             raise ConfigError(f"there is no adapter {name!r}; this model has: {known}")
 
+    def check_at_sublayers(self, name: str, what: str) -> None:
+        """Raises: ConfigError unless adapters of that name stand at the sub-layers."""
+        self.check_adapter(name)
+        if not any(name in site.adapters for site in self.sites()):
+            raise ConfigError(
+                f"{name!r} changes projections inside the sub-layers; {what} for adapters at the "
+                "sub-layers (add_adapter, add_fusion)"
+            )
+
     # -- which of them are active ----------------------------------------------------------------
 
     def set_active(self, *names: str | None) -> None:
@@ -124,10 +157,10 @@ class Adaptable(Module):
         if len(set(active)) < len(active):
             raise ConfigError(f"active adapters {list(active)}: expected each name once")
         self.rows, self.active = None, active
-        for site in self.sites():
-            for name in [name for name in site.adapters if name.startswith(PER_ROW)]:
-                site.remove(name)
-            site.active = tuple(name for name in active if name in site.adapters)
+        for place in self.places():
+            for name in [name for name in place.adapters if name.startswith(PER_ROW)]:
+                place.remove(name)
+            place.active = tuple(name for name in active if name in place.adapters)
 
     def set_adapter_per_row(self, rows: Sequence[str | None]) -> None:
         """Give each row of the coming batches its own adapter; None: the plain base.
@@ -141,7 +174,7 @@ class Adaptable(Module):
             raise ConfigError("rows=[]: expected the name of an adapter, or None, for each row")
         for name in dict.fromkeys(rows):
             if name is not None:
-                self.check_adapter(name)
+                self.check_at_sublayers(name, "rows with adapters of their own are")
         self.set_active(None)
         self.rows = rows
         for site in self.sites():
@@ -197,9 +230,9 @@ class Adaptable(Module):
             raise ConfigError("train_adapter needs the name of an adapter")
         self.set_active(*names)
         self.freeze()
-        for site in self.sites():
-            for name in site.active:
-                site.adapters[name].unfreeze()
+        for place in self.places():
+            for name in place.active:
+                place.adapters[name].unfreeze()
 
     def train_layer_norms(self, trainable: bool = True) -> None:
         """Train the blocks' layer norms beside the adapters, as Houlsby et al. do; default: not."""
@@ -214,10 +247,19 @@ class Adaptable(Module):
         """Every sub-layer, in the order of the forward pass."""
         return [site for block in self.blocks for site in (block.attention, block.ffn)]
 
+    def places(self) -> list[SubLayer | AdaptedLinear]:
+        """Everything that holds adapters by name: each sub-layer, and the Linears in it."""
+        return [
+            place
+            for site in self.sites()
+            for place in (site, *site.module.__dict__.values())
+            if isinstance(place, SubLayer | AdaptedLinear)
+        ]
+
     @property
     def adapter_names(self) -> list[str]:
         """The names of the adapters in this model, in the order of insertion."""
-        names = (name for site in self.sites() for name in site.adapters)
+        names = (name for place in self.places() for name in place.adapters)
         return [name for name in dict.fromkeys(names) if not name.startswith(PER_ROW)]
 
     @property
@@ -227,11 +269,11 @@ class Adaptable(Module):
             return tuple(dict.fromkeys(name for name in self.rows if name is not None))
         return self.active
 
-    def adapter_config(self, name: str) -> AdapterConfig:
+    def adapter_config(self, name: str) -> Any:
         """The configuration that the adapters called `name` were made with."""
-        for site in self.sites():
-            adapter = site.adapters.get(name)
-            if isinstance(adapter, Adapter):
-                return adapter.config
         self.check_adapter(name)
+        for place in self.places():
+            adapter: Any = place.adapters.get(name)
+            if adapter is not None and not isinstance(adapter, Fusion):
+                return adapter.config
         raise ConfigError(f"{name!r} is a fusion: it has sources instead of a configuration")

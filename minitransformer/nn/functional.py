@@ -63,6 +63,11 @@ def gelu_tanh(x: Array) -> tuple[Array, Array]:
     return 0.5 * x * (1 + t), 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * a * (1 + 3 * b * x * x)
 
 
+def linear(x: Array) -> tuple[Array, Array]:
+    """x itself, and its derivative 1: no activation at all."""
+    return x, np.ones_like(x)
+
+
 def erf(x: Array) -> Array:
     """The error function, element by element."""
     values = np.fromiter(map(math.erf, x.ravel().tolist()), x.dtype, x.size)
@@ -75,6 +80,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_tanh": gelu_tanh,
     "tanh": tanh,
     "silu": silu,
+    "linear": linear,
 }
 
 
