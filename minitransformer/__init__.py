@@ -2,7 +2,7 @@
 
 from .adapters.bottleneck import Adapter
 from .adapters.combine import average_adapters, fusion_weights
-from .adapters.config import AdapterConfig
+from .adapters.config import AdapterConfig, IA3Config, LoRAConfig, PrefixConfig
 from .data.batches import Encoded, batches, encode_split
 from .data.datasets import load_task
 from .data.tokenization import Tokenizer, pad
@@ -29,8 +29,11 @@ __all__ = [
     "Classifier",
     "CrossEntropy",
     "Encoded",
+    "IA3Config",
     "LanguageModel",
     "LanguageOptions",
+    "LoRAConfig",
+    "PrefixConfig",
     "PretrainOptions",
     "Run",
     "RunOptions",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..nn.sublayer import SubLayer
 from .config import PLACEMENTS, AdapterConfig, IA3Config, LoRAConfig, PrefixConfig
 from .fusion import Fusion
 from .linear import AdaptedLinear
+from .merge import Place, Weights, merge_into_weights
 from .methods import AnyConfig, modules_in_block, restore_plain_linears
 from .per_row import PerRowAdapters
 
@@ -31,6 +33,8 @@ class Adaptable(Module):
     blocks: list[Any]
     active: tuple[str, ...] = ()  # what `set_active` was given
     rows: tuple[str | None, ...] | None = None  # what `set_adapter_per_row` was given
+    merged: tuple[str, ...] = ()  # which of the active ones are written into the weights
+    originals: Mapping[Place, Weights] = MappingProxyType({})  # of the Linears that are merged into
 
     # -- inserting and removing ------------------------------------------------------------
 
@@ -65,6 +69,7 @@ class Adaptable(Module):
         self, name: str, config: AnyConfig, rng: np.random.Generator | None = None
     ) -> None:
         """Insert what `config` describes, whichever method it is, and activate it."""
+        self.check_unmerged("add an adapter")
         rng = rng if rng is not None else np.random.default_rng(0)
         self.check_new_name(name)
         dropout_rng = rng.spawn(len(self.adapter_names) + 1)[-1]  # differs from adapter to adapter
@@ -93,6 +98,7 @@ class Adaptable(Module):
         Raises: ConfigError if the name is taken or empty, a source is unknown or named twice, or
         they stand at different placements.
         """
+        self.check_unmerged("add an adapter")
         rng = rng if rng is not None else np.random.default_rng(0)
         self.check_new_name(name)
         if len(sources) < 2 or len(set(sources)) < len(sources):
@@ -111,6 +117,7 @@ class Adaptable(Module):
 
     def delete_adapter(self, name: str) -> None:
         """Take the adapters called `name` out. Raises: ConfigError for an unknown name."""
+        self.check_unmerged("delete an adapter")
         self.check_adapter(name)
         self.active = tuple(other for other in self.active if other != name)
         for place in self.places():
@@ -156,11 +163,13 @@ class Adaptable(Module):
             self.check_adapter(name)
         if len(set(active)) < len(active):
             raise ConfigError(f"active adapters {list(active)}: expected each name once")
+        self.check_merged_stay(active)
         self.rows, self.active = None, active
         for place in self.places():
             for name in [name for name in place.adapters if name.startswith(PER_ROW)]:
                 place.remove(name)
-            place.active = tuple(name for name in active if name in place.adapters)
+            here = (name for name in active if name in place.adapters)
+            place.active = tuple(name for name in here if name not in self.merged)
 
     def set_adapter_per_row(self, rows: Sequence[str | None]) -> None:
         """Give each row of the coming batches its own adapter; None: the plain base.
@@ -169,6 +178,7 @@ class Adaptable(Module):
         `set_adapter_per_row`; batches of another size are a ShapeError.
         Raises: ConfigError for an unknown name, or without any row.
         """
+        self.check_unmerged("choose adapters for each row")
         rows = tuple(rows)
         if not rows:
             raise ConfigError("rows=[]: expected the name of an adapter, or None, for each row")
@@ -217,6 +227,74 @@ class Adaptable(Module):
             if rows is not None:
                 self.set_adapter_per_row([row if row in there else None for row in rows])
 
+    # -- merging ---------------------------------------------------------------------------
+
+    def merge(self, *names: str) -> None:
+        """Write what adapters do into the weights of the base: from now on they cost no time.
+
+        They stay active, and in eval mode all outputs stay what they were, to round-off; dropout of
+        their own is left out. Merged can be: LoRA, (IA)^3, and at placement "houlsby" bottleneck
+        adapters with activation "linear" and without a norm. LoRA can be merged while any others
+        are active; the others only if all active ones are, because their order counts.
+        `save_pretrained` writes the merged base. What adds, deletes, trains or saves adapters needs
+        `unmerge` first.
+        Raises: ConfigError for an unknown name, one that is merged already, or one that cannot be
+        merged, with the reason; then nothing has changed.
+        """
+        for name in names:
+            self.check_adapter(name)
+            if name in self.merged:
+                raise ConfigError(f"{name!r} is merged already")
+        if self.rows is not None:
+            raise ConfigError("rows have adapters of their own: call set_active before merge")
+        self.set_merged((*self.merged, *names))
+
+    def unmerge(self, *names: str) -> None:
+        """Take merged adapters out of the weights again; without names, all. They stay active.
+
+        The weights are those from before to the last bit, because they were kept.
+        Raises: ConfigError for a name that is not merged.
+        """
+        for name in names:
+            if name not in self.merged:
+                raise ConfigError(f"{name!r} is not merged; merged are: {self.merged or 'none'}")
+        gone = names or self.merged
+        self.set_merged(tuple(name for name in self.merged if name not in gone))
+
+    def set_merged(self, merged: tuple[str, ...]) -> None:
+        """Make exactly these the merged ones."""
+        active = tuple(dict.fromkeys((*self.active, *merged)))
+        before, self.merged = self.merged, merged
+        try:
+            self.check_merged_stay(active)
+            merge_into_weights(self, merged)
+        except ConfigError:
+            self.merged = before
+            raise
+        self.set_active(*active)
+
+    def check_merged_stay(self, active: tuple[str, ...]) -> None:
+        """Raises: ConfigError if these cannot be active together with what is merged."""
+        for name in self.merged:
+            if name not in active:
+                raise ConfigError(
+                    f"{name!r} is merged into the weights and stays active; unmerge({name!r}) first"
+                )
+            lora = isinstance(self.adapter_config(name), LoRAConfig)
+            others = [other for other in active if other not in self.merged]
+            if others and not lora:
+                raise ConfigError(
+                    f"{name!r} is merged and {others[0]!r} is not: their order counts, so merge "
+                    "both or none"
+                )
+
+    def check_unmerged(self, what: str) -> None:
+        """Raises: ConfigError while anything is merged."""
+        if self.merged:
+            raise ConfigError(
+                f"{self.merged[0]!r} is merged into the weights: unmerge() before you {what}"
+            )
+
     # -- what trains -----------------------------------------------------------------------
 
     def train_adapter(self, *names: str) -> None:
@@ -228,6 +306,7 @@ class Adaptable(Module):
         """
         if not names:
             raise ConfigError("train_adapter needs the name of an adapter")
+        self.check_unmerged("train an adapter")
         self.set_active(*names)
         self.freeze()
         for place in self.places():

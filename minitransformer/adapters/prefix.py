@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import ConfigError
 from ..nn.layers import Rng, default_rng, truncated_normal
 from ..nn.module import Array, Module, Parameter
 from .config import PrefixConfig
@@ -46,3 +47,7 @@ class Prefix(Module):
             if parameter.trainable:
                 parameter.accumulate(part)
         return dy[:, P:] if self.needs_input_grad else None
+
+    def merged(self, weight: Array, bias: Array) -> tuple[Array, Array]:
+        """Raises: ConfigError, always."""
+        raise ConfigError("a prefix cannot be merged: it is further positions, not another weight")
