@@ -65,8 +65,9 @@ def train(seed: int, options: RunOptions, data: dict[str, Encoded]) -> list[floa
     """Test accuracy after each epoch."""
     torch.manual_seed(seed)
     o = options.training
-    assert options.adapter.bottleneck is not None
-    model = Peer(options.adapter.bottleneck, options.head_dropout)
+    config = options.config
+    assert isinstance(config, mt.AdapterConfig) and config.bottleneck is not None
+    model = Peer(config.bottleneck, options.head_dropout)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=o.weight_decay)
     total = o.epochs * len(batches(data["train"], o.batch_size))

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigError
-from ..nn.layers import Dropout, LayerNorm
+from ..nn.layers import Dropout
 from ..nn.module import Module
 from ..nn.sublayer import SubLayer
-from .config import PLACEMENTS, AdapterConfig, IA3Config, LoRAConfig, PrefixConfig
+from .config import PLACEMENTS, AdapterConfig, AnyConfig, IA3Config, LoRAConfig, PrefixConfig
 from .fusion import Fusion
 from .linear import AdaptedLinear
 from .merge import Place, Weights, merge_into_weights
-from .methods import AnyConfig, modules_in_block, restore_plain_linears
+from .methods import modules_in_block, places_in, restore_plain_linears
 from .per_row import PerRowAdapters
+from .select import base_parameters
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -315,10 +316,8 @@ class Adaptable(Module):
 
     def train_layer_norms(self, trainable: bool = True) -> None:
         """Train the blocks' layer norms beside the adapters, as Houlsby et al. do; default: not."""
-        for block in self.blocks:
-            for path, module in block.named_modules():
-                if isinstance(module, LayerNorm) and ".adapters." not in path:
-                    module.requires_grad_(trainable)
+        for parameter in base_parameters(self, "layer_norms").values():
+            parameter.trainable = trainable
 
     # -- what is there ---------------------------------------------------------------------
 
@@ -326,14 +325,15 @@ class Adaptable(Module):
         """Every sub-layer, in the order of the forward pass."""
         return [site for block in self.blocks for site in (block.attention, block.ffn)]
 
+    def named_places(self) -> Iterator[tuple[str, SubLayer | AdaptedLinear]]:
+        """Everything that holds adapters by name: each sub-layer, and Linears inside it."""
+        for i, block in enumerate(self.blocks):
+            for path, place in places_in(block):
+                yield f"blocks.{i}.{path}", place
+
     def places(self) -> list[SubLayer | AdaptedLinear]:
-        """Everything that holds adapters by name: each sub-layer, and the Linears in it."""
-        return [
-            place
-            for site in self.sites()
-            for place in (site, *site.module.__dict__.values())
-            if isinstance(place, SubLayer | AdaptedLinear)
-        ]
+        """The same without their paths."""
+        return [place for _, place in self.named_places()]
 
     @property
     def adapter_names(self) -> list[str]:

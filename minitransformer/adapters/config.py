@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
@@ -32,12 +32,13 @@ NORM_EPS = 1e-5  # of an adapter's own layer norm
 
 
 class MethodConfig:
-    """What all configurations have in common: a form for files."""
+    """What all configurations have in common: a method's word, and a form for files."""
 
+    method: ClassVar[str]
     layers: tuple[int, ...] | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as an adapter file keeps them."""
+        """Plain values, as an adapter file keeps them beside the method's word."""
         return asdict(cast(Any, self))
 
     @classmethod
@@ -72,6 +73,8 @@ class AdapterConfig(MethodConfig):
         norm: a layer norm of f's own: "before" the down-projection, "after" the scaled
             up-projection (its gain then starts near zero), or None.
     """
+
+    method = "adapter"
 
     bottleneck: int | None = None
     reduction_factor: float | None = None
@@ -150,6 +153,8 @@ class LoRAConfig(MethodConfig):
         layers: numbers of the blocks that get updates, from 0; None for all.
     """
 
+    method = "lora"
+
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
@@ -180,6 +185,8 @@ class IA3Config(MethodConfig):
         layers: numbers of the blocks that get them, from 0; None for all.
     """
 
+    method = "ia3"
+
     layers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -196,6 +203,8 @@ class PrefixConfig(MethodConfig):
         layers: numbers of the blocks that get them, from 0; None for all.
     """
 
+    method = "prefix"
+
     length: int = 16
     layers: tuple[int, ...] | None = None
 
@@ -203,6 +212,14 @@ class PrefixConfig(MethodConfig):
         if not (is_whole(self.length) and self.length > 0):
             raise ConfigError(f"length={self.length!r}: expected a whole number above 0")
         object.__setattr__(self, "layers", checked_layers(self.layers))
+
+
+AnyConfig = AdapterConfig | LoRAConfig | IA3Config | PrefixConfig
+
+CONFIGS: dict[str, type[AnyConfig]] = {
+    config.method: config for config in (AdapterConfig, LoRAConfig, IA3Config, PrefixConfig)
+}
+METHODS = (*CONFIGS, "bitfit", "layer-norm", "head", "full")  # the last four insert nothing
 
 
 def checked_layers(layers: Any) -> tuple[int, ...] | None:

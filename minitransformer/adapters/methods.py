@@ -9,14 +9,13 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..nn.module import Module
+from ..nn.sublayer import SubLayer
 from .bottleneck import Adapter
-from .config import AdapterConfig, IA3Config, LoRAConfig, PrefixConfig
+from .config import SITES, AdapterConfig, AnyConfig, IA3Config, LoRAConfig, PrefixConfig
 from .ia3 import IA3
 from .linear import AdaptedLinear
 from .lora import LoRA
 from .prefix import Prefix
-
-AnyConfig = AdapterConfig | LoRAConfig | IA3Config | PrefixConfig
 
 QKV = ("query", "key", "value")  # side by side in one Linear
 LINEARS = {  # sub-layer and Linear -> the targets that are its columns
@@ -54,7 +53,7 @@ def adapted_linear(block: Any, site: str, name: str) -> AdaptedLinear:
     """The Linear of that name, which from now on can hold adapters."""
     module = getattr(block, site).module
     linear = getattr(module, name)
-    if not is_adapted(linear):
+    if not isinstance(linear, AdaptedLinear):
         linear = AdaptedLinear(linear).train(linear.training)
         setattr(module, name, linear)
     return linear
@@ -65,9 +64,15 @@ def restore_plain_linears(block: Any) -> None:
     for site, name in LINEARS:
         module = getattr(block, site).module
         linear = getattr(module, name)
-        if is_adapted(linear) and not linear.adapters:
+        if isinstance(linear, AdaptedLinear) and not linear.adapters:
             setattr(module, name, linear.linear)
 
 
-def is_adapted(module: Module) -> bool:
-    return isinstance(module, AdaptedLinear)
+def places_in(block: Any) -> Iterator[tuple[str, SubLayer | AdaptedLinear]]:
+    """What holds adapters by name in a block, with its path: "ffn", "ffn.module.up"."""
+    for site in SITES:
+        sublayer = getattr(block, site)
+        yield site, sublayer
+        for name, module in sublayer.module.children():
+            if isinstance(module, AdaptedLinear):
+                yield f"{site}.module.{name}", module

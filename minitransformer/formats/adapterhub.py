@@ -83,6 +83,11 @@ def save_adapterhub(
     if not re.fullmatch(r"[\w-]+", called):
         raise ConfigError(f"adapter name {called!r}: expected letters, digits, - and _ alone")
     config, shape = transformer.adapter_config(name), transformer.config
+    if not isinstance(config, AdapterConfig):
+        raise CheckpointError(
+            f"{name!r} is of the method {config.method!r}; only bottleneck adapters are written as "
+            "a folder of the `adapters` library"
+        )
     model_type = model_type_of(shape)
     about = {
         "model_type": model_type,

@@ -258,8 +258,9 @@ def check_shareable(file: AdapterFile) -> None:
             f"{file.path} is fully fine-tuned: it has a base of its own, and cannot share one"
         )
     check_labels(file)
-    if file.record.base_part == "layer_norms":
+    if file.record.base_part != "none":
+        what = file.record.base_part.replace("_", " ")
         raise CheckpointError(
-            f"{file.path} was trained with --layer-norm: its layer norms would change the base for "
-            "the other tasks; train it without"
+            f"{file.path} holds trained {what} of the base, which would change it for the other "
+            "tasks; train what leaves the base as it is: adapter, lora, ia3, prefix or head"
         )
