@@ -16,6 +16,7 @@ from .runs.classification import Run, load_run, train
 from .runs.language_modeling import load_language_run, pretrain, train_language
 from .runs.multitask import Tasks, load_runs
 from .runs.options import LanguageOptions, PretrainOptions, RunOptions
+from .runs.peft import export_peft, import_peft
 from .training.evaluation import evaluate, perplexity
 from .training.optim import SGD, AdamW, clip_by_global_norm, warmup_linear_decay
 from .training.trainer import Trainer, TrainingOptions
@@ -49,10 +50,12 @@ __all__ = [
     "encode_split",
     "evaluate",
     "export_adapterhub",
+    "export_peft",
     "fusion_weights",
     "generate",
     "gradcheck",
     "import_adapterhub",
+    "import_peft",
     "load_language_run",
     "load_run",
     "load_runs",
