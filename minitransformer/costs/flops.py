@@ -152,7 +152,7 @@ def count_multiply_adds(
     adapter: AdapterConfig | None = None,
     n_classes: int = 2,
     layer_norm: bool = False,
-    pooling: str = "cls",
+    pooling: str | None = None,
 ) -> MultiplyAdds:
     """One training step of a classifier on `batch` sequences of `length` tokens.
 
@@ -185,7 +185,7 @@ def stages(
     adapter: AdapterConfig | None,
     n_classes: int,
     layer_norm: bool,
-    pooling: str,
+    pooling: str | None,
 ) -> Iterator[Stage]:
     """The stages in the order of the forward pass."""
     d, full = config.d_model, method == "full"
@@ -194,7 +194,8 @@ def stages(
     yield Stage(0, full)  # embeddings: rows are looked up, nothing is multiplied
     for block in range(config.n_layers):
         # The last block finishes only the position that the head reads.
-        first_only = block == config.n_layers - 1 and pooling != "mean"
+        reads_first = pooling in ("cls", "pooler") or (pooling is None and not config.causal)
+        first_only = block == config.n_layers - 1 and reads_first
         queries = 1 if first_only else length
         attention = (
             *attention_stages(batch, queries, length, config, frozen=not full),
