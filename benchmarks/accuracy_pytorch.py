@@ -68,7 +68,7 @@ def train(seed: int, options: RunOptions, data: dict[str, Encoded]) -> list[floa
     assert options.adapter.bottleneck is not None
     model = Peer(options.adapter.bottleneck, options.head_dropout)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=o.lr, weight_decay=o.weight_decay)
+    optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=o.weight_decay)
     total = o.epochs * len(batches(data["train"], o.batch_size))
     warmup = int(o.warmup * total)
 

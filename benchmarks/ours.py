@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,9 @@ class Ours(Side):
         blocks: int | None = None,
         pooling: str = "cls",
     ) -> None:
-        adapter = mt.AdapterConfig(bottleneck=bottleneck)
-        options = RunOptions(method=method, adapter=adapter, pooling=pooling, head_dropout=0.0)
+        options = RunOptions(method=method, pooling=pooling, head_dropout=0.0)
+        if method == "adapter":
+            options = replace(options, adapter=mt.AdapterConfig(bottleneck=bottleneck))
         model = build_classifier(base(blocks), 2, options)
         examples = Encoded([[0]] * 32, np.zeros(32, np.int64))
         training = TrainingOptions(epochs=10_000, lr=STANDSTILL, warmup=0.0)

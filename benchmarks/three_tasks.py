@@ -20,7 +20,7 @@ import numpy as np
 from report import arguments, show, write
 
 import minitransformer as mt
-from minitransformer.runs.folder import adapter_path
+from minitransformer.formats.adapter_file import find_adapter
 
 TASKS = ("rotten-tomatoes", "bbc-news", "tweets")
 BYTES = 4  # of a float32
@@ -61,7 +61,7 @@ def measure(name: str, folder: Path, tasks: mt.Tasks) -> dict[str, Any]:
         "largest_difference_of_a_probability": float(
             np.abs(probabilities - alone.probabilities).max()
         ),
-        "file_bytes": adapter_path(folder).stat().st_size,
+        "file_bytes": find_adapter(folder).stat().st_size,
         "seconds_for_all_tasks": seconds,
     }
 

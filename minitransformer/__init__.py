@@ -15,7 +15,7 @@ from .runs.adapterhub import export_adapterhub, import_adapterhub
 from .runs.classification import Run, load_run, train
 from .runs.language_modeling import load_language_run, pretrain, train_language
 from .runs.multitask import Tasks, load_runs
-from .runs.options import PretrainOptions, RunOptions
+from .runs.options import LanguageOptions, PretrainOptions, RunOptions
 from .training.evaluation import evaluate, perplexity
 from .training.optim import SGD, AdamW, clip_by_global_norm, warmup_linear_decay
 from .training.trainer import Trainer, TrainingOptions
@@ -30,6 +30,7 @@ __all__ = [
     "CrossEntropy",
     "Encoded",
     "LanguageModel",
+    "LanguageOptions",
     "PretrainOptions",
     "Run",
     "RunOptions",

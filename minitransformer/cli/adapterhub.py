@@ -1,4 +1,4 @@
-"""The commands of adapters that travel: export to another library's format, import from it."""
+"""The commands `export` and `import`: adapters as folders of the `adapters` library."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ConfigError
 from ..formats.adapter_file import read_adapter
 from ..formats.adapterhub import read_folder
 from ..runs.adapterhub import export_adapterhub, import_adapterhub, open_run
@@ -15,9 +14,6 @@ from . import options as opt
 from .app import app, print_json
 from .text import size
 
-FORMATS = ("adapterhub",)
-
-Format = Annotated[str, opt.option("adapterhub: what the library `adapters` reads.", "adapterhub")]
 ExportFolder = Annotated[
     Path | None, typer.Argument(metavar="[FOLDER]", help="Where to. Default: RUN-adapterhub.")
 ]
@@ -38,20 +34,18 @@ CutTo = Annotated[
 def export(
     run: opt.RunFolder,
     folder: ExportFolder = None,
-    format: Format = "adapterhub",
     name: Called = None,
     base: opt.BaseNow = None,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Write a trained run in the format of another library.
+    """Write a trained run as a folder of the PyTorch library `adapters` (AdapterHub).
 
-    adapterhub: a folder that the PyTorch library `adapters` loads on the same base: the adapter,
-    and the classifier with its labels. What has no equivalent there is refused: layer norms
-    that were trained too, a head on the mean of all positions, runs without adapters.
+    There it loads on the same base: the adapter, and the classifier with its labels. What has no
+    equivalent there is refused: layer norms that were trained too, a head on the mean of all
+    positions, runs without adapters.
 
     Example: `minitransformer export runs/rotten-tomatoes-adapter-seed0 to-share`
     """
-    check_format(format)
     trained = open_run(run, base)
     if folder is None:
         folder = trained.folder.with_name(f"{trained.folder.resolve().name}-adapterhub")
@@ -64,7 +58,6 @@ def export(
         print_json(
             {
                 "folder": str(folder),
-                "format": format,
                 "files": {path.name: path.stat().st_size for path in files},
                 "name": found.name,
                 "model_type": found.model_type,
@@ -86,25 +79,23 @@ def import_(
     folder: ImportFolder,
     base: TrainedOn,
     out: RunOut = None,
-    format: Format = "adapterhub",
     max_length: CutTo = None,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Make a run of an adapter that was trained with another library.
+    """Make a run of an adapter that was trained with the PyTorch library `adapters` (AdapterHub).
 
-    adapterhub: a folder that the PyTorch library `adapters` wrote with `model.save_adapter(FOLDER,
-    NAME, use_safetensors=True)`: a bottleneck adapter, for an encoder with a classification head
-    of one layer. What has no equivalent here is refused by name, never left out. Then `predict`
-    and `evaluate` take the new run (`generate`, for the adapter of a GPT-2).
+    FOLDER is what `model.save_adapter(FOLDER, NAME, use_safetensors=True)` wrote: a bottleneck
+    adapter, for an encoder with a classification head of one layer. What has no equivalent here is
+    refused by name, never left out. Then `predict` and `evaluate` take the new run (`generate`, for
+    the adapter of a GPT-2).
 
     Example: `minitransformer import to-share --base minilm --out runs/from-a-friend`
     """
-    check_format(format)
     there = read_folder(folder)
     if out is None:
         out = Path("runs") / folder.resolve().name
     import_adapterhub(folder, base, out, max_length)
-    record, _ = read_adapter(out / "adapter.safetensors")
+    record = read_adapter(out).record
     assert record.adapter is not None  # it is what was imported
     if as_json:
         print_json(
@@ -130,8 +121,3 @@ def import_(
         same = "type, width and depth fit; that the weights are the same, only you can know"
     print(f"base     {record.base}, there {there.model_name!r}: {same}")
     print(f"written  {out / 'adapter.safetensors'}; next: minitransformer {use} {out}")
-
-
-def check_format(format: str) -> None:
-    if format not in FORMATS:
-        raise ConfigError(f"--format {format!r}: expected {', '.join(FORMATS)}")

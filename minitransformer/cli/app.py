@@ -1,4 +1,4 @@
-"""The program: what is said before a command runs, and the way out of each.
+"""The program around the commands: global options, messages, errors, exit status.
 
 Exit status: 0 success; 1 failure, with one line on standard error; 2 bad usage; 130 Ctrl-C.
 """
@@ -91,7 +91,7 @@ def options_of_all(
         raise typer.Exit(2)
 
 
-# -- the way out --------------------------------------------------------------------------
+# -- the exit -----------------------------------------------------------------------------
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

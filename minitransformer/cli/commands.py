@@ -9,18 +9,18 @@ from itertools import islice
 from pathlib import Path
 
 from ..costs.flops import adapter_costs
-from ..data.datasets import TASKS, load_task
-from ..data.hub import find_checkpoint
+from ..data.datasets import TASKS
 from ..errors import ConfigError, DataError
 from ..runs.classification import Prediction, load_run
 from ..runs.classification import train as train_run
 from ..runs.folder import new_folder
+from ..runs.language_modeling import HISTORIES
 from ..runs.multitask import load_runs
+from ..runs.options import RunOptions
 from . import options as opt
 from .app import INTERRUPTED, app, failed, print_json, say
-from .language_adaptation import HISTORIES, adapt
+from .language_adaptation import adapt
 from .text import (
-    announcement,
     costs_text,
     gradcheck_record,
     gradcheck_text,
@@ -29,10 +29,10 @@ from .text import (
     training_report,
 )
 
-AT_ONCE = 64  # texts from standard input that are answered together
+AT_ONCE = 64  # texts from standard input in a batch
 
-# Texts -> for each what names its task (where there are several), and the answer.
-Answers = Callable[[Sequence[str]], Iterable[tuple[dict[str, str], Prediction]]]
+# Texts -> for each what names its task (where there are several), and the prediction.
+Predictions = Callable[[Sequence[str]], Iterable[tuple[dict[str, str], Prediction]]]
 
 
 @app.command()
@@ -64,9 +64,9 @@ def train(
 ) -> int:
     """Train a task, measure it on held-out examples, and leave a run folder.
 
-    The base is frozen and its weights stay as they are; adapters and a classifier head learn.
-    After each epoch the validation accuracy is measured; the best epoch is what is kept and, at
-    the end, tested. Ctrl-C keeps what was learnt and says how to go on (exit status 130).
+    The base is frozen and its weights stay as they are; adapters and a classification head learn.
+    After each epoch the validation accuracy is measured; the best epoch is saved and, at the end,
+    tested. Ctrl-C saves what was learnt and says how to go on (exit status 130).
 
     Example: `minitransformer train rotten-tomatoes --bottleneck 16 --epochs 2`
 
@@ -98,25 +98,21 @@ def train(
         return adapt(task or HISTORIES, given, out, resume, as_json)
     if task is None:
         raise ConfigError("Missing argument 'TASK'; see minitransformer train --help")
+    options = None
     if resume:
-        folder = out.expanduser() if out is not None else the_interrupted_run()
-        options = opt.check_resumed(folder, task, given)
+        out = out.expanduser() if out is not None else the_interrupted_run()
+        opt.check_resumed(out, task, given, RunOptions)
     else:
         options = opt.new_options(given)
-        folder = new_folder(task, options, out)
-    if task not in TASKS:
-        load_task(task)  # what is wrong with a name or a file is said before anything starts
-    find_checkpoint(options.base)
-    say(announcement(task, options, folder))
-    run = train_run(task, None if resume else options, folder, resume)
+    run = train_run(task, options, out, resume, progress=True)
     metrics = run.metrics
     if as_json:
-        print_json({"folder": str(folder), **metrics})
+        print_json({"folder": str(run.folder), **metrics})
     if not metrics["finished"]:
-        say(interruption_report(task, folder, metrics))
+        say(interruption_report(task, run.folder, metrics))
         return INTERRUPTED
     if not as_json:
-        print(training_report(folder, metrics))
+        print(training_report(run.folder, metrics))
     return 0
 
 
@@ -161,10 +157,10 @@ def predict(
     base: opt.BaseNow = None,
     as_json: opt.AsJsonLines = False,
 ) -> None:
-    """Answer each text with a label and its probability, one line for each, in order.
+    """Print a label and its probability for each text, one line each, in order.
 
-    With --also, several runs on one base answer together, in one pass through what they share:
-    for each text a line for each task, the task's name first (in JSON: "task").
+    With --also, several runs on one base predict together, in one forward pass through what they
+    share: for each text a line for each task, the task's name first (in JSON: "task").
 
     Example: `minitransformer predict runs/rotten-tomatoes-adapter-seed0 "a gem"`
 
@@ -172,11 +168,11 @@ def predict(
 
     Example: `minitransformer predict runs/tweets --also runs/bbc-news "the match was a joy"`
     """
-    answers = answers_of_one(run, base) if not also else answers_of_all([run, *also], base)
+    predictions = predictions_of_all([run, *also], base) if also else predictions_of_one(run, base)
     lines = iter(texts) if texts else lines_of_input()
     at_once = 1 if not texts and sys.stdin.isatty() else AT_ONCE
     while some := list(islice(lines, at_once)):
-        for task, found in answers(some):
+        for task, found in predictions(some):
             if as_json:
                 record = {
                     **task,
@@ -191,21 +187,21 @@ def predict(
         sys.stdout.flush()
 
 
-def answers_of_one(run: Path, base: str | None) -> Answers:
+def predictions_of_one(run: Path, base: str | None) -> Predictions:
     trained = load_run(run, base)
     return lambda texts: (({}, found) for found in trained.predict(texts))
 
 
-def answers_of_all(runs: Sequence[Path], base: str | None) -> Answers:
+def predictions_of_all(runs: Sequence[Path], base: str | None) -> Predictions:
     """Text by text, for each the tasks in the order of the runs."""
     tasks = load_runs(runs, base)
 
-    def answers(texts: Sequence[str]) -> Iterator[tuple[dict[str, str], Prediction]]:
+    def predictions(texts: Sequence[str]) -> Iterator[tuple[dict[str, str], Prediction]]:
         found = tasks.predict(texts)
         for i in range(len(texts)):
             yield from (({"task": name}, found[name][i]) for name in found)
 
-    return answers
+    return predictions
 
 
 def lines_of_input() -> Iterator[str]:
@@ -268,9 +264,9 @@ def gradcheck(
 ) -> int:
     """Check every hand-written gradient of the library against central differences.
 
-    Each module is walked forward and back in float64 in a tiny size, with and without frozen
-    parts. Exit status 1 if a gradient is wrong. In Python, `gradcheck(module, x)` does the same
-    for a module of your own.
+    Each module runs its forward and backward pass in float64 in a tiny size, with and without
+    frozen parts. Exit status 1 if a gradient is wrong. In Python, `gradcheck(module, x)` does the
+    same for a module of your own.
 
     Example: `minitransformer gradcheck`
     """
@@ -292,7 +288,7 @@ def demo(out: opt.DemoOut = None) -> int:
     """Train an adapter in 20 seconds, without a network, and show what it learnt.
 
     A tiny pretrained encoder that comes with the library is frozen; an adapter learns to tell
-    positive opinions from negative ones; you see the accuracy before and after, some answers,
+    positive opinions from negative ones; you see the accuracy before and after, some predictions,
     and where the picture of the training curves is.
 
     Example: `minitransformer demo --out my-first-run`

@@ -31,11 +31,11 @@ is positive: from sentences in which negation and contrast turn words of praise 
 
 def run_demo(folder: Path) -> Run:
     """Train the adapters of the demo into `folder`."""
-    return train(TASK, OPTIONS, folder)
+    return train(TASK, OPTIONS, folder, progress=True)
 
 
 def demo_report(run: Run) -> str:
-    """What the training changed, what it left alone, and the trained model's answers."""
+    """What the training changed, what it left alone, and what the trained model predicts."""
     metrics, evaluations = run.metrics, run.history.evaluations()
     before, after = evaluations[0].validation_accuracy, metrics["validation_accuracy"]
     trained, total = metrics["trainable_parameters"], metrics["parameters"]
@@ -50,7 +50,7 @@ def demo_report(run: Run) -> str:
         "",
         "Pairs of opposite sentences with negation or contrast, none of them trained on:",
         "",
-        answers(run, load_task(TASK)),
+        predictions(run, load_task(TASK)),
         "",
         f'Next: minitransformer predict {run.folder} "your own sentence in these words"',
         "  or: minitransformer train rotten-tomatoes (real reviews, a real pretrained encoder)",
@@ -58,7 +58,7 @@ def demo_report(run: Run) -> str:
     return "\n".join(lines)
 
 
-def answers(run: Run, task: Task, pairs: int = 4) -> str:
+def predictions(run: Run, task: Task, pairs: int = 4) -> str:
     """A table of predictions for test sentences and their mirror images."""
     seen = set(task.train.texts)
     labelled = [
@@ -78,4 +78,4 @@ def answers(run: Run, task: Task, pairs: int = 4) -> str:
             run.predict([text for text, _ in labelled]), labelled, strict=True
         )
     ]
-    return table(("answer", "sure", "", "sentence"), rows, left=4)
+    return table(("predicted", "p", "", "sentence"), rows, left=4)

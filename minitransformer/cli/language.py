@@ -1,4 +1,4 @@
-"""The commands of language models: pretrain, generate. (`train --lm` is in `adapt`.)"""
+"""The commands of language models: pretrain, generate. (`train --lm` is `adapt`.)"""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from ..data.corpus import load_corpus
-from ..runs.folder import new_folder
-from ..runs.language_modeling import load_language_run
+from ..errors import ConfigError
+from ..runs.language_modeling import COMEDIES, HISTORIES, load_language_run
 from ..runs.language_modeling import pretrain as pretrain_run
-from ..runs.options import PretrainOptions
+from ..runs.options import PRETRAINING_RATE, PretrainOptions
 from . import options as opt
 from .app import INTERRUPTED, app, print_json, say
-from .language_adaptation import HISTORIES, folder_to_resume, interruption
+from .language_adaptation import folder_to_resume, interruption
 from .options import TRAINING, option
 
-COMEDIES = "shakespeare-comedies"
 DEFAULTS = PretrainOptions()
 
 Text = Annotated[
@@ -37,13 +35,13 @@ BlockSize = Annotated[int | None, option("Tokens seen at once.", DEFAULTS.block_
 Dropout = Annotated[float | None, option("Dropout, in training.", DEFAULTS.dropout)]
 Epochs = Annotated[int | None, option("Passes over the text.", DEFAULTS.training.epochs)]
 BatchSize = Annotated[int | None, option("Windows a step.", DEFAULTS.training.batch_size)]
-Lr = Annotated[float | None, option("Peak learning rate.", DEFAULTS.training.lr)]
+Lr = Annotated[float | None, option("Peak learning rate.", PRETRAINING_RATE)]
 OutOfBase = Annotated[Path | None, option("Folder of the new base.", "runs/TEXT-base-seedN")]
 Decoder = Annotated[str, typer.Argument(metavar="FOLDER", help="Of a decoder, or of a run.")]
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What the text begins with.")]
-WithAdapter = Annotated[Path | None, option("The run whose adapter is put in.", flag="--adapter")]
+WithAdapter = Annotated[Path | None, option("The run whose adapter is inserted.", flag="--adapter")]
 NoAdapter = Annotated[bool, option("The base alone, for comparison.", flag="--no-adapter")]
-Tokens = Annotated[int, option("How many tokens to write.", 200)]
+Tokens = Annotated[int, option("How many tokens to generate.", 200)]
 Temperature = Annotated[float, option("0: always the most probable token.", 0.8)]
 TopK = Annotated[int | None, option("Draw from the k most probable tokens.", "all")]
 TopP = Annotated[float | None, option("Draw from the most probable share p.", "all")]
@@ -70,8 +68,8 @@ def pretrain(
     """Train a small GPT-2 from scratch on a text, to be a base for adapters.
 
     A byte-pair encoding is learnt first, then the decoder. The last tenth of each document is
-    held out, and what is left of the surprise at it is measured as perplexity. The folder can be
-    read by Hugging Face's transformers, too.
+    held out, and the perplexity on it is measured. Hugging Face's transformers can read the
+    folder, too.
 
     Example: `minitransformer pretrain my-novel.txt --out runs/novel`
     """
@@ -89,15 +87,14 @@ def pretrain(
         "seed": seed,
     }
     given = {name: value for name, value in typed.items() if value is not None}
+    options = None
     if resume:
-        folder, options = folder_to_resume(out, given), None
+        out = folder_to_resume(out, given)
     else:
         training = {name: given.pop(name) for name in TRAINING if name in given}
         options = replace(DEFAULTS, **given, training=replace(DEFAULTS.training, **training))
-        folder = new_folder(text, options, out)
-    load_corpus(text)  # what is wrong with it is said before anything starts
-    say(f"pretraining a decoder on {text}; the base goes to {folder}")
-    metrics = pretrain_run(text, options, folder, resume).metrics
+    run = pretrain_run(text, options, out, resume, progress=True)
+    folder, metrics = run.folder, run.metrics
     if as_json:
         print_json({"folder": str(folder), **metrics})
     if not metrics["finished"]:
@@ -122,15 +119,17 @@ def generate(
     base: opt.BaseNow = None,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Let a decoder write, with an adapter or without.
+    """Continue a text with a decoder, with an adapter or without.
 
     Given the folder of a run of `train --lm`, it finds the base by itself. The same seed gives the
     same text.
 
     Example: `minitransformer generate runs/shakespeare-histories-adapter-seed0 "KING HENRY V:"`
     """
-    writer = load_language_run(folder, adapter, base)
-    text = writer.write(
+    run = load_language_run(folder, adapter, base)
+    if no_adapter and run.record is None:
+        raise ConfigError(f"--no-adapter: {folder} is a base, without an adapter to leave out")
+    text = run.write(
         prompt,
         tokens,
         adapter=not no_adapter,
@@ -140,8 +139,8 @@ def generate(
         seed=seed or 0,
     )
     if as_json:
-        style = writer.record.task if writer.record and not no_adapter else None
-        print_json({"prompt": prompt, "text": text, "adapter": style})
+        used = run.record.task if run.record and not no_adapter else None
+        print_json({"prompt": prompt, "text": text, "adapter": used})
     else:
         print(text)
 
@@ -157,7 +156,7 @@ def pretraining_report(folder: Path, metrics: dict[str, Any]) -> str:
             f"held-out tokens (epoch {metrics['best_epoch']} of {metrics['training']['epochs']} "
             "was the best)",
             f"trained        {metrics['parameters']:,} parameters on {tokens['train']:,} tokens of "
-            f"{metrics['text']} in {metrics['training_seconds']:.1f} s",
+            f"{metrics['task']} in {metrics['training_seconds']:.1f} s",
             f"files          {folder}: a base in the layout of GPT-2, and history.csv, curves.png, "
             "metrics.json",
             f"next           minitransformer generate {name}",

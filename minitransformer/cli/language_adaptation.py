@@ -1,4 +1,4 @@
-"""`minitransformer train --lm`: adapters on a frozen decoder learn another style."""
+"""`minitransformer train --lm`: adapters on a frozen decoder learn another text."""
 
 from __future__ import annotations
 
@@ -6,40 +6,30 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from ..data.corpus import load_corpus
-from ..data.hub import find_checkpoint
 from ..errors import ConfigError
-from ..runs.folder import new_folder
 from ..runs.language_modeling import train_language
+from ..runs.options import LanguageOptions
 from . import options as opt
 from .app import INTERRUPTED, print_json, say
 from .text import percent, size
 
-HISTORIES = "shakespeare-histories"
-BATCH_SIZE = 8  # of windows, each of which holds many labels; unless typed
-NO_HEAD = ("method", "layer_norm", "pooling", "limit", "prefix_cache")  # not with --lm
+# Options of `train` that have a meaning only where there are labels and a head.
+NOT_USED = ("method", "layer_norm", "pooling", "limit", "prefix_cache")
 
 
 def adapt(text: str, given: opt.Given, out: Path | None, resume: bool, as_json: bool) -> int:
-    """`minitransformer train --lm`: adapters on a frozen decoder learn another style."""
-    unfit = [opt.flag(name) for name in NO_HEAD if name in given]
+    """Run `minitransformer train --lm`; returns the exit status."""
+    unfit = [opt.flag(name) for name in NOT_USED if name in given]
     if unfit:
         raise ConfigError(f"{unfit[0]} goes with a task that has labels, not with --lm")
+    options = None
     if resume:
-        folder = folder_to_resume(out, {})
-        options = opt.check_resumed(folder, text, given)
+        out = folder_to_resume(out, {})
+        opt.check_resumed(out, text, given, LanguageOptions)
     else:
-        if "base" not in given:
-            raise ConfigError(
-                "--lm needs --base FOLDER, the decoder to adapt; `minitransformer pretrain` makes "
-                "one"
-            )
-        options = opt.new_options({"batch_size": BATCH_SIZE, **given})
-        folder = new_folder(text, options, out)
-    load_corpus(text)
-    find_checkpoint(options.base)
-    say(f"adapting {options.base} to {text}; the run goes to {folder}")
-    metrics = train_language(text, options, folder, resume).metrics
+        options = opt.replaced(LanguageOptions(), given)
+    run = train_language(text, options, out, resume, progress=True)
+    folder, metrics = run.folder, run.metrics
     if as_json:
         print_json({"folder": str(folder), **metrics})
     if not metrics["finished"]:
@@ -56,8 +46,7 @@ def folder_to_resume(out: Path | None, given: opt.Given) -> Path:
         raise ConfigError("--resume: say which run with --out FOLDER")
     if given:
         raise ConfigError(
-            f"{opt.flag(next(iter(given)))}: leave it out with --resume; the options are kept in "
-            f"{out}"
+            f"{opt.flag(next(iter(given)))}: leave it out with --resume; the options are in {out}"
         )
     return out.expanduser()
 
@@ -68,7 +57,7 @@ def adaptation_report(folder: Path, metrics: dict[str, Any]) -> str:
     lines = [
         f"perplexity     {metrics['perplexity_adapter_off']:.2f} without the adapter, "
         f"{metrics['perplexity_adapter_on']:.2f} with it, on {tokens['held_out']:,} held-out "
-        f"tokens of {metrics['text']}",
+        f"tokens of {metrics['task']}",
         f"trained        {trained:,} of {metrics['parameters']:,} parameters "
         f"({percent(trained, metrics['parameters'])}) in {metrics['training_seconds']:.1f} s "
         f"(epoch {metrics['best_epoch']} of {metrics['training']['epochs']} was the best)",
@@ -92,9 +81,9 @@ def adaptation_report(folder: Path, metrics: dict[str, Any]) -> str:
 def interruption(command: list[str], folder: Path, metrics: dict[str, Any]) -> str:
     """What is there after Ctrl-C, and how to go on."""
     best = metrics["best_epoch"]
-    kept = "as it was when you stopped" if best is None else f"as after epoch {best}, the best"
+    when = "as it was when you stopped" if best is None else f"as after epoch {best}, the best"
     again = shlex.join(["minitransformer", *command, "--resume", "--out", str(folder)])
     return (
-        f"interrupted after {metrics['steps']} steps. Kept in {folder}: what was learnt, {kept}.\n"
+        f"interrupted after {metrics['steps']} steps. Saved in {folder}: what was learnt, {when}.\n"
         f"To go on from there:\n  {again}"
     )

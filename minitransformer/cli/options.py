@@ -1,4 +1,4 @@
-"""The options of the command line: their help, and the way from what was typed to RunOptions.
+"""The options of the command line: their help, and how they become RunOptions.
 
 Options of `train` default to None, so that what was typed can be told from what was not: a new
 run fills the rest with the defaults, a resumed one with what it was started with.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -17,13 +17,14 @@ from ..adapters.config import PLACEMENTS, AdapterConfig
 from ..costs.flops import SHAPES
 from ..errors import ConfigError
 from ..runs.folder import resumed
-from ..runs.options import LEARNING_RATES, RunOptions
+from ..runs.options import LEARNING_RATES, LanguageOptions, RunOptions
 from ..training.trainer import TrainingOptions
 
 ADAPTER = ("bottleneck", "activation", "placement", "sites", "layers", "scaling")
 TRAINING = ("epochs", "batch_size", "lr", "seed")
 
 Given = dict[str, Any]  # option -> value, of the options that were typed
+Trained = TypeVar("Trained", RunOptions, LanguageOptions)
 
 
 def option(text: str, default: object = None, flag: str | None = None) -> Any:
@@ -59,10 +60,11 @@ Task = Annotated[
 ]
 Lm = Annotated[
     bool,
-    option("Adapt a decoder to the style of a text, by default the histories.", flag="--lm"),
+    option("Adapt a decoder to a text, by default the histories.", flag="--lm"),
 ]
 Base = Annotated[
-    str | None, option("tiny (comes along), minilm, a folder, or a model-hub id.", RunOptions.base)
+    str | None,
+    option("tiny (part of the package), minilm, a folder, or a model-hub id.", RunOptions.base),
 ]
 Method = Annotated[
     str | None,
@@ -71,7 +73,7 @@ Method = Annotated[
         RunOptions.method,
     ),
 ]
-Bottleneck = Annotated[int | None, option("Width m of the adapters.", AdapterConfig().bottleneck)]
+Bottleneck = Annotated[int | None, option("Width m of the adapters.", 64)]
 Activation = Annotated[
     str | None, option("relu, gelu, gelu_tanh, tanh or silu.", AdapterConfig.activation)
 ]
@@ -103,17 +105,22 @@ Lr = Annotated[
     float | None,
     option("Peak learning rate.", by_method(LEARNING_RATES)),
 ]
-MaxLength = Annotated[int | None, option("Texts are cut to so many tokens.", RunOptions.max_length)]
+MaxLength = Annotated[
+    int | None,
+    option(
+        "Texts are cut to so many tokens; with --lm: tokens in a window.", RunOptions.max_length
+    ),
+]
 Limit = Annotated[int | None, option("Train on at most so many examples.", "all")]
 UsePrefixCache = Annotated[
     bool | None,
     option(
-        "Keep what the blocks below the first adapter make of each text: later epochs are faster.",
+        "Store the output of the blocks below the first adapter: later epochs are faster.",
         flag="--prefix-cache",
     ),
 ]
 Threads = Annotated[
-    int | None, option("Slices of a batch walked side by side.", "one for each core")
+    int | None, option("Shards of a batch computed side by side.", "one for each core")
 ]
 Seed = Annotated[int | None, option("Decides everything random.", TrainingOptions.seed)]
 Out = Annotated[Path | None, option("Folder of the run.", "runs/TASK-METHOD-seedN")]
@@ -132,7 +139,7 @@ Texts = Annotated[
 ]
 Also = Annotated[
     list[Path] | None,
-    option("Another run on the same base, answered in the same pass; may be repeated.", "none"),
+    option("Another run on the same base, for the same forward pass; may be repeated.", "none"),
 ]
 AsJsonLines = Annotated[
     bool, option("One JSON object a line, with all probabilities.", flag="--json")
@@ -161,27 +168,25 @@ def new_options(given: Given) -> RunOptions:
     return replaced(RunOptions(method=method), given)
 
 
-def check_resumed(folder: Path, task: str, given: Given) -> RunOptions:
-    """The options of an interrupted run; what was typed must say the same.
+def check_resumed(folder: Path, task: str, given: Given, kind: type[Trained]) -> None:
+    """What was typed must agree with the options of an interrupted run.
 
     Raises: ConfigError if there is nothing to resume, or if an option differs from the run's.
     """
-    kept = resumed(folder, task, None, RunOptions)
+    options = resumed(folder, task, kind)
     for name, value in given.items():
-        if replaced(kept, {name: value}) != kept:
+        if replaced(options, {name: value}) != options:
             raise ConfigError(
                 f"{flag(name)} {shown(value)} is not what the run in {folder} was started with "
-                f"({shown(kept_value(kept, name))}); leave it out: the run's options are kept there"
+                f"({shown(value_of(options, name))}); leave it out: the run's options are there"
             )
-    return kept
 
 
-def replaced(options: RunOptions, given: Given) -> RunOptions:
+def replaced(options: Trained, given: Given) -> Trained:
+    """Options with what was typed in place of what they say."""
     adapter = {name: value for name, value in given.items() if name in ADAPTER}
     training = {name: value for name, value in given.items() if name in TRAINING}
     rest = {name: given[name] for name in given.keys() - adapter.keys() - training.keys()}
-    if adapter.get("placement", options.adapter.placement) != options.adapter.placement:
-        adapter.setdefault("sites", None)  # those of the new placement
     return replace(
         options,
         adapter=replace(options.adapter, **adapter),
@@ -190,7 +195,7 @@ def replaced(options: RunOptions, given: Given) -> RunOptions:
     )
 
 
-def kept_value(options: RunOptions, name: str) -> Any:
+def value_of(options: RunOptions | LanguageOptions, name: str) -> Any:
     part = options.adapter if name in ADAPTER else options.training if name in TRAINING else options
     return getattr(part, name)
 

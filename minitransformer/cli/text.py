@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ..gradcheck.report import GradCheckReport
-from ..runs.options import RunOptions
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -28,7 +27,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 
 
 def size(count: float) -> str:
-    """Bytes as people say them."""
+    """Bytes in a unit of a fitting size."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= scale:
             return f"{count / scale:.1f} {unit}"
@@ -40,16 +39,6 @@ def percent(part: float, whole: float) -> str:
 
 
 # -- train --------------------------------------------------------------------------------
-
-
-def announcement(task: str, options: RunOptions, folder: Path) -> str:
-    """What is about to happen."""
-    what = {
-        "adapter": f"adapters (m={options.adapter.bottleneck}) on a frozen {options.base}",
-        "head": f"a classifier head alone on a frozen {options.base}",
-        "full": f"every weight of {options.base}",
-    }[options.method]
-    return f"training {what} for {task}; the run goes to {folder}"
 
 
 def training_report(folder: Path, metrics: dict[str, Any]) -> str:
@@ -79,12 +68,12 @@ def interruption_report(task: str, folder: Path, metrics: dict[str, Any]) -> str
     """What is there after Ctrl-C, and how to go on."""
     method, best = metrics["method"], metrics["best_epoch"]
     if best is None:
-        kept = f"{method}.safetensors, as it was when you stopped"
+        saved = f"{method}.safetensors, as it was when you stopped"
     else:
-        kept = f"{method}.safetensors (best epoch so far: {best}, validation accuracy "
-        kept += f"{metrics['validation_accuracy']:.4f}) and {method}-last.safetensors"
+        saved = f"{method}.safetensors (best epoch so far: {best}, validation accuracy "
+        saved += f"{metrics['validation_accuracy']:.4f}) and {method}-last.safetensors"
     return (
-        f"interrupted after {metrics['steps']} steps. Kept in {folder}: {kept}.\n"
+        f"interrupted after {metrics['steps']} steps. Saved in {folder}: {saved}.\n"
         f"To go on from there:\n  {resume_command(task, folder)}"
     )
 
@@ -132,7 +121,7 @@ def costs_text(costs: dict[str, Any]) -> str:
             "",
             f"A full copy of the base for each task takes {size(costs['file_bytes'])}. Work is "
             "the multiply-adds of a training",
-            "step over those of full fine-tuning: the gradient still walks back through the base.",
+            "step over those of full fine-tuning: the gradient still passes back through the base.",
         ]
     )
 

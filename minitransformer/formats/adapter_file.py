@@ -1,76 +1,363 @@
 """Adapter files: what was trained, and which base it belongs to, in one safetensors file.
 
-The file holds the trained parameters under their names in the model, with the adapter's own name
-taken out (`transformer.blocks.0.attention.adapter.down.weight`, `head.linear.weight`, ...), and a
-metadata record: configuration, task, label names, and the fingerprint of the base.
+The file holds parameters under their names in the transformer
+(`blocks.0.attention.adapters.NAME.down.weight`), those of the head under `head.`, and a record in
+its metadata: what to insert, and the fingerprint of the base.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..adapters.config import AdapterConfig
-from ..errors import CheckpointError, ConfigError
-from ..nn.module import Array, Module
-from .files import read_tensors, tensor_metadata, write_tensors
+from ..adapters.attach import Adaptable
+from ..adapters.bottleneck import Adapter
+from ..adapters.config import SITES, AdapterConfig
+from ..adapters.fusion import Fusion
+from ..errors import CheckpointError, ConfigError, MiniTransformerError
+from ..nn.layers import LayerNorm
+from ..nn.module import Array, Module, Parameter
+from .files import read_safetensors, write_tensors
 
-FORMAT = "minitransformer-adapter-1"
+FORMAT = "minitransformer-adapter-2"  # the metadata's only entry
 METHODS = ("adapter", "head", "full")
+BASE_PARTS = ("none", "layer_norms", "all")
 
 
 @dataclass(frozen=True)
 class AdapterRecord:
-    """The metadata of an adapter file.
+    """The metadata of an adapter file: what is in it, and, of a run, how it was trained.
 
     Attributes:
         fingerprint: SHA-256 of the base that it was trained on.
-        base: the name or folder under which that base was loaded.
-        method: "adapter", "head" or "full": what was trained.
-        task, label_names: what the head answers. No labels: the adapter of a language model, which
-            has no head of its own, trained on the text `task`.
-        pooling, max_length: how a text becomes the vector that the head sees.
-        adapter: the AdapterConfig, or None where none was inserted.
+        adapters: name -> configuration, in the order of insertion.
+        fusions: name -> names of the sources, in the order of insertion.
+        active: the names that `load_adapter` activates; several are a stack.
+        pooling: how a text becomes the vector that the head sees; None if the file has no
+            classification head.
+        base_part: which parameters of the base were trained and are in the file too: "none",
+            "layer_norms" (those of the blocks) or "all".
+        base: the name or folder under which that base was loaded; "" if not known.
+        method: "adapter", "head" or "full": what a run trained.
+        task, label_names, max_length: the task of a run, or the text of a language run, which has
+            no labels; and to how many tokens its texts are cut.
     """
 
     fingerprint: str
-    base: str
-    method: str
-    task: str
-    label_names: tuple[str, ...]
-    pooling: str
-    max_length: int
-    adapter: AdapterConfig | None = None
+    adapters: dict[str, AdapterConfig] = field(default_factory=dict)
+    fusions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    active: tuple[str, ...] = ()
+    pooling: str | None = None
+    base_part: str = "none"
+    base: str = ""
+    method: str = "adapter"
+    task: str = ""
+    label_names: tuple[str, ...] = ()
+    max_length: int = 0
+
+    @property
+    def adapter(self) -> AdapterConfig | None:
+        """The configuration of the adapter, if there is exactly one."""
+        return next(iter(self.adapters.values())) if len(self.adapters) == 1 else None
 
     def to_metadata(self) -> dict[str, str]:
         """The record as safetensors metadata (text to text)."""
-        values = asdict(self)
-        values["adapter"] = self.adapter.to_dict() if self.adapter else None
-        return {"format": FORMAT, "record": json.dumps(values)}
+        adapters = {name: config.to_dict() for name, config in self.adapters.items()}
+        return {FORMAT: json.dumps({**asdict(self), "adapters": adapters})}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> AdapterRecord:
         """The inverse of `to_metadata`. Raises: CheckpointError for a foreign or damaged record."""
-        if metadata.get("format") != FORMAT:
+        if FORMAT not in metadata:
+            found = ", ".join(sorted(metadata)) or "nothing"
             raise CheckpointError(
-                f"{path} is not an adapter file of this library: its metadata says "
-                f"format={metadata.get('format')!r}, expected {FORMAT!r}"
+                f"{path} is not an adapter file of this library: its metadata holds {found}, "
+                f"expected an entry {FORMAT!r}"
             )
         try:
-            values = json.loads(metadata["record"])
-            if values.keys() != {field.name for field in fields(cls)}:
+            values = json.loads(metadata[FORMAT])
+            if values.keys() != {entry.name for entry in fields(cls)}:
                 raise ConfigError(f"entries {sorted(values)}")
-            values["label_names"] = tuple(values["label_names"])
-            if values["adapter"] is not None:
-                values["adapter"] = AdapterConfig.from_dict(values["adapter"])
-            return cls(**values)
+            adapters = {k: AdapterConfig.from_dict(v) for k, v in values["adapters"].items()}
+            fusions = {k: tuple(v) for k, v in values["fusions"].items()}
+            lists = {k: tuple(values[k]) for k in ("active", "label_names")}
+            return cls(**{**values, **lists, "adapters": adapters, "fusions": fusions})
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise CheckpointError(f"{path} has a damaged record: {error}") from error
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """An adapter file that was read: its record and its parameters by name."""
+
+    path: Path
+    record: AdapterRecord
+    tensors: dict[str, Array]
+
+
+# -- writing and reading -------------------------------------------------------------------
+
+
+def save_adapter(
+    path: str | Path,
+    model: Module,
+    names: Sequence[str],
+    head: bool = True,
+    *,
+    base_fingerprint: str | None = None,
+    base_part: str = "none",
+    **about: Any,
+) -> AdapterRecord:
+    """Write adapters by name, and the head of the model if it has one, complete or not at all.
+
+    `model` is a transformer, or has one as `transformer`. `base_fingerprint` is that of the base
+    before training (default: as it is now); `about` are further entries of the record, which is
+    returned.
+    Raises: ConfigError for an unknown name, or if there is nothing to write.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; give a file in it, as {path / 'my.safetensors'}")
+    transformer, head_parameters = parts(model)
+    for name in names:
+        transformer.check_adapter(name)
+    if not head:
+        head_parameters = {}
+    if not names and not head_parameters:
+        known = ", ".join(transformer.adapter_names) or "none"
+        raise ConfigError(f"nothing to save: name one of the adapters of this model ({known})")
+    if base_part == "none":
+        warn_of_trainable_base(transformer)
+
+    adapters: dict[str, AdapterConfig] = {}
+    fusions: dict[str, tuple[str, ...]] = {}
+    for _, name, module in adapter_modules(transformer, names):
+        if isinstance(module, Fusion):  # where an adapter is missing, it has fewer sources
+            fusions[name] = max(fusions.get(name, ()), tuple(module.sources), key=len)
+        elif isinstance(module, Adapter):
+            adapters[name] = module.config
+    record = AdapterRecord(
+        fingerprint=base_fingerprint or fingerprint(transformer),
+        adapters=adapters,
+        fusions=fusions,
+        active=tuple(names),
+        pooling=pooling_of(model) if head_parameters else None,
+        base_part=base_part,
+        **about,
+    )
+    parameters = {
+        **base_parameters(transformer, base_part),
+        **adapter_parameters(transformer, names),
+        **head_parameters,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {key: parameter.value for key, parameter in parameters.items()}
+    write_tensors(path, tensors, record.to_metadata())
+    return record
+
+
+def read_adapter(path: str | Path) -> AdapterFile:
+    """An adapter file, or that of a run's folder.
+
+    Raises: CheckpointError if the file is missing, truncated, foreign, or not finite.
+    """
+    path = find_adapter(path)
+    tensors, metadata = read_safetensors(path)
+    record = AdapterRecord.from_metadata(metadata, path)
+    for key, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: {key} contains NaN or infinity")
+    return AdapterFile(path, record, tensors)
+
+
+def find_adapter(path: str | Path) -> Path:
+    """The adapter file of a run's folder, or the file itself. Raises: CheckpointError if none."""
+    path = Path(path).expanduser()
+    if path.is_file():
+        return path
+    for method in METHODS:
+        if (path / f"{method}.safetensors").is_file():
+            return path / f"{method}.safetensors"
+    names = " or ".join(f"{method}.safetensors" for method in METHODS)
+    raise CheckpointError(f"{path} is not a run: no {names} there; train one first")
+
+
+def load_adapter(
+    file: str | Path | AdapterFile,
+    model: Module,
+    name: str | None = None,
+    head: bool = True,
+    base_fingerprint: str | None = None,
+) -> str | None:
+    """Insert what an adapter file holds into a model, trainable and active.
+
+    Returns the name of the adapter; of a stack that of the last one, None for a head alone. `name`
+    is what a single adapter or a fusion is called in the model (default: as in the file).
+    `base_fingerprint` is that of the model's base, where it is known already. A transformer alone
+    takes no head. Where a run trained parameters of the base, those are changed.
+    Raises: CheckpointError for a file that cannot be read, or does not fit; ConfigError if a name
+    is taken. Then nothing has changed.
+    """
+    file = file if isinstance(file, AdapterFile) else read_adapter(file)
+    record, (transformer, head_parameters) = file.record, parts(model)
+    check_base(file, base_fingerprint or fingerprint(transformer))
+    if head and model is not transformer:
+        check_head(file, head_parameters, pooling_of(model))
+    else:
+        head_parameters = {}
+    new_names = names_in_model(file, name)
+    active = [new_names[old] for old in record.active]
+
+    before = transformer.adapter_names
+    try:
+        with transformer.restored():
+            for old, config in record.adapters.items():
+                transformer.add_adapter(new_names[old], config)
+            for old, sources in record.fusions.items():
+                transformer.add_fusion(new_names[old], [new_names[source] for source in sources])
+            places = {
+                **base_parameters(transformer, record.base_part),
+                **adapter_parameters(transformer, active),
+                **head_parameters,
+            }
+        tensors = {renamed(key, new_names): tensor for key, tensor in file.tensors.items()}
+        if not head_parameters:
+            tensors = {k: tensor for k, tensor in tensors.items() if not k.startswith("head.")}
+        fill(places, tensors, file.path)
+    except MiniTransformerError:
+        for added in set(transformer.adapter_names) - set(before):
+            transformer.delete_adapter(added)
+        raise
+    if active:
+        transformer.set_active(*active)
+    return active[-1] if active else None
+
+
+def names_in_model(file: AdapterFile, name: str | None) -> dict[str, str]:
+    """The name of each adapter in the file -> its name in the model.
+
+    Raises: ConfigError for a new name where there is not exactly one adapter or fusion to call so.
+    """
+    record = file.record
+    names = {old: old for old in (*record.adapters, *record.fusions)}
+    if name is not None:
+        if len(record.active) != 1:
+            stack = ", ".join(record.active) or "none"
+            raise ConfigError(
+                f"name={name!r}: only a single adapter gets another name; {file.path} holds {stack}"
+            )
+        names[record.active[0]] = name
+    return names
+
+
+def renamed(key: str, names: Mapping[str, str]) -> str:
+    """blocks.0.ffn.adapters.OLD.up.bias -> blocks.0.ffn.adapters.NEW.up.bias"""
+    words = key.split(".")
+    if words[3:4] == ["adapters"]:
+        words[4] = names.get(words[4], words[4])
+    return ".".join(words)
+
+
+def fill(places: Mapping[str, Parameter], tensors: Mapping[str, Array], path: Path) -> None:
+    """Copy tensors into parameters of the same names.
+
+    Raises: CheckpointError that lists all missing, unexpected and mis-shaped names together;
+    then nothing has changed.
+    """
+    problems = [f"missing: {key}" for key in places.keys() - tensors.keys()]
+    problems += [f"unexpected: {key}" for key in tensors.keys() - places.keys()]
+    problems += [
+        f"wrong shape: {key} is {tensors[key].shape}, expected {places[key].shape}"
+        for key in places.keys() & tensors.keys()
+        if tensors[key].shape != places[key].shape
+    ]
+    if problems:
+        raise CheckpointError(f"{path} does not fit:\n  " + "\n  ".join(sorted(problems)))
+    for key, parameter in places.items():
+        parameter.value[...] = tensors[key]
+
+
+# -- the parameters that a file holds ------------------------------------------------------
+
+
+def parts(model: Any) -> tuple[Adaptable, dict[str, Parameter]]:
+    """The transformer of a model, and the parameters of the head on it."""
+    if isinstance(model, Adaptable):
+        return model, {}
+    base = {id(parameter) for parameter in model.transformer.parameters()}
+    own = {key: p for key, p in model.named_parameters() if id(p) not in base}
+    return model.transformer, own
+
+
+def pooling_of(model: Any) -> str | None:
+    """ "cls", "mean" or "pooler" of a classifier; None of another model."""
+    return model.pooling.kind if hasattr(model, "pooling") else None
+
+
+def adapter_modules(
+    transformer: Adaptable, names: Sequence[str]
+) -> Iterator[tuple[str, str, Module]]:
+    """Path, name and module of the adapters called `names`; sources stand before their fusion."""
+
+    def with_sources(path: str, name: str, module: Module) -> Iterator[tuple[str, str, Module]]:
+        if isinstance(module, Fusion):
+            for source, adapter in module.sources.items():
+                yield from with_sources(path, source, adapter)
+        yield f"{path}.{name}", name, module
+
+    for i, block in enumerate(transformer.blocks):
+        for site in SITES:
+            found = getattr(block, site).adapters
+            for name in names:
+                if name in found:
+                    yield from with_sources(f"blocks.{i}.{site}.adapters", name, found[name])
+
+
+def adapter_parameters(transformer: Adaptable, names: Sequence[str]) -> dict[str, Parameter]:
+    """The parameters of the adapters called `names`, and of the sources of fusions."""
+    return {
+        f"{path}.{key}": parameter
+        for path, _, module in adapter_modules(transformer, names)
+        for key, parameter in module.named_parameters()
+        if not key.startswith("sources.")  # of a fusion: they have a path of their own
+    }
+
+
+def base_parameters(transformer: Adaptable, part: str) -> dict[str, Parameter]:
+    """Parameters of the base: "none" of them, the "layer_norms" of the blocks, or "all"."""
+    own = {key: p for key, p in transformer.named_parameters() if ".adapters." not in key}
+    if part == "layer_norms":
+        norms = {
+            id(parameter)
+            for block in transformer.blocks
+            for path, module in block.named_modules()
+            if isinstance(module, LayerNorm) and ".adapters." not in path
+            for parameter in module.parameters()
+        }
+        return {key: p for key, p in own.items() if id(p) in norms}
+    return own if part == "all" else {}
+
+
+def warn_of_trainable_base(transformer: Adaptable) -> None:
+    """Warn that what trained in the base, if anything did, will not be in the file."""
+    trainable = [key for key, p in base_parameters(transformer, "all").items() if p.trainable]
+    if trainable:
+        warnings.warn(
+            f"{len(trainable)} arrays of the base are trainable ({trainable[0]}, ...): they are "
+            "not in an adapter file, which fits only the base as it is now. Freeze the base before "
+            "training (transformer.train_adapter(name)), or keep it with save_pretrained",
+            stacklevel=4,
+        )
+
+
+# -- the base, and the head ----------------------------------------------------------------
 
 
 def fingerprint(base: Module) -> str:
@@ -87,63 +374,30 @@ def fingerprint(base: Module) -> str:
     return digest.hexdigest()
 
 
-def save_adapter(path: Path, model: Module, record: AdapterRecord, name: str | None) -> int:
-    """Write what `model` trains, complete or not at all. Returns the size in bytes.
-
-    `name` is the adapter's name in the model, or None where there is none.
-    """
-    tensors = {
-        portable(key, name): np.asarray(parameter.value, np.float32)
-        for key, parameter in model.trainable_parameters().items()
-    }
-    write_tensors(path, tensors, record.to_metadata())
-    return path.stat().st_size
-
-
-def read_adapter(path: Path) -> tuple[AdapterRecord, dict[str, Array]]:
-    """The record and the parameters of an adapter file.
-
-    Raises: CheckpointError if the file is missing, truncated, foreign, or not finite.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"there is no adapter file {path}")
-    record = AdapterRecord.from_metadata(tensor_metadata(path), path)
-    tensors = read_tensors(path)
-    for key, tensor in tensors.items():
-        if not np.isfinite(tensor).all():
-            raise CheckpointError(f"{path}: {key} contains NaN or infinity")
-    return record, tensors
-
-
-def check_base(record: AdapterRecord, found: str, path: Path) -> None:
+def check_base(file: AdapterFile, found: str) -> None:
     """Raises: CheckpointError if the adapter was trained on another base than `found`."""
+    record = file.record
     if record.fingerprint != found:
+        name = repr(record.base) if record.base else "the base"
         raise CheckpointError(
-            f"{path} was trained on another base: it needs {record.base!r} with fingerprint "
+            f"{file.path} was trained on another base: it needs {name} with fingerprint "
             f"{record.fingerprint}, this one has {found}"
         )
 
 
-def load_values(model: Module, tensors: Mapping[str, Array], name: str | None, path: Path) -> None:
-    """Copy the parameters of an adapter file into the model that was built for it.
-
-    Raises: CheckpointError that lists all missing, unexpected and mis-shaped names together;
-    then nothing has changed.
-    """
-    places = {portable(key, name): p for key, p in model.trainable_parameters().items()}
-    problems = [f"missing: {key}" for key in places.keys() - tensors.keys()]
-    problems += [f"unexpected: {key}" for key in tensors.keys() - places.keys()]
-    problems += [
-        f"wrong shape: {key} is {tensors[key].shape}, expected {places[key].shape}"
-        for key in places.keys() & tensors.keys()
-        if tensors[key].shape != places[key].shape
-    ]
-    if problems:
-        raise CheckpointError(f"{path} does not fit:\n  " + "\n  ".join(sorted(problems)))
-    for key, parameter in places.items():
-        parameter.value[...] = tensors[key]
-
-
-def portable(key: str, name: str | None) -> str:
-    """A parameter's name in a file: the same whatever the adapter is called in the model."""
-    return key if name is None else key.replace(f".adapters.{name}.", ".adapter.", 1)
+def check_head(
+    file: AdapterFile, head_parameters: Mapping[str, Parameter], pooling: str | None
+) -> None:
+    """Raises: CheckpointError if the file and the model have not the same kind of head."""
+    in_file = any(key.startswith("head.") for key in file.tensors)
+    if in_file != bool(head_parameters):
+        has, lacks = (file.path, "this model") if in_file else ("this model", file.path)
+        raise CheckpointError(
+            f"{has} has a head with weights of its own, {lacks} has not; "
+            "load_adapter(path, head=False) loads the adapters alone"
+        )
+    if in_file and file.record.pooling != pooling:
+        raise CheckpointError(
+            f"the head in {file.path} was trained with pooling={file.record.pooling!r}, this "
+            f"model has {pooling!r}; load_adapter(path, head=False) loads the adapters alone"
+        )

@@ -1,7 +1,7 @@
 """The folder format of the `adapters` library (AdapterHub), written and read without PyTorch.
 
 A folder holds `adapter_config.json` and `adapter.safetensors`, and for a classifier also
-`head_config.json` and `model_head.safetensors`. The words in them are those of `dialect`.
+`head_config.json` and `model_head.safetensors`. The words in them are those of `adapterhub_config`.
 """
 
 from __future__ import annotations
@@ -289,7 +289,7 @@ def check_head(model_type: str) -> None:
     if model_type != "bert":
         raise CheckpointError(
             f"a classifier on {model_type!r} reads the last token there and the first one here: "
-            "only the adapter can travel, without a head (there: save_adapter(..., "
+            "only the adapter can be exported, without a head (there: save_adapter(..., "
             "with_head=False))"
         )
 

@@ -1,6 +1,6 @@
 """A checkpoint folder in the Hugging Face layout: `config.json` and `model.safetensors`.
 
-Two families, BERT and GPT-2 (see families.py). A Linear's weight is (d_in, d_out) here and
+Two families, BERT and GPT-2 (see huggingface.py). A Linear's weight is (d_in, d_out) here and
 (d_out, d_in) in BERT's files; `qkv` is one matrix here and in GPT-2's files, three in BERT's.
 """
 
@@ -26,9 +26,22 @@ def read_config(folder: Path) -> TransformerConfig:
     Raises: CheckpointError if it is unreadable, of another family, or asks for something that
     this library does not have.
     """
-    path = folder / "config.json"
+    return _config(folder / "config.json", tensor_names(folder / "model.safetensors"))
+
+
+def read_checkpoint(folder: Path) -> tuple[TransformerConfig, dict[str, Array]]:
+    """The shape of a base, and its weights; each file is read once.
+
+    Raises: CheckpointError as `read_config` and `state_from`.
+    """
+    path = folder / "model.safetensors"
+    tensors = read_tensors(path)
+    config = _config(folder / "config.json", list(tensors))
+    return config, state_from(tensors, config, path)
+
+
+def _config(path: Path, tensors: list[str]) -> TransformerConfig:
     words, family = _words(path)
-    tensors = tensor_names(folder / "model.safetensors")
     try:
         for option, expected in family.fixed.items():
             value = words.get(option)
@@ -53,15 +66,17 @@ def _words(path: Path) -> tuple[Words, Family]:
     return words, FAMILIES[kind]
 
 
-def read_weights(folder: Path, config: TransformerConfig) -> dict[str, Array]:
-    """`model.safetensors` under our names and layout, float32.
+def state_from(
+    tensors: Mapping[str, Array], config: TransformerConfig, path: Path
+) -> dict[str, Array]:
+    """The tensors of a checkpoint under our names and layout, float32.
 
     The prefix of a model with a head is recognized; buffers and heads of other tasks are left out.
     Raises: CheckpointError that lists all missing, unexpected and mis-shaped tensors together, or
     if GPT-2's output matrix is another one than its token embedding.
     """
-    path, family = folder / "model.safetensors", family_of(config)
-    theirs = {name.removeprefix(family.prefix): t for name, t in read_tensors(path).items()}
+    family = family_of(config)
+    theirs = {name.removeprefix(family.prefix): t for name, t in tensors.items()}
     names = family.names(config)
     wanted = {name for group in names.values() for name in group}
     problems = [f"missing: {name}" for name in wanted - theirs.keys()]

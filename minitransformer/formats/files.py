@@ -26,14 +26,24 @@ def tensor_names(path: Path) -> list[str]:
         raise CheckpointError(f"cannot read {path}: {error}; is it truncated?") from error
 
 
-def read_tensors(path: Path) -> dict[str, Array]:
-    """All tensors of a safetensors file. Raises: CheckpointError if it cannot be read."""
-    from safetensors.numpy import load_file
+def read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
+    """All tensors of a safetensors file, and its metadata; the file is opened once.
+
+    Raises: CheckpointError if it cannot be read.
+    """
+    from safetensors import safe_open
 
     try:
-        return load_file(path)
+        with safe_open(path, framework="np") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
     except Exception as error:  # the library raises its own kinds, OSError, and TypeError (bf16)
         raise CheckpointError(f"cannot read {path}: {error}; is it truncated?") from error
+
+
+def read_tensors(path: Path) -> dict[str, Array]:
+    """All tensors of a safetensors file. Raises: CheckpointError if it cannot be read."""
+    return read_safetensors(path)[0]
 
 
 def tensor_metadata(path: Path) -> dict[str, str]:
@@ -48,7 +58,11 @@ def tensor_metadata(path: Path) -> dict[str, str]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
-    """A safetensors file, complete or not at all: written beside its name, then renamed."""
+    """A safetensors file, complete or not at all: written beside its name, then renamed.
+
+    The same content gives the same bytes as long as `metadata` has one entry: of several, the
+    safetensors library leaves the order to chance.
+    """
     from safetensors.numpy import save
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -78,7 +78,9 @@ def gradcheck(
         gradients = checked.forward_backward_twice(rng)
         problems = checked.frozen_gradients()
         rows = [compare(checked, g, tolerance, eps, max_entries, rng) for g in gradients]
-        begin = diagnosis.where_to_begin(checked.module, {row.name for row in rows if row.wrong})
+        begin = diagnosis.where_to_begin(
+            checked.backward_order, {row.name for row in rows if row.wrong}
+        )
         problems += [begin] if begin else []
     except GradientError as stop:  # forward or backward itself is at fault: numbers mean nothing
         problems = [str(stop)]

@@ -43,6 +43,7 @@ class CheckedModule:
     """A copy of the module and its inputs in float64 and train mode, with repeatable dropout.
 
     Attributes:
+        backward_order: the names of the parameters as backward adds their gradients.
         y, dy: the output, and the random gradient that backward gets (set by
             `forward_backward_twice`).
         size: the norm of y * dy: round-off in the loss is proportional to it.
@@ -71,7 +72,16 @@ class CheckedModule:
             if isinstance(value, np.random.Generator)
         ]
         self.takes_dy = bool(inspect.signature(module.backward).parameters)
+        self.float_inputs = [n for n, x in self.inputs.items() if check_inputs and is_float(x)]
         self.trainable = self.module.trainable_parameters()
+        if not self.trainable and not self.float_inputs:
+            raise ConfigError(
+                "nothing to check: every parameter is frozen, and there is no floating-point "
+                "input whose gradient is wanted"
+            )
+        self.backward_order: list[str] = []
+        for name, p in self.trainable.items():
+            record_calls(p, name, self.backward_order)
 
     def forward(self) -> Array:
         """The only place that calls the module."""
@@ -95,29 +105,19 @@ class CheckedModule:
             raise GradientError(advice) from error
         given = [copy.copy(d) for d in (dx if isinstance(dx, tuple | list) else [dx])]
         # A tuple has one gradient for each input, or for each floating-point input.
-        names = list(self.inputs) if len(given) == len(self.inputs) > 1 else self.float_inputs()
+        names = list(self.inputs) if len(given) == len(self.inputs) > 1 else self.float_inputs
         return dict(zip(names, given, strict=False))
-
-    def float_inputs(self) -> list[str]:
-        """The inputs whose gradient backward must return (known after a forward pass)."""
-        return [name for name, x in self.inputs.items() if self.check_inputs and is_float(x)]
 
     def forward_backward_twice(self, rng: np.random.Generator) -> list[AnalyticGradient]:
         """Run both passes twice and collect the gradients.
 
-        Raises: GradientError if forward or backward itself is at fault; ConfigError if no
-            gradient is wanted.
+        Raises: GradientError if forward or backward itself is at fault.
         """
         before = {name: x.copy() for name, x in self.arrays().items()}
         for name, x in before.items():
             if not np.isfinite(x).all():
                 raise GradientError(f"{name} contains NaN or infinity before forward has begun")
         self.y = self.forward()
-        if not self.trainable and not self.float_inputs():
-            raise ConfigError(
-                "nothing to check: every parameter is frozen, and there is no floating-point "
-                "input whose gradient is wanted"
-            )
         diagnosis.check_unchanged("forward", before, self.arrays())
         diagnosis.check_output(self.y, self.forward())
 
@@ -131,7 +131,7 @@ class CheckedModule:
         self.backward()
 
         gradients = []
-        for name in self.float_inputs():
+        for name in self.float_inputs:
             dx, x, label = dxs.get(name), self.inputs[name], f"d{name}"
             if dx is None:
                 advice: str | None = diagnosis.not_returned(name)
@@ -227,6 +227,17 @@ def vary_constants(parameters: Iterable[Parameter], rng: np.random.Generator) ->
                 p.value *= 1 + noise  # keeps the sign: some values must be positive
             else:
                 p.value += noise / np.sqrt(p.shape[-1] if p.shape else 1)  # small in wide layers
+
+
+def record_calls(parameter: Parameter, name: str, calls: list[str]) -> None:
+    """Append `name` to `calls` whenever a gradient is added to this parameter."""
+    accumulate = parameter.accumulate
+
+    def recorded(grad: Array) -> None:
+        calls.append(name)
+        accumulate(grad)
+
+    parameter.accumulate = recorded  # type: ignore[method-assign]
 
 
 def is_float(x: Any) -> bool:

@@ -287,23 +287,16 @@ def at_kinks(name: str, skipped: int, checked: int) -> str:
     )
 
 
-def where_to_begin(module: Module, wrong: set[str]) -> str | None:
+def where_to_begin(backward_order: list[str], wrong: set[str]) -> str | None:
     """Of several wrong arrays, the one that the backward pass computes first."""
-    in_order = [name for name in execution_order(module) if name in wrong]
-    if len(wrong) < 2 or not in_order:
+    first_wrong = next((name for name in backward_order if name in wrong), None)
+    if len(wrong) < 2 or first_wrong is None:
         return None
     return (
-        f"{len(wrong)} arrays are wrong; the backward pass reaches {in_order[-1]} first. Begin "
+        f"{len(wrong)} arrays are wrong; the backward pass reaches {first_wrong} first. Begin "
         "there: the mistake is in its gradient, or in the dx of what comes right after it in "
         "forward"
     )
-
-
-def execution_order(module: Module) -> list[str]:
-    """The names of the parameters in the order in which forward used them."""
-    names = {id(p): name for name, p in module.named_parameters()}
-    modules = sorted((m for _, m in module.named_modules()), key=lambda m: m.executed_at)
-    return [names[id(p)] for m in modules for _, p in m.own_parameters()]
 
 
 def first(where: Array) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import ConfigError
+from ..formats import adapter_file
 from ..nn.functional import cross_entropy, cross_entropy_backward
 from ..nn.layers import Dropout, Linear, Rng, flat
 from ..nn.module import Array, Module, Parameter, backward_through
@@ -100,6 +102,23 @@ class Classifier(Module):
         self.head = ClassificationHead(transformer.config.d_model, n_classes, dropout, rng)
         self.head.astype(transformer.dtype)
 
+    def save_adapter(self, path: str | Path, *names: str, head: bool = True) -> None:
+        """Write the adapters called `names` and the head to one file; without a name: the head.
+
+        As `Transformer.save_adapter`. `head=False` leaves the head out.
+        """
+        adapter_file.save_adapter(path, self, names, head)
+
+    def load_adapter(
+        self, path: str | Path, name: str | None = None, head: bool = True
+    ) -> str | None:
+        """Insert the adapters of a file, trainable and active, and read the head from it.
+
+        As `Transformer.load_adapter`. `head=False` leaves the head as it is.
+        Raises: also CheckpointError for a file without a head, or with a head of another kind.
+        """
+        return adapter_file.load_adapter(path, self, name, head)
+
     def forward(
         self,
         ids: Array,
@@ -177,6 +196,24 @@ class LanguageModel(Module):
         self.transformer = transformer
         bias = not transformer.config.causal if bias is None else bias
         self.head = LanguageModelHead(transformer.embeddings.token.weight, bias)
+
+    def save_adapter(self, path: str | Path, *names: str, head: bool = True) -> None:
+        """Write the adapters called `names` and the head's bias to one file.
+
+        As `Transformer.save_adapter`. The bias is all that a head has of its own, if it has one;
+        `head=False` leaves it out.
+        """
+        adapter_file.save_adapter(path, self, names, head)
+
+    def load_adapter(
+        self, path: str | Path, name: str | None = None, head: bool = True
+    ) -> str | None:
+        """Insert the adapters of a file, trainable and active, and read the head's bias from it.
+
+        As `Transformer.load_adapter`. `head=False` leaves the bias as it is.
+        Raises: also CheckpointError for a file with a head of another kind.
+        """
+        return adapter_file.load_adapter(path, self, name, head)
 
     def forward(
         self, ids: Array, attention_mask: Array | None = None, token_types: Array | None = None

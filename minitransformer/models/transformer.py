@@ -12,7 +12,8 @@ import numpy as np
 from ..adapters.attach import Adaptable
 from ..data.hub import find_checkpoint
 from ..errors import ConfigError, ShapeError
-from ..formats.checkpoint import read_config, read_weights, write_checkpoint
+from ..formats import adapter_file
+from ..formats.checkpoint import read_checkpoint, write_checkpoint
 from ..nn.attention import KeyValueCache, MultiHeadAttention
 from ..nn.config import TransformerConfig
 from ..nn.layers import (
@@ -173,12 +174,11 @@ class Transformer(Adaptable, Module):
         training loop of your own.
         Raises: HubError if it cannot be fetched, CheckpointError if files and model do not fit.
         """
-        folder = find_checkpoint(name)
-        config = read_config(folder)
+        config, weights = read_checkpoint(find_checkpoint(name))
         if dropout is not None:
             config = replace(config, dropout=dropout, attention_dropout=dropout)
         model = cls(config, Zeros())  # filled by the next line
-        model.load_state_dict(read_weights(folder, config))
+        model.load_state_dict(weights)
         return model.eval()
 
     def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
@@ -194,6 +194,26 @@ class Transformer(Adaptable, Module):
         write_checkpoint(Path(folder), self.config, self.state_dict(), extra)
         if tokenizer is not None:
             tokenizer.save(folder)
+
+    def save_adapter(self, path: str | Path, *names: str) -> None:
+        """Write the adapters called `names` to one file; several names are a stack.
+
+        Of a fusion its sources are written too. What trains or is active does not matter.
+        Raises: ConfigError for an unknown name, or without any. Warns if the base is trainable: its
+        weights are not written, and the file fits only the base as it is now.
+        """
+        adapter_file.save_adapter(path, self, names)
+
+    def load_adapter(self, path: str | Path, name: str | None = None) -> str | None:
+        """Insert the adapters of a file (or of a run's folder), trainable and active.
+
+        Returns their name; of a stack that of the last one, None for a file with a head alone.
+        `name` is what a single adapter or a fusion is called here (default: as in the file). A
+        head in the file is left out: `Classifier.load_adapter` reads it.
+        Raises: CheckpointError for a file that cannot be read, or was made for another base;
+        ConfigError if a name is taken. Then nothing has changed.
+        """
+        return adapter_file.load_adapter(path, self, name)
 
     def forward(
         self,

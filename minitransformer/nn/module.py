@@ -93,11 +93,9 @@ class _ForwardPass(threading.local):
 
     `requires_grad`: whether anything that has run so far trains, so that what comes next must
     return the gradient of its input. None while no pass is running.
-    `executed`: how many modules have run in this thread.
     """
 
     requires_grad: bool | None = None
-    executed = 0
 
 
 _forward_pass = _ForwardPass()
@@ -111,9 +109,8 @@ class Module:
         needs_input_grad: whether `backward` must return dx.
         output_requires_grad: whether anything in or before this module trains, so that `backward`
             will be called.
-        executed_at: larger than that of every module that ran earlier.
 
-    The last three are found during the forward pass, in the order in which modules run, by
+    The last two are found during the forward pass, in the order in which modules run, by
     `save_for_backward`. They are set by calling a module, `module(x)`; after `module.forward(x)`
     alone, the gradient of x is wanted.
     """
@@ -121,7 +118,6 @@ class Module:
     training = True
     needs_input_grad = True
     output_requires_grad = True
-    executed_at = 0
     _saved: tuple[tuple[int, ...], tuple[Any, ...]] | None = None
 
     # -- forward and backward --------------------------------------------------------------
@@ -162,8 +158,6 @@ class Module:
         self.output_requires_grad = self.needs_input_grad or trains
         if _forward_pass.requires_grad is not None:
             _forward_pass.requires_grad = self.output_requires_grad
-        _forward_pass.executed += 1
-        self.executed_at = _forward_pass.executed
         self._saved = (out_shape, arrays) if self.training and self.output_requires_grad else None
 
     def pop_saved(self, dy: Array) -> tuple[Any, ...]:

@@ -1,18 +1,13 @@
-"""Trained runs that travel: to the `adapters` library (AdapterHub) and from there."""
+"""Trained runs as folders of the `adapters` library (AdapterHub): export and import."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from ..data.hub import find_checkpoint
 from ..errors import CheckpointError, ConfigError
-from ..formats.adapter_file import (
-    AdapterRecord,
-    check_base,
-    fingerprint,
-    read_adapter,
-    save_adapter,
-)
+from ..formats.adapter_file import AdapterRecord, fingerprint, read_adapter, save_adapter
 from ..formats.adapterhub import (
     AdapterHubHead,
     load_adapterhub,
@@ -23,17 +18,15 @@ from ..formats.adapterhub import (
 )
 from ..models.heads import Classifier, LanguageModel
 from ..models.transformer import Transformer
-from ..nn.module import Module
-from .classification import Run, load_run
-from .folder import adapter_path
-from .language_modeling import LanguageRun, load_language_run
+from .classification import Run, run_from
+from .language_modeling import LanguageRun, language_run_from
 from .options import ADAPTER_NAME, RunOptions
 
 
 def open_run(folder: str | Path, base: str | Path | None = None) -> Run | LanguageRun:
     """A trained run from its folder: of a task, or of a language model. See `load_run`."""
-    record, _ = read_adapter(adapter_path(Path(folder).expanduser()))
-    return load_run(folder, base) if record.label_names else load_language_run(folder, base=base)
+    file = read_adapter(folder)
+    return run_from(file, base) if file.record.label_names else language_run_from(file, base)
 
 
 def export_adapterhub(
@@ -51,14 +44,18 @@ def export_adapterhub(
     if not isinstance(run, Run | LanguageRun):
         run = open_run(run)
     record, model = run.record, run.model
-    if record is None or record.method != "adapter":
+    if record is None or run.adapter is None:
         method = record.method if record is not None else "none"
-        raise CheckpointError(f"method {method!r}: only what adapters learnt can travel")
-    check_trained(model)
+        raise CheckpointError(f"method {method!r}: only adapters can be exported")
+    if record.base_part != "none":
+        raise CheckpointError(
+            "layer norms of the base were trained too: the `adapters` library has no place for "
+            "them beside an adapter; train without layer_norm"
+        )
     head = adapterhub_head(model, record) if isinstance(model, Classifier) else None
     return save_adapterhub(
         model.transformer,
-        ADAPTER_NAME,
+        run.adapter,
         folder,
         head,
         called=name if name is not None else re.sub(r"[^\w-]+", "_", record.task),
@@ -71,28 +68,16 @@ def export_adapterhub(
     )
 
 
-def check_trained(model: Module) -> None:
-    """Raises: CheckpointError if the base's own layer norms were trained beside the adapters."""
-    own = (f".adapters.{ADAPTER_NAME}.", "head.")
-    others = [key for key in model.trainable_parameters() if not any(part in key for part in own)]
-    if others:
-        raise CheckpointError(
-            f"layer norms of the base were trained too ({others[0]} and {len(others) - 1} more): "
-            "the other side has no place for them beside an adapter; train without layer_norm"
-        )
-
-
 def adapterhub_head(model: Classifier, record: AdapterRecord) -> AdapterHubHead:
-    """The head of a run. Raises: CheckpointError for one that the other side does not know."""
+    """The head of a run. Raises: CheckpointError for one that `adapters` does not have."""
     if record.pooling not in ("cls", "pooler"):
         raise CheckpointError(
             f"pooling {record.pooling!r}: the classification head of the `adapters` library reads "
             "the first position; train with cls or pooler"
         )
     linear = model.head.linear
-    return AdapterHubHead(
-        record.label_names, record.pooling, linear.weight.value, linear.bias.value
-    )
+    weight, bias = linear.weight.value, linear.bias.value
+    return AdapterHubHead(record.label_names, record.pooling, weight, bias)
 
 
 def import_adapterhub(
@@ -111,36 +96,39 @@ def import_adapterhub(
     Transformer.
     """
     out = Path(out).expanduser()
+    if max_length is not None and (not isinstance(max_length, int) or max_length < 1):
+        raise ConfigError(f"max_length={max_length!r}: expected a whole number above 0")
     found, head = read_folder(folder), read_head(folder)
-    transformer = Transformer.from_pretrained(base)
+    transformer = Transformer.from_pretrained(find_checkpoint(base))
     if head is None and not transformer.config.causal:
         raise CheckpointError(
-            f"{found.path} holds an adapter without a head, so it answers nothing; in Python, "
-            "adapters.exchange.load_adapterhub(transformer, folder) inserts it into a base"
+            f"{found.path} holds an adapter without a head, so it predicts nothing; in Python, "
+            "formats.adapterhub.load_adapterhub(transformer, folder) inserts it into a base"
         )
-    if max_length is None:
-        max_length = found.origin.get("max_length", RunOptions.max_length)
-    if not isinstance(max_length, int) or max_length < 1:
-        raise ConfigError(f"max_length={max_length!r}: expected a whole number above 0")
+    own, trained_on = fingerprint(transformer), found.origin.get("fingerprint")
+    if trained_on not in (None, own):
+        raise CheckpointError(
+            f"{found.path} was trained on another base: it needs one with fingerprint "
+            f"{trained_on}, {base} has {own}"
+        )
     transformer.freeze()
     load_adapterhub(transformer, found, ADAPTER_NAME)
-    record = AdapterRecord(
-        fingerprint=str(found.origin.get("fingerprint", fingerprint(transformer))),
-        base=str(base),
-        method="adapter",
-        task=str(found.origin.get("task", found.name)),
-        label_names=head.label_names if head is not None else (),
-        pooling=head.pooling if head is not None else RunOptions.pooling,
-        max_length=min(max_length, transformer.config.max_positions),
-        adapter=transformer.adapter_config(ADAPTER_NAME),
-    )
-    check_base(record, fingerprint(transformer), found.path)
-    model: Module
+    model: Classifier | LanguageModel
     if head is None:
         model = LanguageModel(transformer)
     else:
         model = Classifier(transformer, len(head.label_names), head.pooling)
         model.head.linear.load_state_dict({"weight": head.weight, "bias": head.bias})
+    length = max_length or found.origin.get("max_length", RunOptions.max_length)
     with new_folder(out) as temporary:
-        save_adapter(temporary / "adapter.safetensors", model, record, ADAPTER_NAME)
+        save_adapter(
+            temporary / "adapter.safetensors",
+            model,
+            [ADAPTER_NAME],
+            base_fingerprint=own,
+            base=str(base),
+            task=str(found.origin.get("task", found.name)),
+            label_names=head.label_names if head is not None else (),
+            max_length=min(length, transformer.config.max_positions),
+        )
     return out

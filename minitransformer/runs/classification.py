@@ -1,40 +1,37 @@
-"""A run: from a task's name to a folder with the trained adapter, and from there to answers."""
+"""A run: from a task's name to a folder with the trained adapter, and from there to predictions."""
 
 from __future__ import annotations
 
-import json
-import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..adapters.config import AdapterConfig
 from ..data.batches import Encoded, encode_split
 from ..data.datasets import Task, load_task, relabel
+from ..data.hub import find_checkpoint
 from ..data.tokenization import Tokenizer
 from ..errors import CheckpointError, ConfigError
 from ..formats.adapter_file import (
+    AdapterFile,
     AdapterRecord,
-    check_base,
     fingerprint,
-    load_values,
+    load_adapter,
     read_adapter,
     save_adapter,
 )
-from ..formats.files import write_text
 from ..models.heads import Classifier
 from ..models.transformer import Transformer
 from ..nn.module import Array
-from ..plots import plot_history
 from ..training.evaluation import Evaluation, evaluate, predict_probabilities
 from ..training.prefix_cache import PrefixCache
-from ..training.process import cores
-from ..training.trainer import Trainer
-from .folder import RunFolder, adapter_path, folder_and_options, peak_memory_mb
-from .options import ADAPTER_NAME, RunOptions, build_classifier
+from .folder import RunFolder, base_of, folder_and_options
+from .options import ADAPTER_NAME, RunOptions, build_classifier, freeze_for
+from .pipeline import Job, train_in_folder
+
+SPLITS = ("train", "validation", "test")
 
 # -- a trained model ----------------------------------------------------------------------
 
@@ -49,12 +46,29 @@ class Prediction:
 
 
 class Run(RunFolder):
-    """A trained task: text in, label out. Made by `train` or `load_run`."""
+    """A trained task: text in, label out. Made by `train` or `load_run`.
+
+    Attributes:
+        folder: where it lies.
+        record: what its adapter file says.
+        model, tokenizer: the base with adapters and head, and what makes tokens of a text.
+        adapter: the adapter's name in the model; None for a head on the plain base.
+    """
 
     def __init__(
-        self, folder: Path, record: AdapterRecord, model: Classifier, tokenizer: Tokenizer
+        self,
+        folder: Path,
+        record: AdapterRecord,
+        model: Classifier,
+        tokenizer: Tokenizer,
+        adapter: str | None = None,
     ) -> None:
         self.folder, self.record, self.model, self.tokenizer = folder, record, model, tokenizer
+        self.adapter = adapter
+
+    def classifier(self) -> Classifier:
+        """The model that predicts."""
+        return self.model
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """A label for each text. Raises: DataError for an empty batch or what is not text."""
@@ -63,7 +77,7 @@ class Run(RunFolder):
             np.zeros(len(texts), np.int64),
             self.tokenizer.pad_id,
         )
-        return self.predictions(texts, predict_probabilities(self.model, encoded))
+        return self.predictions(texts, predict_probabilities(self.classifier(), encoded))
 
     def predictions(self, texts: Sequence[str], p: Array) -> list[Prediction]:
         """What probabilities (n, n_classes) say about n texts."""
@@ -78,12 +92,12 @@ class Run(RunFolder):
 
         Raises: DataError for a task that cannot be read or a label that this run never saw.
         """
-        if split not in ("train", "validation", "test"):
-            raise ConfigError(f"split={split!r}: expected train, validation or test")
+        if split not in SPLITS:
+            raise ConfigError(f"split={split!r}: expected one of {', '.join(SPLITS)}")
         task = task if isinstance(task, Task) else load_task(task)
         task = relabel(task, self.record.label_names)
         encoded = encode_split(getattr(task, split), self.tokenizer, self.record.max_length)
-        return evaluate(self.model, encoded)
+        return evaluate(self.classifier(), encoded)
 
 
 def load_run(folder: str | Path, base: str | Path | None = None) -> Run:
@@ -92,27 +106,34 @@ def load_run(folder: str | Path, base: str | Path | None = None) -> Run:
     `base` replaces the recorded name of the base, say by a folder where it lies here.
     Raises: CheckpointError if the folder holds no run, or the base is not the one it needs.
     """
-    path = adapter_path(Path(folder).expanduser())
-    record, tensors = read_adapter(path)
-    base = base if base is not None else record.base
-    transformer = Transformer.from_pretrained(base)
-    check_base(record, fingerprint(transformer), path)
-    if not record.label_names:
-        raise CheckpointError(f"{path} has no labels, it continues texts: minitransformer generate")
-    name = ADAPTER_NAME if record.method == "adapter" else None
-    model = build_classifier(
-        transformer,
-        len(record.label_names),
-        RunOptions(
-            method=record.method,
-            adapter=record.adapter or AdapterConfig(),
-            layer_norm=any(".norm." in key for key in tensors) and name is not None,
-            pooling=record.pooling,
-        ),
-    )
-    load_values(model, tensors, name, path)
+    return run_from(read_adapter(folder), base)
+
+
+def run_from(file: AdapterFile, base: str | Path | None = None) -> Run:
+    """The run that an adapter file belongs to; as `load_run`."""
+    record = file.record
+    check_labels(file)
+    checkpoint = base_of(file, base)
+    transformer = Transformer.from_pretrained(checkpoint)
+    assert record.pooling is not None  # there are labels, so there is a head
+    model = Classifier(transformer, len(record.label_names), record.pooling)
+    adapter = load_adapter(file, model)
+    freeze_for(record.method, model, record.base_part == "layer_norms")
     model.eval()
-    return Run(path.parent, record, model, Tokenizer.from_pretrained(base))
+    return Run(file.path.parent, record, model, Tokenizer.from_folder(checkpoint), adapter)
+
+
+def check_labels(file: AdapterFile) -> None:
+    """Raises: CheckpointError for a file that does not belong to a run on a task."""
+    if not file.record.task:
+        raise CheckpointError(
+            f"{file.path} is not from a run: it names no labels; in Python, "
+            "Classifier.load_adapter reads it"
+        )
+    if not file.record.label_names:
+        raise CheckpointError(
+            f"{file.path} has no labels, it continues texts: minitransformer generate"
+        )
 
 
 # -- training -----------------------------------------------------------------------------
@@ -123,107 +144,90 @@ def train(
     options: RunOptions | None = None,
     out: str | Path | None = None,
     resume: bool = False,
-    progress: bool = True,
+    progress: bool = False,
 ) -> Run:
     """Train a task and leave a run folder: what `minitransformer train` does.
 
     The folder (default: runs/TASK-METHOD-seedN, with a number if that exists) receives
     `METHOD.safetensors` (the best epoch), `METHOD-last.safetensors`, `history.csv`, `curves.png`,
-    `metrics.json` and `options.json`. Ctrl-C keeps what was learnt so far, and `resume=True` with
-    the same folder goes on from there, with the options of the folder.
+    `metrics.json` and `options.json`. Ctrl-C saves what was learnt so far, and `resume=True` with
+    the same folder goes on from there, with the options of the folder. `progress` shows a bar.
 
     Raises: ConfigError if the folder holds a run already, or (resume) none that can go on;
     DataError, HubError, CheckpointError for a task or base that cannot be used; TrainingError if
     the loss is not finite.
     """
     folder, options = folder_and_options(task, options, RunOptions, out, resume)
-    data = load_task(task, limit=options.limit)
-    tokenizer = Tokenizer.from_pretrained(options.base)
-    transformer = Transformer.from_pretrained(options.base, options.dropout)
-    positions = transformer.config.max_positions
-    options = replace(
-        options,
-        max_length=min(options.max_length, positions),
-        threads=options.threads or cores(),
-    )
-    train_set, validation, test = (
-        encode_split(split, tokenizer, options.max_length)
-        for split in (data.train, data.validation, data.test)
-    )
+    job = Classification(load_task(task, limit=options.limit), options)
+    train_in_folder(job, folder, task, resume, progress)
+    return Run(folder, job.record, job.model, job.tokenizer, job.adapter)
 
-    before = fingerprint(transformer)
-    model = build_classifier(transformer, len(data.label_names), options)
-    record = AdapterRecord(
-        fingerprint=before,
-        base=options.base,
-        method=options.method,
-        task=data.name,
-        label_names=data.label_names,
-        pooling=options.pooling,
-        max_length=options.max_length,
-        adapter=options.adapter if options.method == "adapter" else None,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    state_file = folder / "state.safetensors"
-    prefix = PrefixCache(transformer, train_set) if options.prefix_cache else None
-    trainer = Trainer(
-        model,
-        train_set,
-        validation,
-        options.training,
-        state_file,
-        progress,
-        options.threads,
-        prefix,
-    )
-    if resume:
-        trainer.load_state()
-    else:
-        kept = {"task": str(task), **options.to_dict()}
-        write_text(folder / "options.json", json.dumps(kept, indent=2) + "\n")
-    trainer.fit()
 
-    best = trainer.history.best()
+class Classification(Job):
+    """A classifier for a task. Saves adapters and head, or everything; measures the accuracy."""
 
-    # What was learnt is on disk before anything else is tried.
-    name = ADAPTER_NAME if options.method == "adapter" else None
-    save_adapter(folder / f"{options.method}-last.safetensors", model, record, name)
-    last = None if trainer.interrupted else evaluate(model, test, threads=options.threads)
-    trainer.restore_best()
-    size = save_adapter(folder / f"{options.method}.safetensors", model, record, name)
-    write_text(folder / "history.csv", trainer.history.to_csv())
-    plot_history(trainer.history, f"{data.name}: {describe(options)}", folder / "curves.png")
+    model: Classifier
+    options: RunOptions
 
-    run = Run(folder, record, model, tokenizer)
-    summary = model.summary()
-    metrics: dict[str, Any] = {
-        "task": data.name,
-        **options.to_dict(),
-        "finished": not trainer.interrupted,
-        "steps": trainer.step,
-        "best_epoch": best.epoch if best else None,
-        "validation_accuracy": best.validation_accuracy if best else None,
-        "parameters": summary.total,
-        "trainable_parameters": summary.trainable,
-        "file_bytes": size,
-        "training_seconds": trainer.seconds,
-        "peak_memory_mb": peak_memory_mb(),
-        "base_sha256_before": before,
-        "base_sha256_after": fingerprint(transformer),
-        "versions": {"python": platform.python_version(), "numpy": np.__version__},
-    }
-    if last is not None:
-        found = evaluate(model, test, threads=options.threads)
-        metrics |= {"test_accuracy": found.accuracy, "test_loss": found.loss}
-        metrics |= {"test_accuracy_last_epoch": last.accuracy, "test_examples": len(test)}
-        state_file.unlink(missing_ok=True)
-    write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    model.eval()
-    return run
+    def __init__(self, task: Task, options: RunOptions) -> None:
+        checkpoint = find_checkpoint(options.base)
+        self.tokenizer = Tokenizer.from_folder(checkpoint)
+        transformer = Transformer.from_pretrained(checkpoint, options.resolved_dropout)
+        self.options = options = options.resolved(transformer.config.max_positions)
+        self.name = task.name
+        self.title = f"{task.name}: {describe(options)}"
+        self.train, self.validation, self.test = (
+            encode_split(split, self.tokenizer, options.max_length)
+            for split in (task.train, task.validation, task.test)
+        )
+        self.adapter = ADAPTER_NAME if options.method == "adapter" else None
+        self.label_names = task.label_names
+        self.base_before = fingerprint(transformer)
+        self.model = build_classifier(transformer, len(task.label_names), options)
+        if options.prefix_cache:
+            self.prefix = PrefixCache(transformer, self.train)
+
+    def save(self, folder: Path) -> Path:
+        return self.write(folder / f"{self.options.method}.safetensors")
+
+    def write(self, path: Path) -> Path:
+        parts = {"full": "all", "adapter": "layer_norms" if self.options.layer_norm else "none"}
+        self.record = save_adapter(
+            path,
+            self.model,
+            [self.adapter] if self.adapter is not None else [],
+            base_fingerprint=self.base_before,
+            base_part=parts.get(self.options.method, "none"),
+            base=self.options.base,
+            method=self.options.method,
+            task=self.name,
+            label_names=self.label_names,
+            max_length=self.options.max_length,
+        )
+        return path
+
+    def last_epoch(self, folder: Path, finished: bool) -> dict[str, Any]:
+        self.write(folder / f"{self.options.method}-last.safetensors")
+        if not finished:
+            return {}
+        found = evaluate(self.model, self.test, threads=self.options.threads)
+        return {"test_accuracy_last_epoch": found.accuracy}
+
+    def measure(self, finished: bool) -> dict[str, Any]:
+        after = fingerprint(self.model.transformer)
+        metrics: dict[str, Any] = {
+            "base_sha256_before": self.base_before,
+            "base_sha256_after": after,
+        }
+        if finished:
+            found = evaluate(self.model, self.test, threads=self.options.threads)
+            metrics |= {"test_accuracy": found.accuracy, "test_loss": found.loss}
+            metrics |= {"test_examples": len(self.test)}
+        return metrics
 
 
 def describe(options: RunOptions) -> str:
-    """A few words for a figure's title."""
+    """What trains, in a few words."""
     if options.method == "adapter":
         return f"adapters on a frozen {options.base}"
     what = "head alone on a frozen" if options.method == "head" else "full fine-tuning of"

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from ..data.hub import find_checkpoint
 from ..errors import CheckpointError, ConfigError
-from ..formats.adapter_file import (
-    METHODS,
-)
+from ..formats.adapter_file import METHODS, AdapterFile
 from ..training.history import History
-from .options import PretrainOptions, RunOptions
-
-Options = TypeVar("Options", RunOptions, PretrainOptions)
+from .options import LanguageOptions, Options, PretrainOptions, RunOptions, from_dict
 
 
 class RunFolder:
@@ -33,15 +30,14 @@ class RunFolder:
         return History.from_csv(read_text(self.folder / "history.csv"))
 
 
-def adapter_path(folder: Path) -> Path:
-    """The adapter file of a run folder. Raises: CheckpointError if there is none."""
-    if folder.is_file():
-        return folder
-    for method in METHODS:
-        if (folder / f"{method}.safetensors").is_file():
-            return folder / f"{method}.safetensors"
-    names = " or ".join(f"{method}.safetensors" for method in METHODS)
-    raise CheckpointError(f"{folder} is not a run: no {names} there; train one first")
+def base_of(file: AdapterFile, base: str | Path | None) -> Path:
+    """The checkpoint folder of the base that an adapter file needs; `base` replaces its name.
+
+    Raises: ConfigError if neither names a base; HubError if there is no such checkpoint.
+    """
+    if base is None and not file.record.base:
+        raise ConfigError(f"{file.path} does not say where its base is: give it as base")
+    return find_checkpoint(base if base is not None else file.record.base)
 
 
 def folder_and_options(
@@ -51,18 +47,27 @@ def folder_and_options(
     out: str | Path | None,
     resume: bool,
 ) -> tuple[Path, Options]:
-    """Where a run goes, and its options: of a new one, or of an interrupted one."""
+    """Where a run goes, and its options: of a new one, or of an interrupted one.
+
+    Raises: ConfigError for options of another kind, or a folder that does not fit.
+    """
+    if options is not None and not isinstance(options, kind):
+        raise ConfigError(f"options={options!r}: expected {kind.__name__}")
     if not resume:
         options = options if options is not None else kind()
         return new_folder(task, options, out), options
     if out is None:
         raise ConfigError("resume needs the folder of the run to go on with (out)")
     folder = Path(out).expanduser()
-    return folder, resumed(folder, task, options, kind)
+    if options is not None:
+        raise ConfigError(f"resume takes no options: those of the run are in {folder}")
+    return folder, resumed(folder, task, kind)
 
 
 def new_folder(
-    task: str | Path, options: RunOptions | PretrainOptions, out: str | Path | None
+    task: str | Path,
+    options: RunOptions | LanguageOptions | PretrainOptions,
+    out: str | Path | None,
 ) -> Path:
     """Where a new run goes; never where one lies already."""
     if out is not None:
@@ -80,40 +85,25 @@ def new_folder(
     return folder
 
 
-def resumed(
-    folder: Path, task: str | Path, options: Options | None, kind: type[Options]
-) -> Options:
+def resumed(folder: Path, task: str | Path, kind: type[Options]) -> Options:
     """The options of an interrupted run on this task.
 
-    Raises: ConfigError if there is nothing to go on with, or other options are asked for.
+    Raises: ConfigError if there is nothing to go on with; CheckpointError if a file is damaged.
     """
-    if not (folder / "options.json").is_file():
+    path = folder / "options.json"
+    if not path.is_file():
         raise ConfigError(f"{folder} holds no run to resume")
     if not (folder / "state.safetensors").is_file():
         raise ConfigError(f"{folder} holds a run that is finished: nothing to resume")
-    values = read_json(folder / "options.json")
+    values = read_json(path)
     try:
-        kept_task = values.pop("task")
-        kept = kind.from_dict(values)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder / 'options.json'} is damaged: {error}") from error
-    if str(task) != kept_task:
-        raise ConfigError(f"{folder} holds a run on {kept_task!r}, not on {str(task)!r}")
-    if options is not None and options != kept:
-        raise ConfigError(
-            f"{folder} was started with other options; resume without any: they are kept there"
-        )
-    return kept
-
-
-def peak_memory_mb() -> float | None:
-    """The most memory this process has used, MB; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)  # bytes there, kB elsewhere
+        its_task = values.pop("task")
+        options = from_dict(kind, values)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise CheckpointError(f"{path} is not of such a run, or damaged: {error}") from error
+    if str(task) != its_task:
+        raise ConfigError(f"{folder} holds a run on {its_task!r}, not on {str(task)!r}")
+    return options
 
 
 def read_text(path: Path) -> str:
@@ -129,3 +119,13 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
     return values
+
+
+def peak_memory_mb() -> float | None:
+    """The most memory this process has used, MB; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)  # bytes there, kB elsewhere

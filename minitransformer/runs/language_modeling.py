@@ -1,30 +1,27 @@
-"""Language models: a small decoder pretrained from scratch, and adapted to another style.
+"""Language models: a small decoder pretrained from scratch, and adapted to another text.
 
-The base learns one text; adapters learn another one while it is frozen. Switched off, they leave a
-base that writes, and measures, as before to the last bit.
+The base learns one text; adapters learn another one while it is frozen. Without them the base
+generates, and measures, as before to the last bit.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import platform
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..adapters.config import AdapterConfig
-from ..data.corpus import load_corpus, windows
+from ..data.corpus import Corpus, load_corpus, windows
 from ..data.hub import find_checkpoint
 from ..data.tokenization import Tokenizer
 from ..errors import CheckpointError, ConfigError
 from ..formats.adapter_file import (
+    AdapterFile,
     AdapterRecord,
-    check_base,
+    find_adapter,
     fingerprint,
-    load_values,
+    load_adapter,
     read_adapter,
     save_adapter,
 )
@@ -33,21 +30,25 @@ from ..models.generation import generate
 from ..models.heads import LanguageModel
 from ..models.transformer import Transformer
 from ..nn.module import Array
-from ..plots import plot_history
 from ..training.evaluation import perplexity
-from ..training.process import cores
-from ..training.trainer import Trainer
-from .folder import RunFolder, adapter_path, folder_and_options, peak_memory_mb, read_text
-from .options import ADAPTER_NAME, PretrainOptions, RunOptions
+from .folder import RunFolder, base_of, folder_and_options, read_text
+from .options import ADAPTER_NAME, PRETRAINED, LanguageOptions, PretrainOptions
+from .pipeline import Job, train_in_folder
 
+COMEDIES, HISTORIES = "shakespeare-comedies", "shakespeare-histories"  # the default texts
 OWN_TEXT = "held-out.txt"  # in a base's folder: text of its own that it was not trained on
 
 
 class LanguageRun(RunFolder):
     """A language model that continues texts, perhaps with an adapter.
 
-    Made by `pretrain`, `train_language` or `load_language_run`. `record` is the adapter's, or
-    None.
+    Made by `pretrain`, `train_language` or `load_language_run`.
+
+    Attributes:
+        folder: where it lies.
+        model, tokenizer: the decoder, and what makes tokens of a text.
+        record: what the adapter file says, or None without an adapter.
+        adapter: the adapter's name in the model, or None.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class LanguageRun(RunFolder):
         model: LanguageModel,
         tokenizer: Tokenizer,
         record: AdapterRecord | None = None,
+        adapter: str | None = None,
     ) -> None:
-        self.folder, self.model, self.tokenizer, self.record = folder, model, tokenizer, record
+        self.folder, self.model, self.tokenizer = folder, model, tokenizer
+        self.record, self.adapter = record, adapter
 
     def write(
         self,
@@ -73,109 +76,128 @@ class LanguageRun(RunFolder):
         """The prompt and what the model makes of it; `adapter=False`: the base alone.
 
         Without a prompt it begins a paragraph. The options are those of `generate`.
-        Raises: ConfigError for an option out of range.
+        Raises: ConfigError for an option out of range, or top_k or top_p where nothing is drawn.
         """
-        ids = np.array(self.tokenizer.encode([prompt or "\n\n"]))
-        transformer = self.model.transformer
-        active = transformer.active_adapters
-        transformer.set_active(*(active if adapter else ()))
-        try:
-            found = generate(
-                self.model,
-                ids,
-                tokens,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                rng=np.random.default_rng(seed),
+        if not temperature and (top_k is not None or top_p is not None):
+            raise ConfigError(
+                f"top_k={top_k}, top_p={top_p} with temperature={temperature}: the most probable "
+                "token is taken, nothing is drawn; leave them out, or give a temperature above 0"
             )
-        finally:
-            transformer.set_active(*active)
+        model = self.model.replica()  # has active adapters of its own
+        if not adapter:
+            model.transformer.set_active(None)
+        found = generate(
+            model,
+            np.array(self.tokenizer.encode([prompt or "\n\n"])),
+            tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            rng=np.random.default_rng(seed),
+        )
         return self.tokenizer.decode(found[0]).lstrip("\n" if not prompt else "")
 
 
 def load_language_run(
     folder: str | Path, adapter: str | Path | None = None, base: str | Path | None = None
 ) -> LanguageRun:
-    """A decoder from its folder (or name), with the adapter of a run if asked for.
+    """A decoder from its folder (or name), with the adapter of a run if given.
 
     Instead of the decoder's, `folder` may be that of a run, which knows its base; `base` says
     where that lies now, if it was moved.
     Raises: CheckpointError if the adapter belongs to another base or is no language model's;
-    ConfigError if the base is not causal; HubError if there is no such folder.
+    ConfigError if the base is not causal, or is given twice; HubError if there is no such folder.
     """
-    if adapter is None and is_run(folder):
-        adapter = folder
-    if adapter is None:
-        path = find_checkpoint(folder)
-        model = LanguageModel(decoder(folder))
-        model.eval()
-        return LanguageRun(path, model, Tokenizer.from_pretrained(folder))
-
-    path = adapter_path(Path(adapter).expanduser())
-    record, tensors = read_adapter(path)
-    if record.label_names or record.adapter is None:
-        raise CheckpointError(f"{path} is no language model's: it answers with labels; see predict")
-    if base is None:
-        base = record.base if is_run(folder) else folder
-    transformer = decoder(base)
-    check_base(record, fingerprint(transformer), path)
-    model = LanguageModel(transformer)
-    insert_adapter(model, record.adapter)
-    load_values(model, tensors, ADAPTER_NAME, path)
+    if is_run(folder):
+        if adapter is not None:
+            raise ConfigError(
+                f"{folder} is a run with an adapter of its own; give the folder of its base "
+                f"to use the adapter of {adapter}"
+            )
+        return language_run_from(read_adapter(folder), base)
+    if base is not None:
+        raise ConfigError(f"base={str(base)!r}: {folder} is a base itself; give one of the two")
+    if adapter is not None:
+        return language_run_from(read_adapter(adapter), folder)
+    checkpoint = find_checkpoint(folder)
+    model = LanguageModel(decoder(checkpoint, folder))
     model.eval()
-    return LanguageRun(path.parent, model, Tokenizer.from_pretrained(base), record)
+    return LanguageRun(checkpoint, model, Tokenizer.from_folder(checkpoint))
+
+
+def language_run_from(file: AdapterFile, base: str | Path | None = None) -> LanguageRun:
+    """The language run that an adapter file belongs to; as `load_language_run`."""
+    if file.record.pooling is not None or not file.record.adapters:
+        raise CheckpointError(
+            f"{file.path} is no language model's: it answers with labels; see predict"
+        )
+    checkpoint = base_of(file, base)
+    model = LanguageModel(decoder(checkpoint, base or file.record.base))
+    model.freeze()
+    adapter = load_adapter(file, model)
+    model.eval()
+    tokenizer = Tokenizer.from_folder(checkpoint)
+    return LanguageRun(file.path.parent, model, tokenizer, file.record, adapter)
 
 
 def is_run(folder: str | Path) -> bool:
     """Whether there is an adapter file."""
     try:
-        return adapter_path(Path(folder).expanduser()).is_file()
+        return find_adapter(folder).is_file()
     except CheckpointError:
         return False
 
 
-def decoder(base: str | Path, dropout: float | None = 0.0) -> Transformer:
-    """A causal base. Raises: ConfigError if it is an encoder."""
-    transformer = Transformer.from_pretrained(base, dropout)
+def decoder(checkpoint: Path, name: str | Path, dropout: float | None = 0.0) -> Transformer:
+    """A causal base, called `name` in errors. Raises: ConfigError if it is an encoder."""
+    transformer = Transformer.from_pretrained(checkpoint, dropout)
     if not transformer.config.causal:
         raise ConfigError(
-            f"{str(base)!r} is an encoder, which cannot write; give a folder that "
+            f"{str(name)!r} is an encoder, which cannot generate; give a folder that "
             "`minitransformer pretrain` made, or another GPT-2"
         )
     return transformer
 
 
-def insert_adapter(
-    model: LanguageModel, config: AdapterConfig, rng: np.random.Generator | None = None
-) -> None:
-    """Freeze everything; what trains is an adapter."""
-    model.freeze()
-    model.transformer.add_adapter(ADAPTER_NAME, config, rng)
+class Tokens(NamedTuple):
+    """A corpus as token ids, (N,) each."""
+
+    train: Array
+    validation: Array
+    held_out: Array
+
+
+def tokens_of(corpus: Corpus, tokenizer: Tokenizer) -> Tokens:
+    """The parts of a corpus as token ids."""
+    return Tokens(*(encode(tokenizer, part) for part in corpus.parts))
+
+
+def encode(tokenizer: Tokenizer, text: str) -> Array:
+    """(N,) token ids of one long text."""
+    return np.array(tokenizer.encode([text])[0], np.int64)
 
 
 # -- pretraining --------------------------------------------------------------------------
 
 
 def pretrain(
-    text: str | Path = "shakespeare-comedies",
+    text: str | Path = COMEDIES,
     options: PretrainOptions | None = None,
     out: str | Path | None = None,
     resume: bool = False,
-    progress: bool = True,
+    progress: bool = False,
 ) -> LanguageRun:
     """Train a tokenizer and a small decoder on a text: what `minitransformer pretrain` does.
 
     The folder (default: runs/TEXT-base-seedN) is then a base in the Hugging Face layout of GPT-2
     (`config.json`, `model.safetensors`, `tokenizer.json`) with the weights of the best epoch; also
-    `held-out.txt`, `history.csv`, `curves.png`, `metrics.json` and `options.json`. Ctrl-C and
-    `resume` as in `train`.
+    `held-out.txt`, `history.csv`, `curves.png`, `metrics.json` and `options.json`. Ctrl-C, `resume`
+    and `progress` as in `train`.
 
     Raises: ConfigError if the folder holds a run already, or (resume) none that can go on;
     DataError, HubError for a text that cannot be used; TrainingError if the loss is not finite.
     """
     folder, options = folder_and_options(text, options, PretrainOptions, out, resume)
-    options = replace(options, threads=options.threads or cores())
     corpus = load_corpus(text)
     if resume:
         tokenizer = Tokenizer.from_folder(folder)
@@ -183,20 +205,44 @@ def pretrain(
         tokenizer = Tokenizer.train_bpe([corpus.train], options.vocab_size)
         tokenizer.save(folder)
         write_text(folder / OWN_TEXT, corpus.held_out)
-    tokens = Tokens(*(encode(tokenizer, part) for part in corpus.parts))
-    model = LanguageModel(new_decoder(options, tokenizer.vocab_size))
+    job = Pretraining(corpus, tokenizer, options)
+    train_in_folder(job, folder, text, resume, progress)
+    return LanguageRun(folder, job.model, tokenizer)
 
-    trainer = fit(model, tokens, options.block_size, text, options, folder, resume, progress)
-    model.transformer.save_pretrained(folder, tokenizer)
-    title = f"{corpus.name}: a decoder of {len(model.transformer.blocks)} blocks from scratch"
-    record_of(trainer, title, folder)
-    metrics = {"text": corpus.name, **options.to_dict(), **measured(trainer, tokens)}
-    if not trainer.interrupted:
-        found = perplexity(model, tokens.held_out, options.block_size, threads=options.threads)
-        metrics["held_out_perplexity"] = found
-    write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    model.eval()
-    return LanguageRun(folder, model, tokenizer)
+
+class Pretraining(Job):
+    """A decoder from scratch. Saves it as a base; measures its perplexity."""
+
+    model: LanguageModel
+    options: PretrainOptions
+    best_by = "loss"
+
+    def __init__(self, corpus: Corpus, tokenizer: Tokenizer, options: PretrainOptions) -> None:
+        self.options, self.tokenizer = options.resolved(), tokenizer
+        self.tokens = tokens_of(corpus, tokenizer)
+        self.name = corpus.name
+        self.title = f"{corpus.name}: a decoder of {options.n_layers} blocks from scratch"
+        self.train = windows(self.tokens.train, options.block_size)
+        self.validation = windows(self.tokens.validation, options.block_size)
+        self.model = LanguageModel(new_decoder(self.options, tokenizer.vocab_size))
+
+    def save(self, folder: Path) -> Path:
+        self.model.transformer.save_pretrained(folder, self.tokenizer)
+        return folder / "model.safetensors"
+
+    def measure(self, finished: bool) -> dict[str, Any]:
+        metrics: dict[str, Any] = {"tokens": count(self.tokens)}
+        if finished:
+            o = self.options
+            metrics["held_out_perplexity"] = perplexity(
+                self.model, self.tokens.held_out, o.block_size, threads=o.threads
+            )
+        return metrics
+
+
+def count(tokens: Tokens) -> dict[str, int]:
+    """How many tokens each part has."""
+    return {name: len(part) for name, part in tokens._asdict().items()}
 
 
 def new_decoder(options: PretrainOptions, vocab_size: int) -> Transformer:
@@ -214,150 +260,99 @@ def new_decoder(options: PretrainOptions, vocab_size: int) -> Transformer:
     return transformer
 
 
-# -- another style ------------------------------------------------------------------------
+# -- another text --------------------------------------------------------------------------
 
 
 def train_language(
-    text: str | Path,
-    options: RunOptions | None,
+    text: str | Path = HISTORIES,
+    options: LanguageOptions | None = None,
     out: str | Path | None = None,
     resume: bool = False,
-    progress: bool = True,
+    progress: bool = False,
 ) -> LanguageRun:
     """Adapt a decoder to another text, the base frozen: what `minitransformer train --lm` does.
 
-    Of the options, those about heads and labels are not used; `max_length` is the window. The
-    folder receives `adapter.safetensors` (the best epoch), `history.csv`, `curves.png`,
-    `metrics.json` (perplexities with the adapter and without, those of the base on text of its own
-    before and after) and `options.json`. Ctrl-C and `resume` as in `train`.
+    The folder (default: runs/TEXT-adapter-seedN) receives `adapter.safetensors` (the best epoch),
+    `history.csv`, `curves.png`, `metrics.json` (perplexities with the adapter and without, those of
+    the base on its own text before and after) and `options.json`. Ctrl-C, `resume` and `progress`
+    as in `train`.
 
-    Raises: ConfigError for a base that is not causal or a method other than adapters; else as
-    `pretrain`.
+    Raises: ConfigError for a base that is missing or not causal; else as `pretrain`.
     """
-    folder, options = folder_and_options(text, options, RunOptions, out, resume)
-    if options.method != "adapter":
-        raise ConfigError(f"method={options.method!r}: a language model is adapted with adapters")
+    folder, options = folder_and_options(text, options, LanguageOptions, out, resume)
     corpus = load_corpus(text)
-    tokenizer = Tokenizer.from_pretrained(options.base)
-    transformer = decoder(options.base, options.dropout)
-    block_size = min(options.max_length, transformer.config.max_positions)
-    threads = options.threads or cores()
-    options = replace(options, max_length=block_size, threads=threads)
-    tokens = Tokens(*(encode(tokenizer, part) for part in corpus.parts))
-    model = LanguageModel(transformer)
+    job = Adaptation(corpus, options)
+    train_in_folder(job, folder, text, resume, progress)
+    return LanguageRun(folder, job.model, job.tokenizer, job.record, ADAPTER_NAME)
 
-    def perplexity_on(ids: Array | None) -> float | None:
-        return perplexity(model, ids, threads=threads) if ids is not None else None
 
-    own_file = find_checkpoint(options.base) / OWN_TEXT
-    own = encode(tokenizer, read_text(own_file)) if own_file.is_file() else None
-    fingerprint_before, own_before = fingerprint(transformer), perplexity_on(own)
+class Adaptation(Job):
+    """Adapters on a frozen decoder. Saves them; measures perplexities with and without."""
 
-    seed = options.training.seed
-    insert_adapter(model, options.adapter, np.random.default_rng([seed, 2]))
-    folder.mkdir(parents=True, exist_ok=True)
-    trainer = fit(model, tokens, block_size, text, options, folder, resume, progress)
-    record = AdapterRecord(
-        fingerprint=fingerprint_before,
-        base=options.base,
-        method=options.method,
-        task=corpus.name,
-        label_names=(),
-        pooling=options.pooling,
-        max_length=block_size,
-        adapter=options.adapter,
-    )
-    size = save_adapter(folder / "adapter.safetensors", model, record, ADAPTER_NAME)
-    record_of(trainer, f"{corpus.name}: adapters on a frozen {options.base}", folder)
-    metrics = {
-        "text": corpus.name,
-        **options.to_dict(),
-        **measured(trainer, tokens),
-        "file_bytes": size,
-        "base_sha256_before": fingerprint_before,
-        "base_sha256_after": fingerprint(transformer),
-    }
-    if not trainer.interrupted:
-        metrics["perplexity_adapter_on"] = perplexity_on(tokens.held_out)
-        transformer.set_active(None)
-        metrics["perplexity_adapter_off"] = perplexity_on(tokens.held_out)
-        metrics |= {
-            "base_perplexity_before": own_before,
-            "base_perplexity_after": perplexity_on(own),
+    model: LanguageModel
+    options: LanguageOptions
+    best_by = "loss"
+
+    def __init__(self, corpus: Corpus, options: LanguageOptions) -> None:
+        checkpoint = find_decoder(options.base)
+        self.tokenizer = Tokenizer.from_folder(checkpoint)
+        transformer = decoder(checkpoint, options.base, options.dropout)
+        self.options = options = options.resolved(transformer.config.max_positions)
+        self.tokens = tokens_of(corpus, self.tokenizer)
+        self.name = corpus.name
+        self.title = f"{corpus.name}: adapters on a frozen {options.base}"
+        self.train = windows(self.tokens.train, options.max_length)
+        self.validation = windows(self.tokens.validation, options.max_length)
+        self.model = LanguageModel(transformer)
+
+        file = checkpoint / OWN_TEXT
+        self.own_text = encode(self.tokenizer, read_text(file)) if file.is_file() else None
+        self.base_before = fingerprint(transformer)
+        self.own_before = self.perplexity_on(self.own_text)
+        self.model.freeze()
+        rng = np.random.default_rng([options.training.seed, 2])
+        transformer.add_adapter(ADAPTER_NAME, options.adapter, rng)
+
+    def save(self, folder: Path) -> Path:
+        file = folder / "adapter.safetensors"
+        self.record = save_adapter(
+            file,
+            self.model,
+            [ADAPTER_NAME],
+            base_fingerprint=self.base_before,
+            base=self.options.base,
+            task=self.name,
+            max_length=self.options.max_length,
+        )
+        return file
+
+    def measure(self, finished: bool) -> dict[str, Any]:
+        transformer = self.model.transformer
+        metrics: dict[str, Any] = {
+            "tokens": count(self.tokens),
+            "base_sha256_before": self.base_before,
+            "base_sha256_after": fingerprint(transformer),
         }
-        transformer.set_active(ADAPTER_NAME)
-    write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    model.eval()
-    return LanguageRun(folder, model, tokenizer, record)
+        if finished:
+            metrics["perplexity_adapter_on"] = self.perplexity_on(self.tokens.held_out)
+            with transformer.use(None):
+                metrics["perplexity_adapter_off"] = self.perplexity_on(self.tokens.held_out)
+                metrics["base_perplexity_before"] = self.own_before
+                metrics["base_perplexity_after"] = self.perplexity_on(self.own_text)
+        return metrics
+
+    def perplexity_on(self, ids: Array | None) -> float | None:
+        """None where there is no text."""
+        return (
+            perplexity(self.model, ids, threads=self.options.threads) if ids is not None else None
+        )
 
 
-# -- what both do -------------------------------------------------------------------------
-
-
-class Tokens(NamedTuple):
-    """A corpus as token ids, (N,) each."""
-
-    train: Array
-    validation: Array
-    held_out: Array
-
-
-def encode(tokenizer: Tokenizer, text: str) -> Array:
-    """(N,) token ids of one long text."""
-    return np.array(tokenizer.encode([text])[0], np.int64)
-
-
-def fit(
-    model: LanguageModel,
-    tokens: Tokens,
-    block_size: int,
-    text: str | Path,
-    options: RunOptions | PretrainOptions,
-    folder: Path,
-    resume: bool,
-    progress: bool,
-) -> Trainer:
-    """Train to the end or until Ctrl-C; the model then has the values of the best epoch."""
-    trainer = Trainer(
-        model,
-        windows(tokens.train, block_size),
-        windows(tokens.validation, block_size),
-        options.training,
-        folder / "state.safetensors",
-        progress,
-        options.threads,
-        best_by="loss",
-    )
-    if resume:
-        trainer.load_state()
-    else:
-        kept = {"task": str(text), **options.to_dict()}
-        write_text(folder / "options.json", json.dumps(kept, indent=2) + "\n")
-    trainer.fit()
-    trainer.restore_best()
-    return trainer
-
-
-def record_of(trainer: Trainer, title: str, folder: Path) -> None:
-    """Write the history and its picture; what was learnt is on disk already."""
-    write_text(folder / "history.csv", trainer.history.to_csv())
-    plot_history(trainer.history, title, folder / "curves.png", trainer.best_by)
-    if not trainer.interrupted:
-        (folder / "state.safetensors").unlink(missing_ok=True)
-
-
-def measured(trainer: Trainer, tokens: Tokens) -> dict[str, Any]:
-    """What a training run is remembered by, as plain values."""
-    summary, best = trainer.model.summary(), trainer.history.best(trainer.best_by)
-    return {
-        "finished": not trainer.interrupted,
-        "steps": trainer.step,
-        "best_epoch": best.epoch if best else None,
-        "validation_loss": best.validation_loss if best else None,
-        "tokens": {name: len(part) for name, part in tokens._asdict().items()},
-        "parameters": summary.total,
-        "trainable_parameters": summary.trainable,
-        "training_seconds": trainer.seconds,
-        "peak_memory_mb": peak_memory_mb(),
-        "versions": {"python": platform.python_version(), "numpy": np.__version__},
-    }
+def find_decoder(base: str) -> Path:
+    """The checkpoint folder of a base. Raises: HubError, or ConfigError, if there is none."""
+    if base == PRETRAINED and not Path(base).is_dir():
+        raise ConfigError(
+            f"there is no decoder in {base}; `minitransformer pretrain` makes it, or name another "
+            "base, as a folder or a model-hub id"
+        )
+    return find_checkpoint(base)

@@ -1,6 +1,6 @@
-"""Many tasks, one base: trained runs side by side, answered in one walk through what they share.
+"""Many tasks, one base: trained runs side by side, in one forward pass through what they share.
 
-Each run brings an adapter and a head, a few per cent of the base's size. A text walks once through
+Each run has an adapter and a head, a few per cent of the base's size. A text passes once through
 all that lies below the first adapter; from there on it has a row for each task, and each row goes
 through its own task's adapters (`PerRowAdapters`).
 """
@@ -10,60 +10,50 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from ..data.batches import Batch, Encoded, batches
-from ..data.datasets import Task
 from ..data.tokenization import Tokenizer
 from ..errors import CheckpointError, ConfigError
-from ..formats.adapter_file import AdapterRecord, check_base, fingerprint, load_values, read_adapter
+from ..formats.adapter_file import (
+    AdapterFile,
+    check_base,
+    fingerprint,
+    load_adapter,
+    read_adapter,
+)
 from ..models.heads import Classifier
 from ..models.transformer import Transformer
 from ..nn.kernels import softmax
 from ..nn.module import Array, Module
 from ..training.data_parallel import DataParallel, Model
-from ..training.evaluation import AT_ONCE, Evaluation
+from ..training.evaluation import AT_ONCE
 from ..training.prefix_cache import frozen_depth
 from ..training.process import cores
-from .classification import Prediction, Run
-from .folder import adapter_path
+from .classification import Prediction, Run, check_labels
+from .folder import base_of
 
 
 class SharedRun(Run):
-    """A run on a base that it shares: its own adapter works while it answers.
+    """A run on a base that it shares with others: its adapter is one of several in the model."""
 
-    Attributes:
-        adapter: its name in the transformer; None for a head on the plain base.
-    """
-
-    adapter: str | None = None
-
-    @contextmanager
-    def active(self) -> Iterator[SharedRun]:
-        """`with run.active():` the model is this task's; afterwards what it was before."""
-        with self.model.transformer.use(self.adapter):
-            yield self
-
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """As `Run.predict`."""
-        with self.active():
-            return super().predict(texts)
-
-    def evaluate(self, task: str | Path | Task, split: str = "test") -> Evaluation:
-        """As `Run.evaluate`."""
-        with self.active():
-            return super().evaluate(task, split)
+    def classifier(self) -> Classifier:
+        """A replica with this task's adapter active, so that several threads may predict."""
+        model = self.model.replica()
+        model.transformer.set_active(self.adapter)
+        return model.eval()
 
 
 class Tasks:
     """Trained runs on one base, by name. Made by `load_runs`.
 
-    `tasks[name]` is a run of its own; `tasks.predict` answers for all; adapters can be combined
-    further in `tasks.transformer`, where they have the names that `tasks[name].adapter` tells.
+    `tasks[name]` is a run that predicts for its task, `tasks.predict` for all of them. Both work on
+    replicas, so that several threads may predict with one object while no task is added or
+    removed. Adapters can be combined further in `tasks.transformer`, where they have the names
+    that `tasks[name].adapter` tells.
     """
 
     def __init__(self, transformer: Transformer, tokenizer: Tokenizer) -> None:
@@ -91,32 +81,23 @@ class Tasks:
         Raises: ConfigError if the name is taken; CheckpointError if the folder holds no run, or
         one that cannot share this base. Then nothing has changed.
         """
-        path = adapter_path(Path(folder).expanduser())
-        record, tensors = read_adapter(path)
-        name = name or record.task
+        return self.add_file(read_adapter(folder), name)
+
+    def add_file(self, file: AdapterFile, name: str | None = None) -> SharedRun:
+        """As `add`, for an adapter file that was read already."""
+        record, name = file.record, name or file.record.task
         if name in self.runs:
-            raise ConfigError(f"a task {name!r} is loaded already; choose another name for {path}")
-        check_base(record, self.fingerprint, path)
-        check_shareable(record, tensors, path)
-        adapter = None if record.adapter is None else name.translate({ord(c): "_" for c in ".:"})
+            raise ConfigError(
+                f"a task {name!r} is loaded already; choose another name for {file.path}"
+            )
+        check_base(file, self.fingerprint)
+        check_shareable(file)
+        adapter = name.translate({ord(c): "_" for c in ".:"}) if record.adapters else None
+        model = Classifier(self.transformer, len(record.label_names), record.pooling or "")
         with self.transformer.restored():
-            if record.adapter is not None and adapter is not None:
-                self.transformer.add_adapter(adapter, record.adapter)
-            try:
-                model = Classifier(self.transformer, len(record.label_names), record.pooling)
-                self.transformer.freeze()
-                if adapter is not None:
-                    self.transformer.train_adapter(adapter)  # these are the places to fill
-                load_values(model, tensors, adapter, path)
-            except Exception:
-                if adapter is not None:
-                    self.transformer.delete_adapter(adapter)
-                raise
-            finally:
-                self.transformer.freeze()
+            load_adapter(file, model, adapter, base_fingerprint=self.fingerprint)
         model.freeze().eval()
-        run = SharedRun(path.parent, record, model, self.tokenizer)
-        run.adapter = adapter
+        run = SharedRun(file.path.parent, record, model, self.tokenizer, adapter)
         self.runs[name] = run
         return run
 
@@ -127,21 +108,12 @@ class Tasks:
             self.transformer.delete_adapter(run.adapter)
         del self.runs[name]
 
-    @contextmanager
-    def use(self, name: str) -> Iterator[SharedRun]:
-        """`with tasks.use(name) as run:` the transformer is that task's; afterwards as before.
-
-        Raises: ConfigError for an unknown name.
-        """
-        with self[name].active() as run:
-            yield run
-
     # -- answers ---------------------------------------------------------------------------
 
     def predict(self, texts: Sequence[str], threads: int = 0) -> dict[str, list[Prediction]]:
-        """For each task a label for each text, from one walk through what the tasks share.
+        """For each task a label for each text, in one forward pass through what the tasks share.
 
-        `threads`: how many walk over batches side by side; 0 for one for each core.
+        `threads`: how many compute batches side by side; 0 for one for each core.
         Raises: DataError for an empty batch or what is not text; ConfigError without any task.
         """
         if not self.runs:
@@ -164,9 +136,9 @@ class Tasks:
             name: np.empty((len(unique), len(run.record.label_names)), self.transformer.dtype)
             for name, run in self.runs.items()
         }
-        # DataParallel replicate and walk any module; their training step alone wants a single head.
-        with DataParallel(cast(Model, model), min(threads or cores(), n_batches)) as data_parallel:
-            data_parallel.train(False)
+        # DataParallel runs any module; its training step alone needs a single head.
+        replica = cast(Model, model.replica().eval())  # nothing changes in the shared model
+        with DataParallel(replica, min(threads or cores(), n_batches)) as data_parallel:
             for index, rows, logits in data_parallel.map(answer, batches(unique, batch_size)):
                 for name in logits:
                     found[name][index[rows[name]]] = softmax(logits[name])
@@ -199,7 +171,7 @@ class ManyHeads(Module):
     """One transformer under the heads of several tasks.
 
     Shapes: ids (B, T), attention_mask (B, T), and for each task the rows of the batch that it
-    reads -> for each task that reads any, logits (rows, n_classes). For answers only: no backward.
+    reads -> for each task that reads any, logits (rows, n_classes). There is no backward.
     """
 
     def __init__(
@@ -250,27 +222,25 @@ def load_runs(
         raise ConfigError("no runs to load: give at least one folder")
     if isinstance(folders, str | Path):
         raise ConfigError(f"folders={str(folders)!r}: expected a list; load_run reads a single run")
-    named = dict(folders) if isinstance(folders, Mapping) else called_by_task(folders)
-    first = next(iter(named.values()))
-    record, _ = read_adapter(adapter_path(Path(first).expanduser()))
-    base = base if base is not None else record.base
-    tasks = Tasks(Transformer.from_pretrained(base), Tokenizer.from_pretrained(base))
-    for name, folder in named.items():
-        tasks.add(folder, name)
+    if isinstance(folders, Mapping):
+        files = {name: read_adapter(folder) for name, folder in folders.items()}
+    else:
+        files = called_by_task([read_adapter(folder) for folder in folders])
+    checkpoint = base_of(next(iter(files.values())), base)
+    tasks = Tasks(Transformer.from_pretrained(checkpoint), Tokenizer.from_folder(checkpoint))
+    for name, file in files.items():
+        tasks.add_file(file, name)
     return tasks
 
 
-def called_by_task(folders: Sequence[str | Path]) -> dict[str, str | Path]:
+def called_by_task(files: Sequence[AdapterFile]) -> dict[str, AdapterFile]:
     """Runs by the name of their task, or of their folder where a task occurs twice.
 
     Raises: ConfigError if that leaves two with one name.
     """
-    paths = [adapter_path(Path(folder).expanduser()) for folder in folders]
-    names = [read_adapter(path)[0].task for path in paths]
-    count = Counter(names)
+    count = Counter(file.record.task for file in files)
     names = [
-        path.parent.name if count[name] > 1 else name
-        for name, path in zip(names, paths, strict=True)
+        file.path.parent.name if count[file.record.task] > 1 else file.record.task for file in files
     ]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
@@ -278,19 +248,18 @@ def called_by_task(folders: Sequence[str | Path]) -> dict[str, str | Path]:
             f"several runs are called {twice[0]!r}; in Python, "
             "load_runs({name: folder, ...}) lets you choose the names"
         )
-    return dict(zip(names, folders, strict=True))
+    return dict(zip(names, files, strict=True))
 
 
-def check_shareable(record: AdapterRecord, tensors: Mapping[str, Array], path: Path) -> None:
-    """Raises: CheckpointError if the run changes the base, or does not answer with labels."""
-    if record.method == "full":
+def check_shareable(file: AdapterFile) -> None:
+    """Raises: CheckpointError if the run changes the base, or does not predict labels."""
+    if file.record.base_part == "all":
         raise CheckpointError(
-            f"{path} is fully fine-tuned: it has a base of its own, and cannot share one"
+            f"{file.path} is fully fine-tuned: it has a base of its own, and cannot share one"
         )
-    if not record.label_names:
-        raise CheckpointError(f"{path} has no labels, it continues texts: minitransformer generate")
-    if any(".norm." in key for key in tensors):
+    check_labels(file)
+    if file.record.base_part == "layer_norms":
         raise CheckpointError(
-            f"{path} was trained with --layer-norm: its layer norms would change the base for the "
-            "other tasks; train it without"
+            f"{file.path} was trained with --layer-norm: its layer norms would change the base for "
+            "the other tasks; train it without"
         )

@@ -1,9 +1,14 @@
-"""What may train, and the options of a run: a task or a style on a base, or a base from scratch."""
+"""What may train, and the options of a run: a task or a text on a base, or a base from scratch.
+
+An option that is left None stays None, so that `dataclasses.replace` does what it says. `resolved`
+puts the number in its place that a run uses; `options.json` holds those, because a run that is
+resumed must use the same ones, whatever the machine.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,10 +18,15 @@ from ..formats.adapter_file import METHODS
 from ..models.heads import POOLINGS, Classifier
 from ..models.transformer import Transformer
 from ..nn.config import TransformerConfig
+from ..training.process import cores
 from ..training.trainer import TrainingOptions
 
 ADAPTER_NAME = "task"  # what the adapter is called inside a run's own model
 LEARNING_RATES = {"adapter": 1e-3, "head": 5e-3, "full": 5e-5}
+PRETRAINING_RATE = 2e-3
+PRETRAINED = "runs/shakespeare-comedies-base-seed0"  # where `pretrain()` leaves its decoder
+
+Options = TypeVar("Options", bound="RunOptions | LanguageOptions | PretrainOptions")
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,7 @@ class RunOptions:
     Attributes:
         base: "tiny", "minilm", a folder, or a model-hub id.
         method: "adapter" (adapters and head train), "head" (head alone) or "full" (everything).
-        adapter: used by the method "adapter".
+        adapter: for the method "adapter" alone.
         layer_norm: whether the blocks' layer norms train too (Houlsby et al. 2019 do so).
         pooling: "cls", "mean" or "pooler": the vector that the head sees.
         dropout: inside the base, in training. None: what its config.json says; for the method
@@ -34,9 +44,9 @@ class RunOptions:
         head_dropout: on the vector that the head sees, in training.
         max_length: texts are cut to so many tokens.
         limit: train on at most so many examples.
-        threads: walk slices of each batch side by side; 0 for one for each core.
-        prefix_cache: keep what the blocks below the first adapter make of each example, so that
-            later epochs start above them (see `prefix`); no dropout then in those blocks.
+        threads: compute shards of each batch side by side; 0 for one for each core.
+        prefix_cache: store the output of the blocks below the first adapter for each example, so
+            that later epochs start above them (see `PrefixCache`); no dropout then in those blocks.
         training: epochs, batch size, learning rate (None: see LEARNING_RATES), seed, ...
     """
 
@@ -59,27 +69,84 @@ class RunOptions:
                 raise ConfigError(
                     f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}"
                 )
-        if self.dropout is None and self.method == "head":
-            object.__setattr__(self, "dropout", 0.0)
-        if self.training.lr is None:
-            training = replace(self.training, lr=LEARNING_RATES[self.method])
-            object.__setattr__(self, "training", training)
-        if self.layer_norm and self.method != "adapter":
-            raise ConfigError(f"layer_norm goes with method='adapter', not {self.method!r}")
-        for name in ("dropout", "head_dropout"):
-            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: expected 0 <= {name} < 1")
+        check_kinds(self, base=str, adapter=AdapterConfig, training=TrainingOptions)
+        check_kinds(self, layer_norm=bool, prefix_cache=bool)
+        check_whole(self, max_length=1, threads=0)
+        check_probabilities(self, "head_dropout")
+        if self.limit is not None:
+            check_whole(self, limit=1)
+        if self.dropout is not None:
+            check_probabilities(self, "dropout")
+        if self.method != "adapter":
+            if self.layer_norm:
+                raise ConfigError(f"layer_norm goes with method='adapter', not {self.method!r}")
+            if self.adapter != AdapterConfig():
+                raise ConfigError(f"adapter goes with method='adapter', not {self.method!r}")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as `options.json` keeps them."""
-        return asdict(self)
+    @property
+    def learning_rate(self) -> float:
+        """The peak learning rate: what was asked for, or what suits the method."""
+        lr = self.training.lr
+        return lr if lr is not None else LEARNING_RATES[self.method]
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> RunOptions:
-        """The inverse of `to_dict`."""
-        adapter = AdapterConfig.from_dict(values["adapter"])
-        training = TrainingOptions(**values["training"])
-        return cls(**{**values, "adapter": adapter, "training": training})
+    @property
+    def resolved_dropout(self) -> float | None:
+        """Dropout inside the base; None for what its config.json says."""
+        return 0.0 if self.dropout is None and self.method == "head" else self.dropout
+
+    def resolved(self, max_positions: int) -> RunOptions:
+        """With the numbers that a run on a base of so many positions uses."""
+        return replace(
+            self,
+            dropout=self.resolved_dropout,
+            max_length=min(self.max_length, max_positions),
+            threads=self.threads or cores(),
+            training=replace(self.training, lr=self.learning_rate),
+        )
+
+
+@dataclass(frozen=True)
+class LanguageOptions:
+    """How to adapt a decoder to another text. Checks itself; ConfigError.
+
+    Attributes:
+        base: the decoder's folder, or a model-hub id; by default the folder in which `pretrain`
+            leaves one.
+        adapter: what is inserted; the base is frozen.
+        dropout: inside the base, in training. None: what its config.json says.
+        max_length: tokens in a window of the text.
+        threads: compute shards of each batch side by side; 0 for one for each core.
+        training: epochs, batch size (in windows), learning rate (None: 1e-3), seed, ...
+    """
+
+    base: str = PRETRAINED
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    dropout: float | None = None
+    max_length: int = 128
+    threads: int = 0
+    training: TrainingOptions = field(default_factory=lambda: TrainingOptions(batch_size=8))
+
+    method = "adapter"  # in the names of the files that such a run leaves
+
+    def __post_init__(self) -> None:
+        check_kinds(self, base=str, adapter=AdapterConfig, training=TrainingOptions)
+        check_whole(self, max_length=1, threads=0)
+        if self.dropout is not None:
+            check_probabilities(self, "dropout")
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak learning rate: what was asked for, or that of adapters."""
+        return self.training.lr if self.training.lr is not None else LEARNING_RATES["adapter"]
+
+    def resolved(self, max_positions: int) -> LanguageOptions:
+        """With the numbers that a run on a base of so many positions uses."""
+        return replace(
+            self,
+            max_length=min(self.max_length, max_positions),
+            threads=self.threads or cores(),
+            training=replace(self.training, lr=self.learning_rate),
+        )
 
 
 @dataclass(frozen=True)
@@ -91,8 +158,9 @@ class PretrainOptions:
         vocab_size: tokens of the byte-pair encoding, which is learnt from the same text.
         block_size: how many tokens the model sees at once.
         dropout: everywhere inside, in training.
-        threads: walk slices of each batch side by side; 0 for one for each core.
-        training: epochs, batch size (windows of block_size tokens), learning rate, seed, ...
+        threads: compute shards of each batch side by side; 0 for one for each core.
+        training: epochs, batch size (in windows of block_size tokens), learning rate (None: 2e-3),
+            seed, ...
     """
 
     d_model: int = 192
@@ -103,17 +171,28 @@ class PretrainOptions:
     dropout: float = 0.0
     threads: int = 0
     training: TrainingOptions = field(
-        default_factory=lambda: TrainingOptions(epochs=8, batch_size=8, lr=2e-3)
+        default_factory=lambda: TrainingOptions(epochs=8, batch_size=8)
     )
 
-    method = "base"  # what such a run leaves behind, in the name of its folder
+    method = "base"  # in the name of the folder that such a run leaves
 
     def __post_init__(self) -> None:
-        if self.training.lr is None:
-            object.__setattr__(self, "training", replace(self.training, lr=2e-3))
+        check_kinds(self, training=TrainingOptions)
+        check_whole(self, threads=0, block_size=1, d_model=1, n_layers=1, n_heads=1, vocab_size=1)
+        check_probabilities(self, "dropout")
         if self.vocab_size < 257:
             raise ConfigError(f"vocab_size={self.vocab_size}: expected 257 (all bytes) or more")
         self.config(self.vocab_size)
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak learning rate: what was asked for, or 2e-3."""
+        return self.training.lr if self.training.lr is not None else PRETRAINING_RATE
+
+    def resolved(self) -> PretrainOptions:
+        """With the numbers that a run uses."""
+        training = replace(self.training, lr=self.learning_rate)
+        return replace(self, threads=self.threads or cores(), training=training)
 
     def config(self, vocab_size: int) -> TransformerConfig:
         """The decoder's shape, with as many tokens as the text yielded."""
@@ -132,14 +211,54 @@ class PretrainOptions:
             attention_dropout=self.dropout,
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as `options.json` keeps them."""
-        return asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> PretrainOptions:
-        """The inverse of `to_dict`."""
-        return cls(**{**values, "training": TrainingOptions(**values["training"])})
+# -- in a file -----------------------------------------------------------------------------
+
+
+def to_dict(options: RunOptions | LanguageOptions | PretrainOptions) -> dict[str, Any]:
+    """Plain values, as `options.json` holds them."""
+    return asdict(options)
+
+
+def from_dict(kind: type[Options], values: dict[str, Any]) -> Options:
+    """The inverse of `to_dict`. Raises: ConfigError, TypeError or KeyError for anything else."""
+    parts: dict[str, Any] = {"training": TrainingOptions(**values["training"])}
+    if "adapter" in values:
+        parts["adapter"] = AdapterConfig.from_dict(values["adapter"])
+    return kind(**{**values, **parts})
+
+
+# -- checks --------------------------------------------------------------------------------
+
+
+def check_kinds(options: Any, **kinds: type) -> None:
+    """Raises: ConfigError for an option that is not of its kind."""
+    for name, kind in kinds.items():
+        value = getattr(options, name)
+        if not isinstance(value, kind):
+            expected = {"str": "text", "bool": "True or False"}.get(kind.__name__, kind.__name__)
+            raise ConfigError(f"{name}={value!r}: expected {expected}")
+
+
+def check_whole(options: Any, **least: int) -> None:
+    """Raises: ConfigError for an option that is no whole number, or below its least value."""
+    for name, smallest in least.items():
+        value = getattr(options, name)
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not whole or value < smallest:
+            raise ConfigError(f"{name}={value!r}: expected a whole number, {smallest} or more")
+
+
+def check_probabilities(options: Any, *names: str) -> None:
+    """Raises: ConfigError for an option that is no number from 0 to below 1."""
+    for name in names:
+        value = getattr(options, name)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 <= value < 1:
+            raise ConfigError(f"{name}={value!r}: expected 0 <= {name} < 1")
+
+
+# -- the model -----------------------------------------------------------------------------
 
 
 def build_classifier(transformer: Transformer, n_classes: int, options: RunOptions) -> Classifier:
@@ -149,12 +268,20 @@ def build_classifier(transformer: Transformer, n_classes: int, options: RunOptio
     """
     seed = options.training.seed
     head_rng, adapter_rng = (np.random.default_rng([seed, i]) for i in (1, 2))
-    transformer.freeze()
-    if options.method == "full":
-        transformer.unfreeze()
-        if transformer.pooler is not None and options.pooling != "pooler":
-            transformer.pooler.freeze()  # no walk comes through it
     if options.method == "adapter":
         transformer.add_adapter(ADAPTER_NAME, options.adapter, adapter_rng)
-        transformer.train_layer_norms(options.layer_norm)
-    return Classifier(transformer, n_classes, options.pooling, options.head_dropout, head_rng)
+    model = Classifier(transformer, n_classes, options.pooling, options.head_dropout, head_rng)
+    freeze_for(options.method, model, options.layer_norm)
+    return model
+
+
+def freeze_for(method: str, model: Classifier, layer_norm: bool = False) -> None:
+    """Let exactly that train which the method trains; the head always does."""
+    transformer = model.transformer.freeze()
+    if method == "adapter":
+        transformer.train_adapter(ADAPTER_NAME)
+        transformer.train_layer_norms(layer_norm)
+    if method == "full":
+        transformer.unfreeze()
+        if transformer.pooler is not None and model.pooling.kind != "pooler":
+            transformer.pooler.freeze()  # the head does not read it

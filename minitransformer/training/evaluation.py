@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..data.batches import Batch, Encoded, batches
+from ..data.batches import Batch, Batches, Encoded, batches
 from ..data.corpus import windows
 from ..errors import DataError
 from ..models.heads import Classifier, LanguageModel
@@ -47,8 +47,9 @@ def predict_probabilities(
 
     `threads`: how many compute batches side by side; 0 for one for each core.
     """
-    with eval_replicas(model, math.ceil(len(encoded) / batch_size), threads) as replicas:
-        return map_batches(replicas, encoded, batch_size, lambda p, batch: p)
+    plan = batches(encoded, batch_size)
+    with eval_replicas(model, len(plan), threads) as replicas:
+        return map_batches(replicas, plan, lambda p, batch: p)
 
 
 def evaluate(
@@ -75,10 +76,13 @@ def perplexity(
     positions). Each begins `stride` tokens after the one before (default: half a window) and
     scores what that one did not see, so that a token has at least block_size - stride tokens as
     context, near the beginning of the text all that there are.
-    Raises: DataError for a text of less than two tokens.
+    Raises: DataError for a text of less than two tokens; ConfigError for a stride out of range.
     """
-    block_size = block_size or model.transformer.config.max_positions
-    encoded = windows(tokens, block_size, stride or max(1, block_size // 2))
+    if block_size is None:
+        block_size = model.transformer.config.max_positions
+    if stride is None:
+        stride = max(1, block_size // 2)
+    encoded = windows(np.asarray(tokens), block_size, stride)
     with eval_replicas(model, len(encoded), threads) as replicas:
         loss, _ = loss_and_accuracy(replicas, encoded)
     return math.exp(loss)
@@ -104,24 +108,21 @@ def loss_and_accuracy(
         return np.stack(at_labels(p, batch.labels), axis=-1)  # (B, 2) or (B, T, 2)
 
     labels_each = encoded.labels.size // len(encoded)
-    batch_size = max(1, AT_ONCE // labels_each)
-    found = map_batches(replicas, encoded, batch_size, label_probabilities)
+    plan = batches(encoded, max(1, AT_ONCE // labels_each))
+    found = map_batches(replicas, plan, label_probabilities)
     return means(found[..., 0], found[..., 1], encoded.labels)
 
 
 def map_batches(
-    replicas: DataParallel,
-    encoded: Encoded,
-    batch_size: int,
-    function: Callable[[Array, Batch], Array],
+    replicas: DataParallel, plan: Batches, function: Callable[[Array, Batch], Array]
 ) -> Array:
     """`function(p, batch)` of each batch's probabilities, one row for each example in order."""
 
     def forward(model: Model, batch: Batch) -> tuple[Array, Array]:
         return batch.index, function(softmax(model(batch.ids, batch.attention_mask)), batch)
 
-    results = list(replicas.map(forward, batches(encoded, batch_size)))
-    rows = np.empty((len(encoded), *results[0][1].shape[1:]), results[0][1].dtype)
+    results = list(replicas.map(forward, plan))
+    rows = np.empty((len(plan.encoded), *results[0][1].shape[1:]), results[0][1].dtype)
     for index, result in results:
         rows[index] = result
     return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Any
 
@@ -20,27 +21,35 @@ class SingleThreadedProducts:
 
     Otherwise the threads of BLAS would compete with ours. The setting belongs to the process and
     not to a Python thread, so users are counted: the first one in sets the limit, the last one out
-    restores what was there before.
+    restores what was there before. A limit of the caller's own, set by threadpoolctl, takes
+    precedence.
     """
 
     def __init__(self) -> None:
         self.lock = Lock()
         self.users = 0
-        self.limits: Any = None
 
     def __enter__(self) -> None:
-        from threadpoolctl import threadpool_limits
-
         with self.lock:
             if self.users == 0:
-                self.limits = threadpool_limits(limits=1, user_api="blas")
+                # Both from one thread: threadpoolctl lets nobody restore what another thread set.
+                self.thread = ThreadPoolExecutor(1)
+                self.limits = self.thread.submit(one_blas_thread).result()
             self.users += 1
 
     def __exit__(self, *problem: object) -> None:
         with self.lock:
             self.users -= 1
             if self.users == 0:
-                self.limits.restore_original_limits()
+                self.thread.submit(self.limits.__exit__, None, None, None).result()
+                self.thread.shutdown()
+
+
+def one_blas_thread() -> Any:
+    """Set the limit; `__exit__` of what is returned restores what was there before."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(limits=1, user_api="blas").__enter__()
 
 
 single_threaded_products = SingleThreadedProducts()  # one for the process

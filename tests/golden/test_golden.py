@@ -259,7 +259,9 @@ def test_minilm_states() -> None:
 @pytest.mark.slow
 def test_minilm_gradients() -> None:
     g = golden("minilm", "float32")
-    model = mt.Classifier(mt.Transformer.from_pretrained("minilm").train(), n_classes=2, pooling="cls")
+    model = mt.Classifier(
+        mt.Transformer.from_pretrained("minilm").train(), n_classes=2, pooling="cls"
+    )
     model.head.linear.load_state_dict({"weight": g["head.weight"], "bias": g["head.bias"]})
     few = slice(len(g["logits"]))
     logits, loss = logits_and_loss(model, g["labels"][few], g["ids"][few], g["mask"][few])

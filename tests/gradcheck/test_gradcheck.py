@@ -87,7 +87,7 @@ def test_several_wrong_arrays_say_where_to_begin() -> None:
 
     report = gradcheck(Two(), x3, raises=False)
     assert {row.name for row in report.rows if row.advice} == {"x", "first.weight", "first.bias"}
-    assert "the backward pass reaches first.bias first" in report.problems[0]
+    assert "the backward pass reaches first.weight first" in report.problems[0]
 
 
 def test_nothing_to_check_is_an_error() -> None:
@@ -134,6 +134,15 @@ class LastDeclaredFirst(Module):
 def test_submodules_in_another_order_and_called_directly(check_inputs: bool) -> None:
     report = gradcheck(LastDeclaredFirst(), x3, check_inputs=check_inputs)
     assert len(report.rows) == 4 + check_inputs
+
+
+def test_where_to_begin_goes_by_the_order_of_execution() -> None:
+    class Wrong(LastDeclaredFirst):
+        def backward(self, dy):
+            return super().backward(1.7 * dy)
+
+    report = gradcheck(Wrong(), x3, raises=False)
+    assert "5 arrays are wrong; the backward pass reaches second.weight first" in str(report)
 
 
 # -- gradients of zero -----------------------------------------------------------------------

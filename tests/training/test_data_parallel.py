@@ -1,15 +1,19 @@
-"""Slices walked side by side give the gradients of the whole batch."""
+"""Shards computed side by side give the losses and gradients of the whole batch."""
+
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from threadpoolctl import threadpool_info
 
 import minitransformer as mt
 from minitransformer.data.batches import Batch
-from minitransformer.errors import ConfigError
-from minitransformer.training.data_parallel import DataParallel, shards
+from minitransformer.errors import ConfigError, ShapeError
+from minitransformer.nn.layers import Dropout
+from minitransformer.training.data_parallel import DataParallel, PerExampleGenerator, shards
 
 
 def batch_of(rows: int, width: int, seed: int = 0) -> Batch:
@@ -66,23 +70,24 @@ def test_same_threads_same_bits(classifier) -> None:
 
 def test_replicas_share_weights_and_nothing_else(classifier) -> None:
     data_parallel = DataParallel(classifier, 2)
-    own, twin = (dict(model.named_parameters()) for model in data_parallel.replicas)
-    assert own.keys() == twin.keys()
+    own, other = (dict(model.named_parameters()) for model in data_parallel.replicas)
+    assert own.keys() == other.keys()
     for name in own:
-        assert own[name] is not twin[name]
-        assert own[name].value is twin[name].value
+        assert own[name] is not other[name]
+        assert own[name].value is other[name].value
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 10), st.integers(1, 5))
-def test_slices_hold_every_row_once_and_every_token(rows: int, width: int, n: int) -> None:
+def test_shards_hold_every_row_once_as_wide_as_the_batch(rows: int, width: int, n: int) -> None:
     batch = batch_of(rows, width, seed=rows)
-    slices = list(shards(batch, n))
-    index = np.concatenate([part.index for part in slices])
+    parts = shards(batch, n)
+    index = np.concatenate([part.index for part in parts])
     assert sorted(index) == list(range(rows))
-    assert sum(part.attention_mask.sum() for part in slices) == batch.attention_mask.sum()
-    for part in slices:
-        np.testing.assert_array_equal(part.ids, batch.ids[part.index, : part.ids.shape[1]])
+    for part in parts:
+        np.testing.assert_array_equal(part.ids, batch.ids[part.index])
+        np.testing.assert_array_equal(part.attention_mask, batch.attention_mask[part.index])
+        np.testing.assert_array_equal(part.labels, batch.labels[part.index])
 
 
 def test_map_keeps_the_order(classifier) -> None:
@@ -93,16 +98,110 @@ def test_map_keeps_the_order(classifier) -> None:
         np.testing.assert_array_equal(ids, batch.ids)
 
 
-def test_products_use_one_thread_inside_and_what_they_had_afterwards(classifier) -> None:
-    def blas_threads() -> list[int]:
-        return [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+# Two threads, one after the other in and out; prints the number of BLAS threads each time.
+TWO_USERS = """
+import sys, threading
+import numpy
+from threadpoolctl import threadpool_info
+from minitransformer.training.process import single_threaded_products
 
-    before = blas_threads()
-    with DataParallel(classifier, 2):
-        assert set(blas_threads()) == {1}
-    assert blas_threads() == before
+def report():
+    print({lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}.pop())
+
+def use(name):
+    with single_threaded_products:
+        entered[name].set()
+        leave[name].wait(10)
+    left[name].set()
+    done.wait(10)  # threadpoolctl: what a living thread has set, no other one can change
+
+entered, leave, left = ({n: threading.Event() for n in ("first", "second")} for _ in range(3))
+done = threading.Event()
+report()
+for name in entered:
+    threading.Thread(target=use, args=(name,)).start()
+    entered[name].wait(10)
+    report()
+for name in (sys.argv[1], *(set(left) - {sys.argv[1]})):
+    leave[name].set()
+    left[name].wait(10)
+    report()
+done.set()
+"""
 
 
-def test_negative_number_of_threads_is_refused(classifier) -> None:
-    with pytest.raises(ConfigError, match="threads=-1"):
-        DataParallel(classifier, -1)
+@pytest.mark.parametrize("first_out", ["first", "second"])
+def test_products_use_one_thread_inside_and_what_they_had_afterwards(first_out) -> None:
+    # In a process of its own, whose number of BLAS threads is known.
+    environment = os.environ | {
+        "OPENBLAS_NUM_THREADS": "2",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, "-c", TWO_USERS, first_out]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["2", "1", "1", "1", "2"], done.stderr
+
+
+@pytest.mark.parametrize("threads", [-1, -3, 1.5, "2", True])
+def test_what_is_no_number_of_threads_is_refused(classifier, threads) -> None:
+    with pytest.raises(ConfigError, match=f"threads={threads!r}"):
+        DataParallel(classifier, threads)
+
+
+# -- dropout ------------------------------------------------------------------------------
+
+
+def with_dropout(small_transformer) -> mt.Classifier:
+    base = small_transformer(dropout=0.3, attention_dropout=0.3).freeze()
+    base.add_adapter("a", mt.AdapterConfig(bottleneck=4, dropout=0.3))
+    model = mt.Classifier(base, 2, dropout=0.3, rng=np.random.default_rng(0))
+    return model.astype(np.float64)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_dropout_masks_do_not_depend_on_the_number_of_threads(small_transformer, threads) -> None:
+    batch = batch_of(7, 9)
+    loss, right, grads = gradients(with_dropout(small_transformer), batch, 1)
+    loss_n, right_n, grads_n = gradients(with_dropout(small_transformer), batch, threads)
+    assert loss_n == pytest.approx(loss, rel=1e-12)
+    assert right_n == right
+    for name, grad in grads.items():
+        np.testing.assert_allclose(grads_n[name], grad, rtol=1e-9, atol=1e-15)
+
+
+def test_another_step_or_seed_has_other_dropout_masks(small_transformer) -> None:
+    model, batch = with_dropout(small_transformer), batch_of(6, 5)
+    with DataParallel(model, 1, seed=1) as data_parallel:
+        losses = [data_parallel.forward_backward(batch)[0] for _ in range(3)]
+        data_parallel.step = 0
+        assert data_parallel.forward_backward(batch)[0] == losses[0]
+    with DataParallel(model, 1, seed=2) as data_parallel:
+        losses.append(data_parallel.forward_backward(batch)[0])
+    assert len(set(losses)) == 4
+
+
+def test_the_models_own_generators_are_back_afterwards(small_transformer) -> None:
+    model = with_dropout(small_transformer)
+    dropouts = [m for _, m in model.named_modules() if isinstance(m, Dropout)]
+    before = [dropout.rng for dropout in dropouts]
+    with DataParallel(model, 2) as data_parallel:
+        data_parallel.forward_backward(batch_of(6, 5))
+    assert all(d.rng is rng for d, rng in zip(dropouts, before, strict=True))
+    other = batch_of(3, 4)  # a batch of another size is no problem
+    model(other.ids, other.attention_mask)
+
+
+def test_an_example_gets_the_same_numbers_in_any_shard() -> None:
+    shape = (2, 3, 4)
+    whole = PerExampleGenerator(0, 5, [4, 7, 9, 2]).random((4, *shape), np.float32)
+    part = PerExampleGenerator(0, 5, [7, 2]).random((2, *shape), np.float32)
+    np.testing.assert_array_equal(part, whole[[1, 3]])
+    assert whole.dtype == np.float32
+    assert len(np.unique(whole)) == whole.size
+    assert (whole >= 0).all()
+    assert (whole < 1).all()
+
+
+def test_numbers_for_another_batch_are_refused() -> None:
+    with pytest.raises(ShapeError, match=r"shape \(3, 5\) in a shard of 2 examples"):
+        PerExampleGenerator(0, 0, [0, 1]).random((3, 5))

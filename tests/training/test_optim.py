@@ -1,13 +1,16 @@
 """Optimizers move what has a gradient, as their papers say."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 
-from minitransformer.errors import ConfigError
+from minitransformer.errors import CheckpointError, ConfigError
 from minitransformer.nn.module import Parameter
 from minitransformer.training.optim import SGD, AdamW, clip_by_global_norm, warmup_linear_decay
+
+OPTIMIZERS = [lambda p: SGD(p, 0.1, 0.9), lambda p: AdamW(p, 0.1)]
 
 
 def parameters() -> dict[str, Parameter]:
@@ -53,8 +56,8 @@ def test_a_parameter_without_gradient_stays(kind) -> None:
     np.testing.assert_array_equal(ps["b"].value, before)
 
 
-@pytest.mark.parametrize("kind", [lambda p: SGD(p, 0.1, 0.9), lambda p: AdamW(p, 0.1)])
-def test_state_carries_on_exactly(kind) -> None:
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_loaded_state_continues_exactly(kind) -> None:
     def steps(ps, optimizer, seeds) -> None:
         for seed in seeds:
             for p in ps.values():
@@ -71,6 +74,51 @@ def test_state_carries_on_exactly(kind) -> None:
     steps(halves, second, range(2, 4))
     for k in whole:
         np.testing.assert_array_equal(halves[k].value, whole[k].value)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_state_of_other_parameters_is_refused_and_changes_nothing(kind) -> None:
+    ps = parameters()
+    ps["w"].grad = np.ones((3, 4))
+    optimizer = kind(ps)
+    optimizer.step()
+    before = {name: array.copy() for name, array in optimizer.state_dict().items()}
+    other = kind({"w": Parameter(np.ones((2, 4))), "c": Parameter(np.ones(3))})
+    with pytest.raises(CheckpointError, match="belongs to other parameters") as error:
+        optimizer.load_state_dict(other.state_dict())
+    for problem in (r"missing: \w+/b", r"unexpected: \w+/c", r"wrong shape: \w+/w is \(2, 4\)"):
+        assert re.search(problem, str(error.value))
+    with pytest.raises(CheckpointError, match="missing"):
+        optimizer.load_state_dict({})
+    for name, array in optimizer.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_state_of_another_kind_of_optimizer_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="unexpected: velocity/w"):
+        AdamW(parameters()).load_state_dict(SGD(parameters(), 0.1, 0.9).state_dict())
+
+
+@pytest.mark.parametrize("kind", [lambda p: SGD(p, 0.1), AdamW])
+def test_optimizers_say_what_parameters_they_want(kind) -> None:
+    with pytest.raises(ConfigError, match="a list: expected a mapping from name to Parameter"):
+        kind(list(parameters().values()))
+    with pytest.raises(ConfigError, match="no parameters to optimize"):
+        kind({})
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        ({"lr": -1.0}, "lr=-1.0"),
+        ({"lr": math.nan}, "lr=nan"),
+        ({"weight_decay": -0.1}, "weight_decay=-0.1"),
+        ({"betas": (0.9, 1.0)}, r"betas=\(0.9, 1.0\)"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(number, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        AdamW(parameters(), **number)
 
 
 def test_schedule_rises_to_the_peak_and_falls_to_zero() -> None:
@@ -90,5 +138,7 @@ def test_clipping_keeps_the_direction_and_reports_the_norm() -> None:
     norm = math.sqrt(12 * 9 + 4 * 16)
     assert clip_by_global_norm(ps, 1.0) == pytest.approx(norm)
     np.testing.assert_allclose(ps["b"].grad, 4 / norm)
+    with pytest.raises(ConfigError, match="max_norm=-1"):
+        clip_by_global_norm(ps, -1)
     assert clip_by_global_norm(ps, 5.0) == pytest.approx(1.0)
     np.testing.assert_allclose(ps["b"].grad, 4 / norm)

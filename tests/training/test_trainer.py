@@ -1,5 +1,6 @@
 """The loop: it learns, it can be stopped and resumed exactly, and it fails with clear words."""
 
+import ctypes
 import os
 import signal
 import threading
@@ -9,7 +10,7 @@ import pytest
 
 import minitransformer as mt
 from minitransformer.data.batches import Encoded
-from minitransformer.errors import CheckpointError, ConfigError, TrainingError
+from minitransformer.errors import CheckpointError, ConfigError, DataError, TrainingError
 from minitransformer.formats.adapter_file import fingerprint
 from minitransformer.training.evaluation import evaluate
 from minitransformer.training.history import History, HistoryRow
@@ -144,7 +145,7 @@ def test_training_works_outside_the_main_thread(classifier) -> None:
     assert trainer.step == 2
 
 
-def test_best_epoch_is_kept_and_can_be_restored(classifier) -> None:
+def test_best_epoch_can_be_restored(classifier) -> None:
     model = classifier()
     trainer = Trainer(model, TRAIN, VALIDATION, OPTIONS, progress=False)
     accuracies = [row.validation_accuracy for row in trainer.fit().evaluations()[1:]]
@@ -210,20 +211,81 @@ def test_history_survives_the_way_through_csv(classifier) -> None:
         History.from_csv("a,b\n1,2\n")
 
 
-def test_evaluation_restores_training_mode_and_saves_nothing(classifier) -> None:
+def test_lr_that_is_left_out_stays_none_in_the_options() -> None:
+    assert TrainingOptions().lr is None
+
+
+@pytest.mark.parametrize("empty", ["train", "validation"])
+def test_a_split_without_examples_is_an_error(classifier, empty) -> None:
+    splits = {"train": TRAIN, "validation": VALIDATION, empty: Encoded([], np.zeros(0, int))}
+    with pytest.raises(DataError, match=f"the {empty} split has no examples"):
+        Trainer(classifier(), **splits)
+
+
+def test_the_best_epoch_is_by_accuracy_or_loss(classifier) -> None:
+    with pytest.raises(ConfigError, match="best_by='f1': expected one of accuracy, loss"):
+        Trainer(classifier(), TRAIN, VALIDATION, best_by="f1")
+    with pytest.raises(ConfigError, match="by='f1'"):
+        History().best("f1")
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_one_seed_gives_the_same_losses_with_any_number_of_threads(classifier, threads) -> None:
+    def losses(threads: int) -> list[float]:
+        options = TrainingOptions(epochs=1, batch_size=16, lr=5e-3)
+        trainer = Trainer(classifier(), TRAIN, VALIDATION, options, None, False, threads)
+        return [row.loss for row in trainer.fit() if row.step]
+
+    np.testing.assert_allclose(losses(threads), losses(1), rtol=2e-5)
+
+
+def test_a_state_goes_on_with_the_same_number_of_threads(classifier, tmp_path) -> None:
+    state = tmp_path / "state.safetensors"
+    Trainer(classifier(), TRAIN, VALIDATION, OPTIONS, state, False, threads=2).save_state()
+    other = Trainer(classifier(), TRAIN, VALIDATION, OPTIONS, state, False, threads=3)
+    with pytest.raises(CheckpointError, match="from another run: threads 2, not 3"):
+        other.load_state()
+
+
+def test_a_state_of_other_parameters_is_refused(classifier, tmp_path) -> None:
+    state = tmp_path / "state.safetensors"
+    Trainer(classifier(), TRAIN, VALIDATION, OPTIONS, state, False).save_state()
     model = classifier()
-    found = evaluate(model, VALIDATION)
-    assert model.training
-    assert all(module._saved is None for _, module in model.named_modules())
-    assert found.probabilities.shape == (40, 2)
-    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, rtol=1e-5)
-    assert found.accuracy == (found.predictions == VALIDATION.labels).mean()
+    model.transformer.freeze()
+    with pytest.raises(CheckpointError, match="it trains other parameters"):
+        Trainer(model, TRAIN, VALIDATION, OPTIONS, state, False).load_state()
+
+
+def test_the_allocator_changes_for_training_alone(classifier, monkeypatch) -> None:
+    asked = []
+    real = ctypes.CDLL
+
+    def library(name, *args, **kwargs):
+        if name is None:
+            asked.append(name)
+            raise OSError("no mallopt here")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(ctypes, "CDLL", library)
+    model = classifier()
+    evaluate(model, VALIDATION)
+    assert not asked
+    Trainer(model, TRAIN, VALIDATION, TrainingOptions(epochs=1), progress=False).fit()
+    assert asked
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"epochs": 0}, "epochs=0"),
+        ({"epochs": True}, "epochs=True: expected a whole number, 1 or more"),
+        ({"seed": "a"}, "seed='a': expected a whole number, 0 or more"),
+        ({"seed": 1.5}, "seed=1.5"),
+        ({"lr": "fast"}, "lr='fast': expected a positive number, or None"),
+        ({"warmup": None}, "warmup=None"),
+        ({"weight_decay": "0.1"}, "weight_decay='0.1'"),
+        ({"max_grad_norm": None}, "max_grad_norm=None: expected a positive number"),
+        ({"label_smoothing": True}, "label_smoothing=True"),
         ({"batch_size": 2.5}, "batch_size=2.5"),
         ({"lr": 0.0}, "lr=0.0: expected a positive number"),
         ({"lr": float("nan")}, "lr=nan"),

@@ -1,0 +1,126 @@
+"""What every training run does, from an empty folder to its metrics.
+
+A kind of run (a classifier, a decoder from scratch, a decoder adapted to a text) is a `Job`: it
+says what trains, how to save it, and what to measure.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.batches import Encoded
+from ..formats.files import write_text
+from ..plots import plot_history
+from ..training.data_parallel import Model
+from ..training.prefix_cache import PrefixCache
+from ..training.trainer import Trainer
+from .folder import peak_memory_mb
+from .options import LanguageOptions, PretrainOptions, RunOptions, to_dict
+
+log = logging.getLogger(__name__)
+
+
+class Job(ABC):
+    """What a run trains, saves and measures.
+
+    Attributes:
+        options: resolved, with the numbers that the run uses.
+        name: of the task or text.
+        title: what is done, for the log and the figure.
+        model, train, validation: what the Trainer gets.
+        best_by: "accuracy" or "loss": what chooses the best epoch.
+        prefix: a prefix cache over `train`, or None.
+    """
+
+    options: RunOptions | LanguageOptions | PretrainOptions
+    name: str
+    title: str
+    model: Model
+    train: Encoded
+    validation: Encoded
+    best_by = "accuracy"
+    prefix: PrefixCache | None = None
+
+    @abstractmethod
+    def save(self, folder: Path) -> Path:
+        """Write what the model has learnt. Returns the file."""
+
+    @abstractmethod
+    def measure(self, finished: bool) -> dict[str, Any]:
+        """What is measured of the best epoch, as plain values."""
+
+    def last_epoch(self, folder: Path, finished: bool) -> dict[str, Any]:
+        """The same of the last epoch, before the best one replaces it; by default nothing."""
+        return {}
+
+
+def train_in_folder(
+    job: Job, folder: Path, task: str | Path, resume: bool, progress: bool
+) -> dict[str, Any]:
+    """Train to the end or until Ctrl-C; save, measure, and write it all down.
+
+    The model then has the values of the best epoch, in eval mode. Returns the metrics.
+    Raises: CheckpointError if an interrupted run cannot go on; TrainingError if the loss is not
+    finite.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state_file = folder / "state.safetensors"
+    trainer = Trainer(
+        job.model,
+        job.train,
+        job.validation,
+        job.options.training,
+        state_file=state_file,
+        progress=progress,
+        threads=job.options.threads,
+        prefix=job.prefix,
+        best_by=job.best_by,
+    )
+    if resume:
+        trainer.load_state()
+    else:
+        write_json(folder / "options.json", {"task": str(task), **to_dict(job.options)})
+    log.info("%s; the run goes to %s", job.title, folder)
+    trainer.fit()
+
+    finished = not trainer.interrupted
+    of_last = job.last_epoch(folder, finished)
+    trainer.restore_best()
+    file = job.save(folder)
+    write_text(folder / "history.csv", trainer.history.to_csv())
+    plot_history(trainer.history, job.title, folder / "curves.png", trainer.best_by)
+    summary, best = job.model.summary(), trainer.history.best(trainer.best_by)
+    metrics = {
+        "task": job.name,
+        **to_dict(job.options),
+        "finished": finished,
+        "steps": trainer.step,
+        "best_epoch": best.epoch if best else None,
+        "validation_accuracy": best.validation_accuracy if best else None,
+        "validation_loss": best.validation_loss if best else None,
+        "parameters": summary.total,
+        "trainable_parameters": summary.trainable,
+        "file_bytes": file.stat().st_size,
+        "training_seconds": trainer.seconds,
+        "peak_memory_mb": peak_memory_mb(),
+        "versions": {"python": platform.python_version(), "numpy": np.__version__},
+        **job.measure(finished),
+        **of_last,
+    }
+    write_json(folder / "metrics.json", metrics)
+    if finished:
+        state_file.unlink(missing_ok=True)
+    job.model.eval()
+    return metrics
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """A readable JSON file, complete or not at all."""
+    write_text(path, json.dumps(values, indent=2) + "\n")
