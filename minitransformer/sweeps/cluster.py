@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from ..errors import ConfigError, TrainingError
 from .runner import run_to_row
 from .study import RunSpec
-from .table import Row
+from .table import Row, write_row
 
 TIMEOUT = 10  # seconds for a scheduler to answer
 
 
-def run_on_cluster(runs: Sequence[RunSpec], address: str) -> Iterator[Row]:
-    """Do the runs on the workers of a cluster; each row as it arrives.
+def run_on_cluster(runs: Sequence[RunSpec], folder: Path, address: str) -> Iterator[Row]:
+    """Do the runs on the workers of a cluster; each row as it arrives, then on disk already.
 
     A run on a worker that dies is done again on another one; Dask gives a run up after several such
     deaths, and then its row says so. Each run is published on the scheduler until its row has
@@ -56,6 +57,7 @@ def run_on_cluster(runs: Sequence[RunSpec], address: str) -> Iterator[Row]:
                     f"the Dask scheduler {address} is lost. Every run that had ended has its row; "
                     "the same command goes on"
                 )
-            yield row  # it is on disk when this goes on
+            write_row(folder, row)
             client.unpublish_dataset(future.key)
             del futures[future.key]
+            yield row

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import __version__
 from ..data.datasets import load_task
 from ..runs.classification import Classification
 from ..runs.options import to_dict
@@ -21,7 +22,7 @@ from ..training.evaluation import evaluate
 from ..training.process import single_threaded_products
 from ..training.trainer import Trainer
 from .study import RunSpec
-from .table import Row, claimed, has_row, read_row, write_row
+from .table import Row, claimed, read_row, row_file, write_row
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,11 @@ def run_to_row(spec: RunSpec, threads: int = 1) -> Row:
         pid=os.getpid(),
         started=begun.isoformat(timespec="seconds"),
         threads=threads,
-        versions={"python": platform.python_version(), "numpy": np.__version__},
+        versions={
+            "minitransformer": __version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+        },
     )
 
 
@@ -62,7 +67,7 @@ def train_and_test(spec: RunSpec, threads: int) -> dict[str, Any]:
         validation_limit=source.validation_limit,
         test_limit=source.test_limit,
     )
-    job = Classification(task, replace(spec.options, threads=threads))
+    job = Classification(task, replace(spec.options, limit=source.limit, threads=threads))
     trainer = Trainer(
         job.model,
         job.train,
@@ -100,8 +105,8 @@ def train_and_test(spec: RunSpec, threads: int) -> dict[str, Any]:
 def run_into(folder: Path, spec: RunSpec, threads: int = 1) -> Row:
     """The row of a run: the one on disk, or else a new one, which is then on disk."""
     with claimed(folder, spec.key):
-        if has_row(folder, spec.key):
-            return read_row(folder / "rows" / f"{spec.key}.json")
+        if row_file(folder, spec.key).is_file():
+            return read_row(row_file(folder, spec.key))
         row = run_to_row(spec, threads)
         write_row(folder, row)
         return row

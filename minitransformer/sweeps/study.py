@@ -70,7 +70,7 @@ class TaskSpec:
                 raise ConfigError(f"{key}={value!r}: expected a whole number above 0")
         if self.path is None and self.name not in TASKS:
             raise ConfigError(
-                f"name={self.name!r}: expected one of {', '.join(TASKS)}, or a data file that exists"
+                f"name={self.name!r}: expected one of {', '.join(TASKS)}, or a file that exists"
             )
 
     @property
@@ -153,12 +153,11 @@ class Study:
 
     def cells(self) -> Iterator[Cell]:
         """Each cell once."""
-        seen = set()
+        seen: list[Cell] = []
         for part in self.parts:
             for cell in part.cells:
-                key = cell.run(cell.rates[0], self.seeds[0]).key
-                if key not in seen:
-                    seen.add(key)
+                if cell not in seen:
+                    seen.append(cell)
                     yield cell
 
     def run_count(self) -> int:

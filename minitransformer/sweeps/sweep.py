@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ..data.datasets import load_task
 from ..data.hub import find_checkpoint
@@ -15,9 +14,11 @@ from ..formats.files import write_text
 from .cluster import run_on_cluster
 from .local import run_here
 from .study import Cell, RunSpec, Study, from_dict, read_study, to_dict
-from .table import ROWS, Row, read_rows, write_row
+from .table import ROWS, Row, read_rows, row_file
 
 STUDY = "study.json"  # in the folder of a sweep: the study as it was read
+
+Execute = Callable[[list[RunSpec]], Iterable[Row]]  # the rows as they end, each on disk by then
 
 
 def sweep(
@@ -44,11 +45,13 @@ def sweep(
     TrainingError if a worker process was killed.
     """
     if scheduler is not None and jobs is not None:
-        raise ConfigError(f"jobs={jobs}: with a scheduler, its workers say how many runs go at once")
+        raise ConfigError(
+            f"jobs={jobs}: with a scheduler, its workers say how many runs go at once"
+        )
     study = study if isinstance(study, Study) else read_study(study)
     folder = Path(out).expanduser() if out is not None else Path("sweeps") / study.name
     execute = (
-        partial(run_on_cluster, address=scheduler)
+        partial(run_on_cluster, folder=folder, address=scheduler)
         if scheduler is not None
         else partial(run_here, folder=folder, jobs=jobs)
     )
@@ -56,18 +59,16 @@ def sweep(
     rows = read_rows(folder)
     if retry:
         for row in [row for row in rows.values() if not row.finished]:
-            (folder / ROWS / f"{row.key}.json").unlink()
+            row_file(folder, row.key).unlink()
             del rows[row.key]
     if any(due(part.cells, rows) for part in study.parts):
         if scheduler is None:
             fetch(study)
-        run_all(study, folder, rows, execute, progress)
+        run_all(study, rows, execute, progress)
     return folder
 
 
-def run_all(
-    study: Study, folder: Path, rows: dict[str, Row], execute: Any, progress: bool
-) -> None:
+def run_all(study: Study, rows: dict[str, Row], execute: Execute, progress: bool) -> None:
     """Part by part, first the learning rates and then the other seeds; fills in `rows`."""
     from tqdm.auto import tqdm
 
@@ -76,7 +77,6 @@ def run_all(
         for part in study.parts:
             while runs := due(part.cells, rows):
                 for row in execute(runs):
-                    write_row(folder, row)
                     rows[row.key] = row
                     failed = sum(1 for row in rows.values() if not row.finished)
                     bar.set_postfix_str(f"{row.key}: {outcome(row)}; {failed} failed", False)
@@ -129,10 +129,11 @@ def open_folder(folder: Path, study: Study) -> None:
         there = study_of(folder)
         if there.name != study.name:
             raise ConfigError(
-                f"{folder} holds the study {there.name!r}, not {study.name!r}; choose another folder"
+                f"{folder} holds the study {there.name!r}, not {study.name!r}: "
+                "choose another folder"
             )
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is there already and holds no sweep; choose another folder")
+        raise ConfigError(f"{folder} is there already and holds no sweep: choose another folder")
     (folder / ROWS).mkdir(parents=True, exist_ok=True)
     write_text(folder / STUDY, json.dumps(to_dict(study), indent=1) + "\n")
 

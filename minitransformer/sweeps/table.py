@@ -67,10 +67,15 @@ class Row:
         return self.error is None
 
 
+def row_file(folder: Path, key: str) -> Path:
+    """Where the row of that key is, if it is there."""
+    return folder / ROWS / f"{key}.json"
+
+
 def write_row(folder: Path, row: Row) -> None:
     """Put a row on disk, complete or not at all."""
     (folder / ROWS).mkdir(parents=True, exist_ok=True)
-    write_text(folder / ROWS / f"{row.key}.json", json.dumps(asdict(row), indent=1) + "\n")
+    write_text(row_file(folder, row.key), json.dumps(asdict(row), indent=1) + "\n")
 
 
 def read_row(path: Path) -> Row:
@@ -92,17 +97,13 @@ def read_rows(folder: Path) -> dict[str, Row]:
     return {row.key: row for row in rows}
 
 
-def has_row(folder: Path, key: str) -> bool:
-    return (folder / ROWS / f"{key}.json").is_file()
-
-
 @contextmanager
 def claimed(folder: Path, key: str) -> Iterator[None]:
     """Hold the run of this key, so that no other process on this machine does it meanwhile.
 
-    Whoever comes second waits. A sweep may be started again while a worker of the killed one still
-    runs, or twice by mistake: then look at `has_row` inside. The lock belongs to the process, so it
-    ends with it, however that ends. Without fcntl (Windows) there is no lock.
+    Whoever comes second waits, and then looks whether there is a row: a sweep may be started again
+    while a worker of the killed one still runs, or twice by mistake. The lock belongs to the
+    process and ends with it, however that ends. Without fcntl (Windows) there is no lock.
     """
     try:
         import fcntl
