@@ -40,7 +40,7 @@ def run_on_cluster(runs: Sequence[RunSpec], folder: Path, address: str) -> Itera
         futures = {key: client.submit(run_to_row, run, key=key) for key, run in by_key.items()}
         for key, future in futures.items():
             client.publish_dataset(future, name=key, override=True)
-        for future in as_completed(futures.values()):
+        for future in as_completed(list(futures.values()), loop=client.loop):
             if future.status == "finished":
                 row = future.result()
             elif future.status == "error":
