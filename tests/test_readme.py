@@ -53,9 +53,8 @@ def test_many_tasks_on_small_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     code = combine.replace('tasks["bbc-news"]', 'tasks["bbc-news-adapter-seed0"]')
     code = code.replace('evaluate("bbc-news")', 'evaluate("toy-reviews")')
     names = run(code.replace('"minilm"', '"tiny"'))
-    if hasattr(mt.Transformer, "save_adapter"):
-        run(save.replace('"minilm"', '"tiny"'), names)
-        assert names["other"].active_adapters == ("a",)
+    run(save.replace('"minilm"', '"tiny"'), names)
+    assert names["other"].active_adapters == ("a",)
 
 
 def test_the_map_has_one_line_for_each_package() -> None:

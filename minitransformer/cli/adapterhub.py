@@ -89,7 +89,7 @@ def import_(
     refused by name, never left out. Then `predict` and `evaluate` take the new run (`generate`, for
     the adapter of a GPT-2).
 
-    Example: `minitransformer import to-share --base minilm --out runs/from-a-friend`
+    Example: `minitransformer import to-share --base minilm --out runs/imported`
     """
     there = read_folder(folder)
     if out is None:

@@ -1,7 +1,7 @@
 """The folder format of the `adapters` library (AdapterHub), written and read without PyTorch.
 
 A folder holds `adapter_config.json` and `adapter.safetensors`, and for a classifier also
-`head_config.json` and `model_head.safetensors`. The words in them are those of `adapterhub_config`.
+`head_config.json` and `model_head.safetensors`; see `adapterhub_config` for the words in them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class AdapterHubHead:
 
 @dataclass(frozen=True)
 class AdapterHubFolder:
-    """What stands in a folder of the `adapters` library.
+    """The content of a folder of the `adapters` library.
 
     Attributes:
         path: where it lies.
@@ -252,7 +252,7 @@ def read_weights(path: Path, shared: bool = False) -> dict[str, Array]:
     pickle = path.with_name(PICKLES[path.name])
     if not path.exists() and pickle.exists():
         there = "model.save_adapter(folder, name, use_safetensors=True)"
-        if shared:  # then that call fails, since safetensors keeps no tensor twice
+        if shared:  # then that call fails, because safetensors stores no tensor twice
             there = (
                 "safetensors.torch.save_file({k: v.clone() for k, v in torch.load("
                 f'"{pickle.name}", weights_only=True).items()}}, "{path.name}")'
@@ -289,7 +289,7 @@ def check_head(model_type: str) -> None:
     if model_type != "bert":
         raise CheckpointError(
             f"a classifier on {model_type!r} reads the last token there and the first one here: "
-            "only the adapter can be exported, without a head (there: save_adapter(..., "
+            "only the adapter can be taken over, without a head (there: save_adapter(..., "
             "with_head=False))"
         )
 

@@ -92,7 +92,7 @@ def import_adapterhub(
     Returns the new folder.
     Raises: ConfigError if `out` exists or max_length cannot be; CheckpointError for a folder that
     cannot be read, belongs to another base, or holds what has no equivalent here; and for an
-    encoder's adapter without a head, which answers nothing: `load_adapterhub` inserts it into a
+    encoder's adapter without a head, which predicts nothing: `load_adapterhub` inserts it into a
     Transformer.
     """
     out = Path(out).expanduser()

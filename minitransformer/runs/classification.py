@@ -38,7 +38,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one text: the label, and every label's probability."""
+    """What is predicted for one text: the label, and every label's probability."""
 
     text: str
     label: str

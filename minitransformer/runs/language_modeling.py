@@ -129,7 +129,7 @@ def language_run_from(file: AdapterFile, base: str | Path | None = None) -> Lang
     """The language run that an adapter file belongs to; as `load_language_run`."""
     if file.record.pooling is not None or not file.record.adapters:
         raise CheckpointError(
-            f"{file.path} is no language model's: it answers with labels; see predict"
+            f"{file.path} is no language model's: it predicts labels: minitransformer predict"
         )
     checkpoint = base_of(file, base)
     model = LanguageModel(decoder(checkpoint, base or file.record.base))

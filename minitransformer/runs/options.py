@@ -85,7 +85,7 @@ class RunOptions:
 
     @property
     def learning_rate(self) -> float:
-        """The peak learning rate: what was asked for, or what suits the method."""
+        """The peak learning rate: as given, or what suits the method."""
         lr = self.training.lr
         return lr if lr is not None else LEARNING_RATES[self.method]
 
@@ -136,7 +136,7 @@ class LanguageOptions:
 
     @property
     def learning_rate(self) -> float:
-        """The peak learning rate: what was asked for, or that of adapters."""
+        """The peak learning rate: as given, or that of adapters."""
         return self.training.lr if self.training.lr is not None else LEARNING_RATES["adapter"]
 
     def resolved(self, max_positions: int) -> LanguageOptions:
@@ -186,7 +186,7 @@ class PretrainOptions:
 
     @property
     def learning_rate(self) -> float:
-        """The peak learning rate: what was asked for, or 2e-3."""
+        """The peak learning rate: as given, or 2e-3."""
         return self.training.lr if self.training.lr is not None else PRETRAINING_RATE
 
     def resolved(self) -> PretrainOptions:

@@ -230,12 +230,12 @@ def test_train_reports_what_it_wrote(trained: tuple[Path, Said]) -> None:
 def test_the_next_command_can_be_pasted(trained: tuple[Path, Said]) -> None:
     _, said = trained
     command = said.out[said.out.index("minitransformer predict") :].splitlines()[0]
-    answer = call(*shlex.split(command)[1:])
-    assert answer.status == 0
-    assert answer.out.endswith("your own text\n")
+    said = call(*shlex.split(command)[1:])
+    assert said.status == 0
+    assert said.out.endswith("your own text\n")
 
 
-def test_trainable_parameters_are_those_of_the_ledger(folder: Path) -> None:
+def test_trainable_parameters_are_those_of_the_cost_tables(folder: Path) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     costs = adapter_costs("tiny", [4])
     head = 2 * (costs["config"]["d_model"] + 1)
@@ -255,28 +255,31 @@ def test_options_reach_the_run() -> None:
     words += " --max-length 20 --seed 5 --out out"
     said = call("train", "toy-reviews", "--base", "tiny", *QUICK, *words.split())
     assert said.status == 0
-    kept = json.loads(Path("out/options.json").read_text())
-    adapter, training = kept["adapter"], kept["training"]
+    used = json.loads(Path("out/options.json").read_text())
+    adapter, training = used["adapter"], used["training"]
     assert (adapter["bottleneck"], adapter["activation"], adapter["layers"]) == (4, "gelu", [1])
-    assert (kept["layer_norm"], kept["pooling"], kept["max_length"]) == (True, "mean", 20)
+    assert (used["layer_norm"], used["pooling"], used["max_length"]) == (True, "mean", 20)
     assert (training["epochs"], training["batch_size"], training["lr"]) == (1, 16, 0.002)
-    assert (training["seed"], kept["limit"], kept["base"]) == (5, 150, "tiny")
+    assert (training["seed"], used["limit"], used["base"]) == (5, 150, "tiny")
 
 
 @pytest.mark.parametrize(
     ("words", "sites", "scaling"),
     [
-        ("--placement pfeiffer --scaling learned", ["ffn"], "learned"),
-        ("--placement parallel --sites attention,ffn --scaling 4", ["attention", "ffn"], 4.0),
-        ("--placement houlsby", ["attention", "ffn"], 1.0),
+        ("--placement pfeiffer --scaling learned", ("ffn",), "learned"),
+        ("--placement parallel --sites attention,ffn --scaling 4", ("attention", "ffn"), 4.0),
+        ("--placement houlsby", ("attention", "ffn"), 1.0),
     ],
 )
-def test_a_placement_brings_its_sites(words: str, sites: list[str], scaling: float | str) -> None:
+def test_a_placement_has_its_sites(
+    words: str, sites: tuple[str, ...], scaling: float | str
+) -> None:
     said = call("train", "toy-reviews", "--base", "tiny", *QUICK, "--out", "out", *words.split())
     assert said.status == 0
-    adapter = json.loads(Path("out/options.json").read_text())["adapter"]
-    assert (adapter["placement"], adapter["sites"]) == (words.split()[1], sites)
-    assert adapter["scaling"] == scaling
+    adapter = read_adapter("out").record.adapter
+    assert adapter is not None
+    assert (adapter.placement, adapter.resolved_sites) == (words.split()[1], sites)
+    assert adapter.scaling == scaling
     again = call("train", "toy-reviews", "--base", "tiny", *QUICK, "--out", "out")
     assert again.status == 2
     assert "holds a run already" in again.err
@@ -331,7 +334,7 @@ def test_interrupted_and_resumed_is_as_if_never_interrupted() -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Kept in cut" in err
+    assert "Saved in cut" in err
     assert not json.loads(Path("cut/metrics.json").read_text())["finished"]
 
     contradiction = call("train", "toy-reviews", "--resume", "--out", "cut", "--epochs", "9")
@@ -347,13 +350,8 @@ def test_interrupted_and_resumed_is_as_if_never_interrupted() -> None:
     assert resumed.status == 0, resumed.err
     whole = call("train", *options, "--out", "whole")
     assert whole.status == 0
-    (record, cut), (same_record, uncut) = (
-        read_adapter(Path(name, "adapter.safetensors")) for name in ("cut", "whole")
-    )
-    assert record == same_record
-    assert cut.keys() == uncut.keys()
-    for name, value in uncut.items():
-        np.testing.assert_array_equal(cut[name], value, err_msg=name)
+    cut, whole = (Path(name, "adapter.safetensors").read_bytes() for name in ("cut", "whole"))
+    assert cut == whole
 
 
 def test_resume_finds_the_only_interrupted_run() -> None:
@@ -409,7 +407,7 @@ def test_predict_says_what_python_says(folder: Path) -> None:
         assert float(probability) == pytest.approx(max(found.probabilities.values()), abs=5e-4)
 
 
-def test_predict_from_standard_input_keeps_the_lines(folder: Path) -> None:
+def test_predict_from_standard_input_line_by_line(folder: Path) -> None:
     texts = [f"the coffee was fresh {i} é ü" for i in range(70)]
     texts[3] = ""
     said = call("predict", folder, "--json", stdin="\r\n".join(texts).encode())

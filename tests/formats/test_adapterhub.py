@@ -1,4 +1,4 @@
-"""Adapters that travel: folders of the `adapters` library, written, read, and tried out there."""
+"""Folders of the `adapters` library (AdapterHub): written, read, and tried out there."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_what_says_nothing_is_read_over(small_transformer: Make, folder: Path) -
     (folder / "adapter_config.json").write_text(json.dumps(words))
     model = small_transformer()
     load_adapterhub(model, folder, "other")
-    assert model.adapter_config("other") == mt.AdapterConfig(bottleneck=4)
+    assert model.adapter_config("other") == mt.AdapterConfig(bottleneck=4, sites=SITES)
 
 
 def test_old_words_for_gelu(small_transformer: Make, folder: Path) -> None:
@@ -409,8 +409,8 @@ def test_adapter_made_there_answers_the_same_here(
         before, after, residual_before, parallel = SWITCHES[placement]
         layers = wanted.layers or range(3)
         config = adapters.BnConfig(
-            mh_adapter="attention" in wanted.sites,
-            output_adapter="ffn" in wanted.sites,
+            mh_adapter="attention" in wanted.resolved_sites,
+            output_adapter="ffn" in wanted.resolved_sites,
             reduction_factor=16 / (wanted.bottleneck + 0.5),
             non_linearity={"gelu_tanh": "gelu_new", "silu": "swish"}.get(
                 wanted.activation, wanted.activation
@@ -446,7 +446,7 @@ def test_adapter_made_there_answers_the_same_here(
         load_adapterhub(base, folder)
         layers_here = tuple(sorted(layers)) if len(layers) < 3 else None
         assert base.adapter_config("made") == replace(
-            wanted, layers=layers_here, init="near_identity"
+            wanted, layers=layers_here, sites=wanted.resolved_sites, init="near_identity"
         )
         head = read_head(folder) if family == "bert" else None
         assert head is None or head.label_names == ("n", "p")
