@@ -16,6 +16,8 @@ from .runs.classification import Run, load_run, train
 from .runs.language_modeling import load_language_run, pretrain, train_language
 from .runs.multitask import Tasks, load_runs
 from .runs.options import LanguageOptions, PretrainOptions, RunOptions
+from .sweeps.report import report
+from .sweeps.sweep import sweep
 from .training.evaluation import evaluate, perplexity
 from .training.optim import SGD, AdamW, clip_by_global_norm, warmup_linear_decay
 from .training.trainer import Trainer, TrainingOptions
@@ -57,6 +59,8 @@ __all__ = [
     "pad",
     "perplexity",
     "pretrain",
+    "report",
+    "sweep",
     "train",
     "train_language",
     "warmup_linear_decay",

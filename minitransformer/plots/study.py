@@ -41,7 +41,9 @@ def plot_study(panels: Mapping[str, Panel]) -> Figure:
     for axis, (title, (lines, full)) in zip(axes, panels.items(), strict=True):
         if full is not None:
             level, error = full
-            axis.axhspan(100 * (level - error), 100 * (level + error), color="#e6e6e6", zorder=0)
+            low_edge, high_edge = 100 * (level - error), 100 * (level + error)
+            label = "full ± 1 standard error"
+            axis.axhspan(low_edge, high_edge, color="#e6e6e6", zorder=0, label=label)
             axis.axhline(100 * level, color="black", lw=0.8, ls="--", zorder=1)
         drawn: set[str] = set()
         for method, points in lines:
@@ -77,9 +79,11 @@ def plot_study(panels: Mapping[str, Panel]) -> Figure:
     return figure
 
 
-def plot_parts(parts: Mapping[str, Sequence[tuple[str, Sequence[float]]]]) -> Figure:
+def plot_parts(
+    parts: Mapping[str, Sequence[tuple[str, Sequence[float]]]], columns: int = 3
+) -> Figure:
     """Settings compared, a panel for each part: a dot for each seed, a bar at the mean."""
-    columns = min(3, len(parts))
+    columns = min(columns, len(parts))
     height = max(len(cells) for cells in parts.values())
     n_rows = -(-len(parts) // columns)
     figure = new_figure(5.2 * columns, n_rows * (0.9 + 0.26 * height))

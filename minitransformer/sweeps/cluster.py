@@ -44,13 +44,12 @@ def run_on_cluster(runs: Sequence[RunSpec], folder: Path, address: str) -> Itera
             if future.status == "finished":
                 row = future.result()
             elif future.status == "error":
-                error = future.exception()
-                run = by_key[future.key]
+                problem, run = future.exception(), by_key[future.key]
                 row = Row(
                     run.key,
                     run.task.name,
                     dict(run.values),
-                    error=f"{type(error).__name__}: {error}",
+                    error=f"{type(problem).__name__}: {problem}",
                 )
             else:
                 raise TrainingError(

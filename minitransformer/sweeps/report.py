@@ -72,6 +72,23 @@ class Report:
             text += f"; {progress.others} rows belong to no cell of the study as it is now"
         return text + "."
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values: how far it is, the cells, and the smallest sizes, by task and method."""
+        header, lines = cells_csv(self.results)
+        enough = {task: smallest_enough(self.results, task) for task in self.tasks}
+        return {
+            "study": self.study.name,
+            "folder": str(self.folder),
+            "done": self.progress.done,
+            "planned": self.progress.planned,
+            "failed": {row.key: row.error for row in self.progress.failed},
+            "cells": [dict(zip(header, line, strict=True)) for line in lines],
+            "smallest_enough": {
+                task: {method: found and found.label for method, found in of_task.items()}
+                for task, of_task in enough.items()
+            },
+        }
+
     def markdown(self) -> str:
         """All tables as Markdown."""
         parts = [f"# {self.study.name}", self.summary()]
@@ -108,7 +125,7 @@ def report(folder: str | Path) -> Report:
     if results:
         drawn = {"accuracy": ("Test accuracy against trained parameters", accuracy_figure(made))}
         if comparisons := compared(made):
-            drawn["parts"] = ("What each part compares", plot_parts(comparisons))
+            drawn["parts"] = ("What each part compares", plot_parts(comparisons, len(made.tasks)))
         for name, (title, figure) in drawn.items():
             write_png(figure, folder / f"{name}.png")
             pictures.append((title, (folder / f"{name}.png").read_bytes()))
@@ -144,8 +161,8 @@ def point(result: Result) -> tuple[int, list[float]]:
 def compared(made: Report) -> dict[str, list[tuple[str, list[float]]]]:
     """For each task and part with several cells that differ in more than size: its results."""
     found = {}
-    for task in made.tasks:
-        for part in made.study.parts:
+    for part in made.study.parts:
+        for task in made.tasks:
             results = [r for r in made.results if r.task == task and part.name in r.parts]
             if len({(result.method, result.setting) for result in results}) > 1:
                 found[f"{task}: {part.name}"] = [(r.label, r.accuracies) for r in results]

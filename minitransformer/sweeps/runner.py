@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import socket
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
 from ..data.datasets import load_task
 from ..runs.classification import Classification
 from ..runs.options import to_dict
@@ -23,8 +21,6 @@ from ..training.process import single_threaded_products
 from ..training.trainer import Trainer
 from .study import RunSpec
 from .table import Row, claimed, read_row, row_file, write_row
-
-log = logging.getLogger(__name__)
 
 
 def run_to_row(spec: RunSpec, threads: int = 1) -> Row:
@@ -50,11 +46,7 @@ def run_to_row(spec: RunSpec, threads: int = 1) -> Row:
         pid=os.getpid(),
         started=begun.isoformat(timespec="seconds"),
         threads=threads,
-        versions={
-            "minitransformer": __version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-        },
+        versions=versions(),
     )
 
 
@@ -110,3 +102,14 @@ def run_into(folder: Path, spec: RunSpec, threads: int = 1) -> Row:
         row = run_to_row(spec, threads)
         write_row(folder, row)
         return row
+
+
+def versions() -> dict[str, str]:
+    """Of what a result may depend on."""
+    from .. import __version__
+
+    return {
+        "minitransformer": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }

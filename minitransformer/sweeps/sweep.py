@@ -49,7 +49,7 @@ def sweep(
             f"jobs={jobs}: with a scheduler, its workers say how many runs go at once"
         )
     study = study if isinstance(study, Study) else read_study(study)
-    folder = Path(out).expanduser() if out is not None else Path("sweeps") / study.name
+    folder = Path(out).expanduser() if out is not None else default_folder(study)
     execute = (
         partial(run_on_cluster, folder=folder, address=scheduler)
         if scheduler is not None
@@ -136,6 +136,11 @@ def open_folder(folder: Path, study: Study) -> None:
         raise ConfigError(f"{folder} is there already and holds no sweep: choose another folder")
     (folder / ROWS).mkdir(parents=True, exist_ok=True)
     write_text(folder / STUDY, json.dumps(to_dict(study), indent=1) + "\n")
+
+
+def default_folder(study: Study) -> Path:
+    """Where a sweep goes that is not told where."""
+    return Path("sweeps") / study.name
 
 
 def study_of(folder: Path) -> Study:

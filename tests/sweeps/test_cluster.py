@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweeps.studies import RUNS, row_files, write_study
 
 import minitransformer
 from minitransformer.errors import ConfigError
@@ -22,6 +21,7 @@ from minitransformer.sweeps.cluster import run_on_cluster
 from minitransformer.sweeps.study import read_study
 from minitransformer.sweeps.sweep import sweep
 from minitransformer.sweeps.table import read_rows
+from sweeps.studies import RUNS, TINY, row_files, write_study
 
 distributed = pytest.importorskip("distributed")
 dask = pytest.importorskip("dask")
@@ -87,15 +87,20 @@ def test_a_worker_is_killed_half_way(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_the_driver_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the workers do meanwhile is not lost, and nothing is done twice."""
-    write_study(tmp_path)
+    write_study(tmp_path, TINY.replace("limit = 64", "limit = 640"))
     out = tmp_path / "out"
     with cluster_of(2, monkeypatch) as (cluster, completed):
         killed = driver(tmp_path, cluster.scheduler_address)
-        before = wait_for_rows(out, 2, killed)
+        before = wait_for_rows(out, 1, killed)
         killed.kill()
         killed.wait()
-        assert 2 <= len(before) < RUNS
-        time.sleep(2)  # the workers go on
+        due = 2 * 2  # the runs that it had submitted: two sizes at two rates
+        assert 1 <= len(before) < due
+        deadline = time.monotonic() + 60
+        while len(completed) < due and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(completed) == due  # the workers went on
+        assert row_files(out) == before
         assert driver(tmp_path, cluster.scheduler_address).wait(timeout=120) == 0
         with distributed.Client(cluster.scheduler_address, set_as_default=False) as client:
             assert not client.list_datasets()  # nothing is left on the scheduler

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sweeps.studies import RUNS, TINY, write_study
 
 from minitransformer.errors import ConfigError
 from minitransformer.sweeps.study import from_dict, parse_toml, read_study, to_dict
+from sweeps.studies import RUNS, TINY, write_study
 
 
 def changed(old: str, new: str) -> str:

@@ -10,14 +10,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from sweeps.studies import RUNS, TINY, row_files, write_study
 
 from minitransformer.errors import CheckpointError, ConfigError
-from minitransformer.sweeps import local, sweep as sweep_module
+from minitransformer.sweeps import local
+from minitransformer.sweeps import sweep as sweep_module
 from minitransformer.sweeps.study import read_study
 from minitransformer.sweeps.sweep import best_of, due, sweep
 from minitransformer.sweeps.table import Row, read_rows
 from minitransformer.training.process import cores
+from sweeps.studies import RUNS, TINY, row_files, write_study
 
 
 @pytest.fixture(scope="module")
@@ -232,5 +233,5 @@ def test_folders_that_do_not_fit(finished: Path, tmp_path: Path) -> None:
 def test_a_damaged_row_is_named(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "x.json").write_text("{")
-    with pytest.raises(CheckpointError, match="x.json holds no row"):
+    with pytest.raises(CheckpointError, match=r"x\.json holds no row"):
         read_rows(tmp_path)
