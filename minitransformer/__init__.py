@@ -17,6 +17,8 @@ from .runs.language_modeling import load_language_run, pretrain, train_language
 from .runs.multitask import Tasks, load_runs
 from .runs.options import LanguageOptions, PretrainOptions, RunOptions
 from .runs.peft import export_peft, import_peft
+from .sweeps.report import report
+from .sweeps.sweep import sweep
 from .training.evaluation import evaluate, perplexity
 from .training.optim import SGD, AdamW, clip_by_global_norm, warmup_linear_decay
 from .training.trainer import Trainer, TrainingOptions
@@ -63,6 +65,8 @@ __all__ = [
     "pad",
     "perplexity",
     "pretrain",
+    "report",
+    "sweep",
     "train",
     "train_language",
     "warmup_linear_decay",
