@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from ..costs.flops import adapter_costs
+from ..costs.comparison import adapter_costs
 from ..data.datasets import TASKS
 from ..errors import ConfigError, DataError
 from ..runs.classification import Prediction, load_run

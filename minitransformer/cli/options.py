@@ -22,7 +22,7 @@ from ..adapters.config import (
     LoRAConfig,
     PrefixConfig,
 )
-from ..costs.flops import SHAPES
+from ..costs.parameters import SHAPES
 from ..errors import ConfigError
 from ..runs.folder import resumed
 from ..runs.options import LEARNING_RATES, LanguageOptions, RunOptions

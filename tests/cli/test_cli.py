@@ -20,7 +20,7 @@ import pytest
 import minitransformer
 from minitransformer.cli import main
 from minitransformer.cli.options import whole_numbers
-from minitransformer.costs.flops import adapter_costs
+from minitransformer.costs.comparison import adapter_costs
 from minitransformer.data.datasets import TASKS, load_task
 from minitransformer.errors import ConfigError
 from minitransformer.formats.adapter_file import read_adapter
