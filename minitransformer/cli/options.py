@@ -157,7 +157,7 @@ Resume = Annotated[
     option("Go on with the interrupted run in --out; it knows its options.", flag="--resume"),
 ]
 
-# -- evaluate, predict, params, ... --------------------------------------------------------
+# -- evaluate, predict, cost, ... --------------------------------------------------------
 
 OtherTask = Annotated[str, typer.Argument(metavar="TASK", help="A task's name, or your own file.")]
 Split = Annotated[str, option("test, validation or train.", "test")]
