@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -38,7 +39,12 @@ def run_here(runs: Sequence[RunSpec], folder: Path, jobs: int | None = None) -> 
             "pip install 'minitransformer[sweep]', or take jobs=1"
         ) from None
     try:
-        with parallel_config("loky", inner_max_num_threads=threads):
+        with (
+            warnings.catch_warnings(),
+            parallel_config("loky", inner_max_num_threads=threads),
+        ):
+            # joblib replaces a worker that has grown between two runs, and warns of it.
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
             ended = Parallel(jobs, return_as="generator_unordered", batch_size=1)(
                 delayed(run_in_worker)(folder, run, threads, os.getpid()) for run in runs
             )

@@ -11,7 +11,7 @@ from .study import Cell, Study
 from .sweep import best_of, planned
 from .table import Row
 
-SIZES = {"bottleneck": "m", "rank": "r", "length": "P"}  # the size of each kind of method
+SIZES = {"bottleneck": "m", "rank": "r", "prefix_length": "P"}  # the size of each kind of method
 UNSAID = ("method", "base", "lr")  # not in a cell's description
 
 

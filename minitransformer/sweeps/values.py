@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from typing import Any
 
 from ..errors import ConfigError
@@ -12,6 +12,11 @@ from ..runs.options import RunOptions
 from ..training.trainer import TrainingOptions
 
 LISTS = ("sites", "targets")  # written "attention,ffn"
+RENAMED = {  # our name -> the field of the method's configuration
+    "adapter": {"adapter_dropout": "dropout"},
+    "lora": {"lora_dropout": "dropout"},
+    "prefix": {"prefix_length": "length"},
+}
 DECIDED_ELSEWHERE = {
     "threads": "the sweep decides how many threads a run gets",
     "limit": "belongs to a [[task]]",
@@ -27,27 +32,32 @@ def run_options(values: Mapping[str, Any]) -> RunOptions:
     """
     method = values.get("method", RunOptions.method)
     usual = RunOptions(method=method)
-    nested = {name for name in names(usual) if is_dataclass(getattr(usual, name))}
-    own = getattr(usual, method) if method in nested else None  # the configuration of the method
-    parts: dict[str, dict[str, Any]] = {"training": {}, method: {}}
-    top: dict[str, Any] = {}
+    inserts = usual.adapter if method == "adapter" else None
+    config = getattr(usual, "config", inserts)  # what the method inserts, if anything
+    top = [name for name in names(usual) if name not in ("adapter", "training")]
+    of_training = names(TrainingOptions())
+    fields_of = {} if config is None else {name: name for name in names(config)}
+    for ours, theirs in RENAMED.get(method, {}).items():
+        fields_of[ours] = fields_of.pop(theirs)
+    options: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    inserted: dict[str, Any] = {}
     for name, value in values.items():
-        if name in names(usual) and name not in nested:
-            top[name] = value
-        elif name in names(TrainingOptions()):
-            parts["training"][name] = value
-        elif own is not None and name in names(own):
-            parts[method][name] = parsed(name, value)
+        if name in top:
+            options[name] = value
+        elif name in of_training:
+            training[name] = value
+        elif name in fields_of:
+            inserted[fields_of[name]] = parsed(name, value)
         else:
-            known = [*names(usual), *names(TrainingOptions()), *(names(own) if own else ())]
-            known = [name for name in known if name not in (*nested, *DECIDED_ELSEWHERE)]
+            known = [n for n in (*top, *of_training, *fields_of) if n not in DECIDED_ELSEWHERE]
             raise ConfigError(
                 f"{name}={value!r}: no option of method {method!r}; expected {', '.join(known)}"
             )
     try:
-        if own is not None:
-            top[method] = type(own)(**parts[method])
-        return RunOptions(**top, training=TrainingOptions(**parts["training"]))
+        if config is not None and inserted:
+            options["adapter"] = type(config)(**inserted)
+        return RunOptions(**options, training=TrainingOptions(**training))
     except TypeError as error:  # a comparison of kinds that do not compare
         raise ConfigError(f"{dict(values)}: {error}") from error
 
