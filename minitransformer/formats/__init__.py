@@ -1,5 +1,4 @@
-"""What lies on disk: checkpoints in Hugging Face's layout, adapter files, and the folders
-of AdapterHub and PEFT.
+"""What lies on disk: Hugging Face's checkpoints, adapter files, AdapterHub's and PEFT's folders.
 
 Begin with `adapter_file.py`; `files.py` reads and writes safetensors for all others.
 """
