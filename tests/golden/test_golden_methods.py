@@ -9,7 +9,6 @@ golden/make_golden.py. What is added is far from doing nothing.
 from __future__ import annotations
 
 import re
-from functools import partial
 
 import numpy as np
 import pytest
@@ -29,7 +28,7 @@ from golden_arrays import (
 from test_golden_placements import assert_condensed
 
 import minitransformer as mt
-from minitransformer.adapters.config import LoRAConfig, PrefixConfig
+from minitransformer.adapters.select import select_trainable
 from minitransformer.nn.module import Array, backward_through
 from reference.method_cases import IA3, LoRA, MethodCase, Prefix, drawn, method_cases
 from reference.summaries import products
@@ -46,12 +45,12 @@ def insert(model: mt.Transformer, case: MethodCase) -> None:
     model.freeze()
     for name in case.adapters:
         if isinstance(case, LoRA):
-            config = LoRAConfig(case.rank, case.alpha, targets=case.targets, layers=case.layers)
+            config = mt.LoRAConfig(case.rank, case.alpha, targets=case.targets, layers=case.layers)
             model.add_lora(name, config)
         elif isinstance(case, IA3):
             model.add_ia3(name)
         else:
-            model.add_prefix(name, PrefixConfig(case.length))
+            model.add_prefix(name, mt.PrefixConfig(case.length))
     model.set_active(*case.adapters)
     for key, parameter in model.named_parameters():
         if ".adapters." in key:
@@ -147,14 +146,39 @@ def test_methods(family: str, name: str, dtype: str) -> None:
     assert np.abs(products(base(*inputs, positions=positions)[real]) - last).max() > 0.01
 
 
+@both_precisions
+@pytest.mark.parametrize("method", ["bitfit", "layer-norm"])
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_parts_of_the_base(family: str, method: str, dtype: str) -> None:
+    """The reference trains all biases, or all layer norms; here it is those of the blocks."""
+    g, batch = (
+        under(f"{method}/", golden(f"methods_{family}", dtype)),
+        golden(f"tiny_{family}", dtype),
+    )
+    base = tiny_bert(dtype) if family == "bert" else tiny_gpt2(dtype)
+    model, labels = model_on(base, batch)
+    select_trainable(model, method)
+    inputs = (batch["ids"], batch["mask"], *([batch["types"]] if family == "bert" else []))
+    logits, loss = logits_and_loss(model, labels, *inputs)
+    shown = logits if family == "bert" else products(logits[batch["mask"] == 1])
+    assert_close(shown, g["logits"], "logits")
+    assert_close(loss, g["loss"], "loss")
+    in_blocks = np.array([key.startswith("blocks.") for key in g["names"]])
+    assert len(g["names"]) - in_blocks.sum() <= 2  # the embeddings' norm, or the final one
+    own = {key: g[key][in_blocks] for key in ("names", "summaries")}
+    assert_condensed(gradients(base), own, RTOL[dtype])
+
+
 def main() -> None:
     """Compare everything, and print the worst relative error of each kind."""
     for title, family in (("post-norm BERT", "bert"), ("pre-norm GPT-2", "gpt2")):
         WORST.clear()
-        for name in CASES:
-            for dtype in RTOL:
-                partial(test_methods, family)(name, dtype)
-        print(f"{title}: {len(CASES)} cases in float64 and float32, worst relative error")
+        for dtype in RTOL:
+            for name in CASES:
+                test_methods(family, name, dtype)
+            for method in ("bitfit", "layer-norm"):
+                test_parts_of_the_base(family, method, dtype)
+        print(f"{title}: {len(CASES) + 2} cases in float64 and float32, worst relative error")
         for kind, error in sorted(WORST.items()):
             print(f"    {kind:30} {error:.1e}")
 
