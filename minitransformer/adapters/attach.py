@@ -13,13 +13,14 @@ from ..errors import ConfigError
 from ..nn.layers import Dropout
 from ..nn.module import Module
 from ..nn.sublayer import SubLayer
-from .config import PLACEMENTS, AdapterConfig, AnyConfig, IA3Config, LoRAConfig, PrefixConfig
+from .config import AdapterConfig, AnyConfig, IA3Config, LoRAConfig, PrefixConfig
 from .drop import check_droppable, deactivate_dropped
 from .fusion import Fusion
 from .linear import AdaptedLinear
 from .merge import Place, Weights, merge_into_weights
 from .methods import modules_in_block, places_in, restore_plain_linears
-from .per_row import PerRowAdapters
+from .per_row import PerRowAdapters, PerRowProjections
+from .prefix import Prefix
 from .select import base_parameters
 
 if TYPE_CHECKING:
@@ -107,7 +108,12 @@ class Adaptable(Module):
         if len(sources) < 2 or len(set(sources)) < len(sources):
             raise ConfigError(f"sources={list(sources)}: expected two or more names, each once")
         for source in sources:
-            self.check_at_sublayers(source, "a fusion is")
+            self.check_adapter(source)
+            if not any(source in site.adapters for site in self.sites()):
+                raise ConfigError(
+                    f"{source!r} changes projections inside the sub-layers; a fusion is of adapters "
+                    "at the sub-layers (add_adapter)"
+                )
         fusions = []
         for site in self.sites():
             here = {s: site.adapters[s] for s in sources if s in site.adapters}
@@ -145,15 +151,6 @@ class Adaptable(Module):
             known = ", ".join(self.adapter_names) or "none"
             raise ConfigError(f"there is no adapter {name!r}; this model has: {known}")
 
-    def check_at_sublayers(self, name: str, what: str) -> None:
-        """Raises: ConfigError unless adapters of that name stand at the sub-layers."""
-        self.check_adapter(name)
-        if not any(name in site.adapters for site in self.sites()):
-            raise ConfigError(
-                f"{name!r} changes projections inside the sub-layers; {what} for adapters at the "
-                "sub-layers (add_adapter, add_fusion)"
-            )
-
     # -- which of them are active ----------------------------------------------------------------
 
     def set_active(self, *names: str | None) -> None:
@@ -188,16 +185,21 @@ class Adaptable(Module):
             raise ConfigError("rows=[]: expected the name of an adapter, or None, for each row")
         for name in dict.fromkeys(rows):
             if name is not None:
-                self.check_at_sublayers(name, "rows with adapters of their own are")
+                self.check_adapter(name)
+                if any(isinstance(place.adapters.get(name), Prefix) for place in self.places()):
+                    raise ConfigError(
+                        f"{name!r} is a prefix, which all rows of a batch have or none of them"
+                    )
         self.set_active(None)
         self.rows = rows
-        for site in self.sites():
-            for placement in PLACEMENTS:
-                alike = {n: a for n, a in site.adapters.items() if a.placement == placement}
-                several = PerRowAdapters(alike, rows, placement).train(self.training)
-                if several.adapters:
-                    site.insert(PER_ROW + placement, several)
-                    site.active = (*site.active, PER_ROW + placement)
+        for place in self.places():
+            several = PerRowAdapters if isinstance(place, SubLayer) else PerRowProjections
+            for placement in dict.fromkeys(a.placement for a in place.adapters.values()):
+                alike = {n: a for n, a in place.adapters.items() if a.placement == placement}
+                adapter = several(alike, rows, placement).train(self.training)
+                if adapter.adapters:
+                    place.insert(PER_ROW + placement, adapter)
+                    place.active = (*place.active, PER_ROW + placement)
         deactivate_dropped(self)
 
     def drop_adapters(self, n: int) -> None:
