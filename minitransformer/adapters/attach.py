@@ -111,8 +111,8 @@ class Adaptable(Module):
             self.check_adapter(source)
             if not any(source in site.adapters for site in self.sites()):
                 raise ConfigError(
-                    f"{source!r} changes projections inside the sub-layers; a fusion is of adapters "
-                    "at the sub-layers (add_adapter)"
+                    f"{source!r} changes projections inside the sub-layers; a fusion is of "
+                    "adapters at the sub-layers (add_adapter)"
                 )
         fusions = []
         for site in self.sites():
