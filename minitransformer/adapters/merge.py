@@ -8,9 +8,9 @@ adapter reads what a Linear returns and nothing else: at the placement "houlsby"
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,9 +18,6 @@ from ..nn.layers import Linear
 from ..nn.module import Array
 from .linear import AdaptedLinear
 from .methods import LINEARS
-
-if TYPE_CHECKING:
-    from .attach import Adaptable
 
 LAST = {("attention", "out"), ("ffn", "down")}  # Linears whose output is that of the sub-layer
 
@@ -36,7 +33,17 @@ class Weights:
         return self
 
 
-def merge_into_weights(model: Adaptable, names: Sequence[str]) -> None:
+Place = tuple[int, str, str]  # block, sub-layer, Linear
+
+
+class Mergeable(Protocol):
+    """A transformer, as far as merging uses it. `originals`: the weights before any merge."""
+
+    blocks: list[Any]
+    originals: Mapping[Place, Weights]
+
+
+def merge_into_weights(model: Mergeable, names: Sequence[str]) -> None:
     """Give every Linear the weights that the original ones and the adapters `names` come to.
 
     The originals are kept, and all is computed from them, in float64: merging and unmerging many
@@ -56,17 +63,14 @@ def merge_into_weights(model: Adaptable, names: Sequence[str]) -> None:
     model.originals = {place: originals[place] for place in merged}
 
 
-Place = tuple[int, str, str]  # block, sub-layer, Linear
-
-
-def linear_at(model: Adaptable, place: Place) -> Linear:
+def linear_at(model: Mergeable, place: Place) -> Linear:
     block, site, name = place
     linear: Linear = getattr(getattr(model.blocks[block], site).module, name)
     return linear
 
 
 def adapters_of_linears(
-    model: Adaptable, names: Sequence[str]
+    model: Mergeable, names: Sequence[str]
 ) -> Iterator[tuple[Place, Linear, list[Any]]]:
     """Each Linear that adapters called `names` change, and those, in the order of their effect."""
     for i, block in enumerate(model.blocks):
