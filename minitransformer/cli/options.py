@@ -120,7 +120,7 @@ LayerNorm = Annotated[
 ]
 Pooling = Annotated[
     str | None,
-    option("What the head sees: cls (first token), mean (of all), pooler.", RunOptions.pooling),
+    option("What the head sees: cls (first token), last, mean, pooler.", "cls; last if causal"),
 ]
 DropoutInBase = Annotated[
     float | None, option("Dropout inside the base, in training.", "what the base was trained with")

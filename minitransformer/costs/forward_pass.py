@@ -313,7 +313,7 @@ class ForwardPass:
         x = self.array(B, self.length, d) if start else self.embeddings()
         for block in range(start, c.n_layers):
             # The last block finishes only the position that the head reads.
-            first_only = block == c.n_layers - 1 and pooling != "mean"
+            first_only = block == c.n_layers - 1 and pooling in ("cls", "pooler")
             for site in ("attention", "ffn"):
                 with self.within(f"blocks.{block}.{site}"):
                     queries = 1 if first_only else self.length
@@ -321,15 +321,11 @@ class ForwardPass:
         if c.norm == "pre":
             x = self.outer_norm(x)
         self.save(self.array(B, self.length, itemsize=INT64))  # the batch's attention mask
-        h = self.array(B, d) if pooling == "mean" else self.first_position(x)
+        h = self.array(B, d)
         if pooling == "pooler":
             h = self.linear("pooler", h, d, self.full, self.full)
             h = self.activation("tanh", h)
         self.linear("head", self.dropout(head_dropout, h), n_classes, True, True)
-
-    def first_position(self, x: ArrayShape) -> ArrayShape:
-        B, _, d = x.shape
-        return ArrayShape(B, d, itemsize=x.itemsize, owner=x.owner)
 
 
 def in_block(config: AnyConfig, block: int) -> bool:

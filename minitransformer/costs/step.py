@@ -61,7 +61,7 @@ def count_step(
     adapter: AnyConfig | None = None,
     n_classes: int = 2,
     layer_norm: bool = False,
-    pooling: str = "cls",
+    pooling: str | None = None,
     *,
     start: int = 0,
     padded: bool = False,
@@ -77,6 +77,8 @@ def count_step(
     `padded`: whether some sequences are shorter, so that there is a mask.
     Raises: ConfigError for an unknown method or pooling, or an `adapter` of another method.
     """
+    if pooling is None:
+        pooling = "last" if config.causal else "cls"
     for name, value, known in (("method", method, METHODS), ("pooling", pooling, POOLINGS)):
         if value not in known:
             raise ConfigError(f"{name}={value!r}: expected one of {', '.join(known)}")
