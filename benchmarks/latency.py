@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from report import RESULTS, arguments, show, write
+from threadpoolctl import threadpool_limits
 
 import minitransformer as mt
 from minitransformer.adapters.config import AdapterConfig, AnyConfig, LoRAConfig
@@ -104,6 +105,7 @@ def draw(rows: list[dict[str, Any]]) -> Any:
 
 def main() -> None:
     args = arguments(__doc__).parse_args()
+    threadpool_limits(args.threads, user_api="blas")
     shapes = {"MiniLM": shape_of("minilm"), "BERT-base": replace(shape_of("bert-base"), n_layers=2)}
     rounds = {1: 10, 32: 5} if args.quick else {1: 160, 32: 20}
     rows = [row for base, config in shapes.items() for row in measure(base, config, rounds)]

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from machine import seconds
 from report import RESULTS, arguments, show, write
+from threadpoolctl import threadpool_limits
 
 import minitransformer as mt
 from minitransformer.costs.parameters import shape_of
@@ -26,6 +27,7 @@ from minitransformer.nn.functional import cross_entropy, cross_entropy_backward
 from minitransformer.plots import BLUE, GREY, ORANGE, new_figure, write_png
 from minitransformer.runs.options import RunOptions, build_classifier
 from minitransformer.training.optim import AdamW, clip_by_global_norm
+from minitransformer.training.process import keep_freed_memory
 
 METHODS = ("full", "adapter", "lora", "head")
 PARTS = ("forward", "backward", "clipping", "optimizer")
@@ -99,10 +101,12 @@ def draw(rows: list[dict[str, Any]]) -> Any:
 
 def main() -> None:
     args = arguments(__doc__).parse_args()
+    threadpool_limits(args.threads, user_api="blas")
+    keep_freed_memory()  # as a Trainer does: fresh arrays of many MB cost page faults
     steps = {method: Step(method) for method in METHODS}
     for step in steps.values():
         step.run()  # warm-up
-    turns = [{m: s.run() for m, s in steps.items()} for _ in range(3 if args.quick else 25)]
+    turns = [{m: s.run() for m, s in steps.items()} for _ in range(3 if args.quick else 15)]
     products, addition = rates()
     rows: list[dict[str, Any]] = []
     for method in METHODS:
