@@ -6,7 +6,7 @@
 MiniLM's shape with random weights; the methods take turns in one process. Predicted: the
 multiply-adds that `costs/step.py` counts, at the rate of one large matrix product on this machine,
 and for clipping and AdamW their passes over arrays, each as long as one `a += b`. What predicted
-bars lack is the element-wise work: activations, norms, softmax. Writes
+bars lack is the element-wise work (activations, norms, softmax) and fresh memory. Writes
 `results/step_breakdown.json` and `step_breakdown.png`.
 """
 
@@ -27,7 +27,6 @@ from minitransformer.nn.functional import cross_entropy, cross_entropy_backward
 from minitransformer.plots import BLUE, GREY, ORANGE, new_figure, write_png
 from minitransformer.runs.options import RunOptions, build_classifier
 from minitransformer.training.optim import AdamW, clip_by_global_norm
-from minitransformer.training.process import keep_freed_memory
 
 METHODS = ("full", "adapter", "lora", "head")
 PARTS = ("forward", "backward", "clipping", "optimizer")
@@ -102,7 +101,6 @@ def draw(rows: list[dict[str, Any]]) -> Any:
 def main() -> None:
     args = arguments(__doc__).parse_args()
     threadpool_limits(args.threads, user_api="blas")
-    keep_freed_memory()  # as a Trainer does: fresh arrays of many MB cost page faults
     steps = {method: Step(method) for method in METHODS}
     for step in steps.values():
         step.run()  # warm-up
