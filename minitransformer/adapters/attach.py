@@ -17,6 +17,7 @@ from .config import AdapterConfig, AnyConfig, IA3Config, LoRAConfig, PrefixConfi
 from .drop import check_droppable, deactivate_dropped
 from .fusion import Fusion
 from .linear import AdaptedLinear
+from .lora import LoRA
 from .merge import Place, Weights, merge_into_weights
 from .methods import modules_in_block, places_in, restore_plain_linears
 from .per_row import PerRowAdapters, PerRowProjections
@@ -304,9 +305,9 @@ class Adaptable(Module):
                 raise ConfigError(
                     f"{name!r} is merged into the weights and stays active; unmerge({name!r}) first"
                 )
-            lora = isinstance(self.adapter_config(name), LoRAConfig)
+            adapters = [p.adapters[name] for p in self.places() if name in p.adapters]
             others = [other for other in active if other not in self.merged]
-            if others and not lora:
+            if others and not all(isinstance(adapter, LoRA) for adapter in adapters):
                 raise ConfigError(
                     f"{name!r} is merged and {others[0]!r} is not: their order counts, so merge "
                     "both or none"

@@ -129,6 +129,7 @@ def save_adapter(
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; give a file in it, as {path / 'my.safetensors'}")
     transformer, head_parameters = parts(model)
+    transformer.check_unmerged("save adapters")
     for name in names:
         transformer.check_adapter(name)
     if not head:

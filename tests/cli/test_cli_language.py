@@ -100,7 +100,7 @@ def test_generate_with_the_adapter_and_without(folder, capsys) -> None:
         (
             "train --lm war.txt --base base --method full",
             2,
-            "method='full': expected one of adapter, lora",
+            "method='full': expected one of",
         ),
         ("train --lm war.txt --base base --prefix-cache", 2, "--prefix-cache goes with a task"),
         ("train --lm war.txt --base base --limit 9", 2, "--limit goes with a task that has"),
