@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import ConfigError
+from .methods import places_in
 
 
 def check_droppable(model: Any, n: int) -> None:
@@ -25,7 +26,6 @@ def check_droppable(model: Any, n: int) -> None:
 
 def deactivate_dropped(model: Any) -> None:
     """Nothing that is inserted into the lowest `model.dropped` blocks takes part."""
-    lowest = {id(m) for block in model.blocks[: model.dropped] for _, m in block.named_modules()}
-    for place in model.places():
-        if id(place) in lowest:
+    for block in model.blocks[: model.dropped]:
+        for _, place in places_in(block):
             place.active = ()

@@ -85,11 +85,10 @@ class ForwardPass:
     ) -> None:
         self.config, self.batch, self.length, self.adapter = config, batch, length, adapter
         self.padded, self.itemsize = padded, itemsize
-        # Which parameters of the base train.
+        # Which parameters of the base train: all, or those of the blocks.
         self.full = method == "full"
         self.biases = method in ("full", "bitfit")
-        self.outer_norms = method in ("full", "layer-norm")
-        self.block_norms = self.outer_norms or layer_norm
+        self.norms = layer_norm or method in ("full", "layer-norm")
         self.requires_grad = False
         self.parts: list[tuple[str, MultiplyAdds]] = []
         self.saved: set[ArrayShape] = set()
@@ -183,10 +182,10 @@ class ForwardPass:
 
     def outer_norm(self, x: ArrayShape) -> ArrayShape:
         """After the embeddings, or at the end."""
-        return self.layer_norm(x, self.outer_norms, self.outer_norms or self.biases)
+        return self.layer_norm(x, self.full, self.full)
 
     def block_norm(self, x: ArrayShape, new: bool = True) -> ArrayShape:
-        return self.layer_norm(x, self.block_norms, self.block_norms or self.biases, new)
+        return self.layer_norm(x, self.norms, self.norms or self.biases, new)
 
     def attention(self, block: int, x: ArrayShape, queries: int) -> ArrayShape:
         """`MultiHeadAttention.forward`, with its two ways to the context."""
@@ -324,7 +323,7 @@ class ForwardPass:
         self.save(self.array(B, self.length, itemsize=INT64))  # the batch's attention mask
         h = self.array(B, d)
         if pooling == "pooler":
-            h = self.linear("pooler", h, d, self.full, self.biases)
+            h = self.linear("pooler", h, d, self.full, self.full)
             h = self.activation("tanh", h)
         self.linear("head", self.dropout(head_dropout, h), n_classes, True, True)
 

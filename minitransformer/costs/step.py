@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..adapters.config import AdapterConfig, AnyConfig, IA3Config, LoRAConfig, PrefixConfig
+from ..adapters.config import CONFIGS, METHODS, AnyConfig
 from ..errors import ConfigError
 from ..models.heads import POOLINGS
 from ..nn.config import TransformerConfig
 from .forward_pass import ForwardPass, MultiplyAdds
 from .parameters import FLOAT32
-
-INSERTED = {"adapter": AdapterConfig, "lora": LoRAConfig, "ia3": IA3Config, "prefix": PrefixConfig}
-METHODS = (*INSERTED, "bitfit", "layer-norm", "head", "full")
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ def count_step(
     for name, value, known in (("method", method, METHODS), ("pooling", pooling, POOLINGS)):
         if value not in known:
             raise ConfigError(f"{name}={value!r}: expected one of {', '.join(known)}")
-    kind = INSERTED.get(method)
+    kind = CONFIGS.get(method)
     if kind is not None and adapter is None:
         adapter = kind()
     if adapter is not None and not (kind and isinstance(adapter, kind)):
@@ -106,7 +103,7 @@ def frozen_blocks(
     config: TransformerConfig, method: str, adapter: AnyConfig | None, layer_norm: bool = False
 ) -> int:
     """How many blocks, from the lowest one on, nothing trains in: what a prefix cache can hold."""
-    if method == "head":
+    if method == "head" and not layer_norm:
         return config.n_layers
     layers = adapter.layers if adapter is not None and not layer_norm else None
     return min(layers) if layers is not None else 0
