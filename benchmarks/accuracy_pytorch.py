@@ -20,7 +20,7 @@ from transformers import BertModel
 
 import adapters
 import minitransformer as mt
-from minitransformer.costs.flops import shape_of
+from minitransformer.costs.parameters import shape_of
 from minitransformer.data.batches import Batch, Encoded, batches, encode_split
 from minitransformer.data.hub import find_checkpoint
 from minitransformer.runs.options import RunOptions

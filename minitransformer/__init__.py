@@ -16,6 +16,9 @@ from .runs.classification import Run, load_run, train
 from .runs.language_modeling import load_language_run, pretrain, train_language
 from .runs.multitask import Tasks, load_runs
 from .runs.options import LanguageOptions, PretrainOptions, RunOptions
+from .runs.peft import export_peft, import_peft
+from .sweeps.report import report
+from .sweeps.sweep import sweep
 from .training.evaluation import evaluate, perplexity
 from .training.optim import SGD, AdamW, clip_by_global_norm, warmup_linear_decay
 from .training.trainer import Trainer, TrainingOptions
@@ -49,10 +52,12 @@ __all__ = [
     "encode_split",
     "evaluate",
     "export_adapterhub",
+    "export_peft",
     "fusion_weights",
     "generate",
     "gradcheck",
     "import_adapterhub",
+    "import_peft",
     "load_language_run",
     "load_run",
     "load_runs",
@@ -60,6 +65,8 @@ __all__ = [
     "pad",
     "perplexity",
     "pretrain",
+    "report",
+    "sweep",
     "train",
     "train_language",
     "warmup_linear_decay",

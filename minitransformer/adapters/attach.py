@@ -14,6 +14,7 @@ from ..nn.layers import Dropout
 from ..nn.module import Module
 from ..nn.sublayer import SubLayer
 from .config import AdapterConfig, AnyConfig, IA3Config, LoRAConfig, PrefixConfig
+from .drop import check_droppable, deactivate_dropped
 from .fusion import Fusion
 from .linear import AdaptedLinear
 from .lora import LoRA
@@ -36,6 +37,7 @@ class Adaptable(Module):
     blocks: list[Any]
     active: tuple[str, ...] = ()  # what `set_active` was given
     rows: tuple[str | None, ...] | None = None  # what `set_adapter_per_row` was given
+    dropped: int = 0  # how many of the lowest blocks are without adapters; see `drop_adapters`
     merged: tuple[str, ...] = ()  # which of the active ones are written into the weights
     originals: Mapping[Place, Weights] = MappingProxyType({})  # of the Linears that are merged into
 
@@ -169,6 +171,7 @@ class Adaptable(Module):
                 place.remove(name)
             here = (name for name in active if name in place.adapters)
             place.active = tuple(name for name in here if name not in self.merged)
+        deactivate_dropped(self)
 
     def set_adapter_per_row(self, rows: Sequence[str | None]) -> None:
         """Give each row of the coming batches its own adapter; None: the plain base.
@@ -198,6 +201,19 @@ class Adaptable(Module):
                 if adapter.adapters:
                     place.insert(PER_ROW + placement, adapter)
                     place.active = (*place.active, PER_ROW + placement)
+        deactivate_dropped(self)
+
+    def drop_adapters(self, n: int) -> None:
+        """Leave adapters out of the lowest n blocks, whichever are activated; 0: of none.
+
+        (AdapterDrop: Rücklé et al. 2021, arXiv 2010.11918; see `drop.py`.) They are not deleted.
+        Raises: ConfigError if there are not so many blocks, or while anything is merged.
+        """
+        check_droppable(self, n)
+        self.check_unmerged("drop adapters")
+        self.dropped = n
+        with self.restored():  # activates the same again, now without those
+            pass
 
     @contextmanager
     def use(self, *names: str | None) -> Iterator[Self]:
@@ -268,6 +284,11 @@ class Adaptable(Module):
     def set_merged(self, merged: tuple[str, ...]) -> None:
         """Make exactly these the merged ones."""
         active = tuple(dict.fromkeys((*self.active, *merged)))
+        if merged and self.dropped:
+            raise ConfigError(
+                f"adapters are dropped from {self.dropped} blocks, and a merge would add them "
+                "there again: drop_adapters(0) before you merge"
+            )
         before, self.merged = self.merged, merged
         try:
             self.check_merged_stay(active)

@@ -8,9 +8,9 @@ adapter reads what a Linear returns and nothing else: at the placement "houlsby"
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -33,15 +33,24 @@ class Weights:
         return self
 
 
-def merge_into_weights(model: Any, names: Sequence[str]) -> None:
+Place = tuple[int, str, str]  # block, sub-layer, Linear
+
+
+class Mergeable(Protocol):
+    """A transformer, as far as merging uses it. `originals`: the weights before any merge."""
+
+    blocks: list[Any]
+    originals: Mapping[Place, Weights]
+
+
+def merge_into_weights(model: Mergeable, names: Sequence[str]) -> None:
     """Give every Linear the weights that the original ones and the adapters `names` come to.
 
     The originals are kept, and all is computed from them, in float64: merging and unmerging many
     times adds up no rounding. Without names, the originals themselves are put back.
     Raises: ConfigError if one of them cannot be merged; then nothing has changed.
     """
-    originals: dict[Place, Weights] = dict(model.originals)
-    merged: dict[Place, Weights] = {}
+    originals, merged = dict(model.originals), {}
     for place, linear, adapters in adapters_of_linears(model, names):
         original = originals.setdefault(place, Weights(linear.weight.value, linear.bias.value))
         weights = original.weight.astype(np.float64), original.bias.astype(np.float64)
@@ -54,17 +63,14 @@ def merge_into_weights(model: Any, names: Sequence[str]) -> None:
     model.originals = {place: originals[place] for place in merged}
 
 
-Place = tuple[int, str, str]  # block, sub-layer, Linear
-
-
-def linear_at(model: Any, place: Place) -> Linear:
+def linear_at(model: Mergeable, place: Place) -> Linear:
     block, site, name = place
     linear: Linear = getattr(getattr(model.blocks[block], site).module, name)
     return linear
 
 
 def adapters_of_linears(
-    model: Any, names: Sequence[str]
+    model: Mergeable, names: Sequence[str]
 ) -> Iterator[tuple[Place, Linear, list[Any]]]:
     """Each Linear that adapters called `names` change, and those, in the order of their effect."""
     for i, block in enumerate(model.blocks):

@@ -22,7 +22,7 @@ from ..adapters.config import (
     LoRAConfig,
     PrefixConfig,
 )
-from ..costs.flops import SHAPES
+from ..costs.parameters import SHAPES
 from ..errors import ConfigError
 from ..runs.folder import resumed
 from ..runs.options import LEARNING_RATES, LanguageOptions, RunOptions
@@ -120,7 +120,7 @@ LayerNorm = Annotated[
 ]
 Pooling = Annotated[
     str | None,
-    option("What the head sees: cls (first token), mean (of all), pooler.", RunOptions.pooling),
+    option("What the head sees: cls (first token), last, mean, pooler.", "cls; last if causal"),
 ]
 DropoutInBase = Annotated[
     float | None, option("Dropout inside the base, in training.", "what the base was trained with")
@@ -157,7 +157,7 @@ Resume = Annotated[
     option("Go on with the interrupted run in --out; it knows its options.", flag="--resume"),
 ]
 
-# -- evaluate, predict, params, ... --------------------------------------------------------
+# -- evaluate, predict, cost, ... --------------------------------------------------------
 
 OtherTask = Annotated[str, typer.Argument(metavar="TASK", help="A task's name, or your own file.")]
 Split = Annotated[str, option("test, validation or train.", "test")]

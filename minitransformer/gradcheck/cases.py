@@ -293,6 +293,7 @@ def model_with(config: TransformerConfig, rng: np.random.Generator, inserted: An
 
 def heads_and_loss(rng: np.random.Generator, x: Array) -> Iterator[Case]:
     yield Case("Pooling, cls", Pooling("cls"), (x, MASK))
+    yield Case("Pooling, last", Pooling("last"), (x, MASK))
     yield Case("Pooling, mean", Pooling("mean"), (x, MASK))
     yield Case("Pooling, mean without a mask", Pooling("mean"), (x,))
     yield Case("Pooler", randomized(Pooler(D), rng), (x[:, 0],))
@@ -344,7 +345,7 @@ def whole_models(rng: np.random.Generator, ids: Array) -> Iterator[Case]:
 def classifier(
     config: TransformerConfig,
     rng: np.random.Generator,
-    pooling: str = "cls",
+    pooling: str | None = None,
     layers: tuple[int, ...] | None = None,
 ) -> Classifier:
     """A frozen base, trainable adapters and head; the encoder with dropout in its head."""

@@ -73,7 +73,7 @@ class Linear(Module):
         if self.weight.trainable:
             self.weight.accumulate(flat(x).T @ flat(dy))  # (d_in, N) @ (N, d_out)
         if self.bias.trainable:
-            self.bias.accumulate(flat(dy).sum(axis=0))
+            self.bias.accumulate(kernels.sum_rows(flat(dy)))
         if not self.needs_input_grad:
             return None
         dx = flat(dy) @ self.weight.value.T  # (N, d_out) @ (d_out, d_in)
@@ -132,9 +132,9 @@ class LayerNorm(Module):
     def backward(self, dy: Array) -> Array | None:
         x_hat, rstd = self.pop_saved(dy)
         if self.weight.trainable:
-            self.weight.accumulate(np.einsum("ni,ni->i", flat(dy), flat(x_hat)))
+            self.weight.accumulate(kernels.sum_rows(flat(dy), flat(x_hat)))
         if self.bias.trainable:
-            self.bias.accumulate(flat(dy).sum(axis=0))
+            self.bias.accumulate(kernels.sum_rows(flat(dy)))
         if not self.needs_input_grad:
             return None
         return kernels.layer_norm_backward(dy, x_hat, rstd, self.weight.value)

@@ -190,7 +190,7 @@ class ManyHeads(Module):
         adapters = [self.adapters[task] for task, rows in reads.items() for _ in rows]
         mask = attention_mask[every]
         # Unless all positions are averaged, the last block need not finish the others.
-        first_only = all(self.classifiers[task].pooling.kind != "mean" for task in reads)
+        first_only = all(self.classifiers[task].pooling.first_only for task in reads)
         with self.transformer.use_adapter_per_row(adapters) as transformer:
             shared = frozen_depth(transformer)  # blocks below every task's first adapter
             hidden = transformer.forward_below(

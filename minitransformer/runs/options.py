@@ -59,7 +59,8 @@ class RunOptions:
             norms), "head" (nothing else) or "full" (everything).
         adapter: the configuration of what is inserted, of the method's kind. None: its defaults.
         layer_norm: whether the blocks' layer norms train too (Houlsby et al. 2019 do so).
-        pooling: "cls", "mean" or "pooler": the vector that the head sees.
+        pooling: "cls", "last", "mean" or "pooler": the vector that the head sees. None: "last" for
+            a causal base, else "cls".
         dropout: inside the base, in training. None: what its config.json says; for the method
             "head", for which nothing inside learns, 0.
         head_dropout: on the vector that the head sees, in training.
@@ -75,7 +76,7 @@ class RunOptions:
     method: str = "adapter"
     adapter: AnyConfig | None = None
     layer_norm: bool = False
-    pooling: str = "cls"
+    pooling: str | None = None
     dropout: float | None = None
     head_dropout: float = 0.1
     max_length: int = 128
@@ -85,11 +86,10 @@ class RunOptions:
     training: TrainingOptions = field(default_factory=TrainingOptions)
 
     def __post_init__(self) -> None:
-        for name, choices in (("method", METHODS), ("pooling", POOLINGS)):
+        for name, choices in (("method", METHODS), ("pooling", (None, *POOLINGS))):
             if getattr(self, name) not in choices:
-                raise ConfigError(
-                    f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}"
-                )
+                known = ", ".join(map(str, choices))
+                raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {known}")
         check_kinds(self, base=str, training=TrainingOptions, layer_norm=bool, prefix_cache=bool)
         check_adapter(self)
         check_whole(self, max_length=1, threads=0)
