@@ -165,10 +165,9 @@ class Trainer:
         for position in range(done, len(plan)):
             row = self.train_step(plan[position], number + 1)
             self.history.append(row)
+            loss, accuracy = f"{self.recent('loss'):.3f}", f"{self.recent('accuracy'):.3f}"
+            bar.set_postfix(loss=loss, accuracy=accuracy, refresh=False)  # shown with the bar
             bar.update()
-            bar.set_postfix(
-                loss=f"{self.recent('loss'):.3f}", accuracy=f"{self.recent('accuracy'):.3f}"
-            )
             interrupt.check()
 
     def train_step(self, batch: Batch, epoch: int) -> HistoryRow:
