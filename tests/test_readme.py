@@ -32,6 +32,15 @@ def test_a_model_with_an_adapter_without_a_network(capsys: pytest.CaptureFixture
     assert "trainable" in capsys.readouterr().out
 
 
+def test_lora_is_merged_and_unmerged() -> None:
+    (code,) = snippets("LoRA and its kin")
+    names = run(code)
+    assert names["model"].active_adapters == ("low-rank",)
+    names["model"].set_active("bottleneck")
+    with pytest.raises(mt.errors.ConfigError, match="activation"):
+        names["model"].merge("bottleneck")
+
+
 @pytest.mark.slow
 def test_train_and_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

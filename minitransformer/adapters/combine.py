@@ -38,6 +38,12 @@ def average_adapters(model: Adaptable, name: str, weights: Mapping[str, float]) 
     for source, weight in weights.items():
         if not np.isfinite(weight):
             raise ConfigError(f"weight {weight} of adapter {source!r}: expected a finite number")
+    for source, config in configs.items():
+        if not isinstance(config, AdapterConfig):
+            raise ConfigError(
+                f"{source!r} is of the method {config.method!r}, and averages are of bottleneck "
+                "adapters; two LoRAs are summed by set_active('a', 'b')"
+            )
     for other in others:
         ours, theirs = (resolved(configs[n], model.config.d_model) for n in (first, other))
         differ = [

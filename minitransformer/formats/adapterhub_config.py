@@ -8,7 +8,6 @@ and it matters in training alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -17,9 +16,8 @@ from ..adapters.config import SITES, AdapterConfig
 from ..errors import CheckpointError
 from ..nn.config import TransformerConfig
 from ..nn.module import Array
+from .folders import Words
 from .huggingface import activation_word, family_of, read_activation
-
-Words = dict[str, Any]  # what a JSON file holds
 
 # -- names of weights ----------------------------------------------------------------------
 

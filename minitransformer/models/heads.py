@@ -7,20 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..formats import adapter_file
+from ..nn import kernels
 from ..nn.functional import cross_entropy, cross_entropy_backward
 from ..nn.layers import Dropout, Linear, Rng, flat
 from ..nn.module import Array, Module, Parameter, backward_through
 from .transformer import Transformer
 
-POOLINGS = ("cls", "mean", "pooler")
+POOLINGS = ("cls", "last", "mean", "pooler")
 
 
 class Pooling(Module):
-    """One vector for a sequence: its first position ("cls"), or the mean of its real tokens.
+    """One vector for a sequence.
 
+    `kind`: its first position ("cls"; "pooler", which sends it through BERT's pooler), its last
+    real token ("last", for causal models: only there has everything been read), or the mean of its
+    real tokens ("mean").
     Shapes: h (B, T, d), attention_mask (B, T) -> (B, d).
+    Raises: ConfigError for an unknown kind; DataError if the position to read is padding.
     """
 
     def __init__(self, kind: str = "cls") -> None:
@@ -28,11 +33,16 @@ class Pooling(Module):
             raise ConfigError(f"pooling={kind!r}: expected one of {', '.join(POOLINGS)}")
         self.kind = kind
 
+    @property
+    def first_only(self) -> bool:
+        """Whether only the first position is read, so that the last block may skip the others."""
+        return self.kind in ("cls", "pooler")
+
     def forward(self, h: Array, attention_mask: Array | None = None) -> Array:
         B, T, d = h.shape
         self.save_for_backward((B, d), T, attention_mask)
         if self.kind != "mean":
-            return h[:, 0]
+            return h[np.arange(B), self.position(B, T, attention_mask)]
         return np.einsum("btd,bt->bd", h, self.weights(B, T, attention_mask, h.dtype))
 
     def backward(self, dy: Array) -> Array | None:
@@ -42,10 +52,26 @@ class Pooling(Module):
         B, d = dy.shape
         if self.kind != "mean":
             dh = np.zeros((B, T, d), dy.dtype)
-            dh[:, 0] = dy
+            dh[np.arange(B), self.position(B, T, attention_mask)] = dy
             return dh
         weights = self.weights(B, T, attention_mask, dy.dtype)
         return dy[:, None, :] * weights[:, :, None]
+
+    def position(self, B: int, T: int, attention_mask: Array | None) -> Array:
+        """(B,): the position that is read in each sequence."""
+        first, last = np.zeros(B, np.int64), np.full(B, T - 1)
+        if attention_mask is None:
+            return last if self.kind == "last" else first
+        real = attention_mask != 0
+        position = last - real[:, ::-1].argmax(axis=1) if self.kind == "last" else first
+        padding = ~real[np.arange(B), position]
+        if padding.any():
+            raise DataError(
+                f"pooling={self.kind!r} reads position {position[padding][0]} of row "
+                f"{padding.argmax()}, which is padding in attention_mask; put padding on the right "
+                "of at least one real token"
+            )
+        return position
 
     @staticmethod
     def weights(B: int, T: int, attention_mask: Array | None, dtype: np.dtype[Any]) -> Array:
@@ -83,18 +109,27 @@ class Classifier(Module):
     """A transformer with a classification head.
 
     Shapes: ids (B, T), attention_mask (B, T), token_types (B, T) -> logits (B, n_classes).
-    `start` and `hidden` as in `Transformer`.
-    Raises: ConfigError if "pooler" is asked of a model without one.
+    `start` and `hidden` as in `Transformer`. `pooling` as in `Pooling`; None: "last" for a causal
+    model, as `transformers` has it for GPT-2, else "cls".
+    Raises: ConfigError if "pooler" is asked of a model without one, or "cls" of a causal model.
     """
 
     def __init__(
         self,
         transformer: Transformer,
         n_classes: int,
-        pooling: str = "cls",
+        pooling: str | None = None,
         dropout: float = 0.0,
         rng: Rng | None = None,
     ) -> None:
+        causal = transformer.config.causal
+        if causal and pooling == "cls":
+            raise ConfigError(
+                "pooling='cls', but this model is causal: its first position has read nothing but "
+                "itself; use 'last' (the default) or 'mean'"
+            )
+        if pooling is None:
+            pooling = "last" if causal else "cls"
         if pooling == "pooler" and transformer.pooler is None:
             raise ConfigError("pooling='pooler', but this model has no pooler; use 'cls' or 'mean'")
         self.transformer = transformer
@@ -127,10 +162,8 @@ class Classifier(Module):
         start: int = 0,
         hidden: Array | None = None,
     ) -> Array:
-        # Unless all positions are averaged, the last block computes the first one alone.
-        first_only = self.pooling.kind != "mean"
         h = self.transformer.forward(  # (B, T or 1, d)
-            ids, attention_mask, token_types, first_only, start, hidden
+            ids, attention_mask, token_types, self.pooling.first_only, start, hidden
         )
         logits = self.logits(h, attention_mask)
         self.save_for_backward(logits.shape)
@@ -179,7 +212,7 @@ class LanguageModelHead(Module):
         if self.embedding.trainable:
             self.embedding.accumulate(flat(dy).T @ flat(h))  # (V, N) @ (N, d)
         if self.bias is not None and self.bias.trainable:
-            self.bias.accumulate(flat(dy).sum(axis=0))
+            self.bias.accumulate(kernels.sum_rows(flat(dy)))
         if not self.needs_input_grad:
             return None
         return (flat(dy) @ self.embedding.value).reshape(*dy.shape[:-1], -1)

@@ -38,7 +38,7 @@ def silu(x: Array) -> tuple[Array, Array]:
 
     Derivative: s + x s (1 - s).
     """
-    s = 0.5 * (1 + np.tanh(0.5 * x))  # 1 / (1 + exp(-x)), without overflow
+    s = logistic(x)
     return x * s, s + x * s * (1 - s)
 
 
@@ -47,25 +47,38 @@ def gelu(x: Array) -> tuple[Array, Array]:
 
     (arXiv 1606.08415.) Derivative: Phi(x) + x phi(x), with the normal density phi.
     """
-    cdf = 0.5 * (1 + erf(x / math.sqrt(2)))
+    cdf = 0.5 * erfc(-x / math.sqrt(2))  # 1 + erf(x / sqrt(2)) would cancel in the left tail
     density = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
     return x * cdf, cdf + x * density
 
 
 def gelu_tanh(x: Array) -> tuple[Array, Array]:
-    """0.5 x (1 + tanh(a (x + b x^3))), a = sqrt(2 / pi), b = 0.044715: GPT-2's GELU.
+    """0.5 x (1 + tanh u), u = a (x + b x^3), a = sqrt(2 / pi), b = 0.044715: GPT-2's GELU.
 
-    (The same paper, section 2.) Derivative: 0.5 (1 + t) + 0.5 x (1 - t^2) a (1 + 3 b x^2), with
-    the tanh t.
+    (The same paper, section 2.) Written as x s(2 u) with the logistic function s: 1 + tanh u
+    would cancel in the left tail. Derivative: s + x s (1 - s) 2 u'.
     """
     a, b = math.sqrt(2 / math.pi), 0.044715
-    t = np.tanh(a * (x + b * x**3))
-    return 0.5 * x * (1 + t), 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * a * (1 + 3 * b * x * x)
+    near = np.clip(x, -30, 30)  # beyond, s is 0 or 1 even in float64; x^3 must not overflow
+    s = logistic(2 * a * (near + b * near**3))
+    return x * s, s + near * s * (1 - s) * 2 * a * (1 + 3 * b * near**2)
 
 
-def erf(x: Array) -> Array:
-    """The error function, element by element."""
-    values = np.fromiter(map(math.erf, x.ravel().tolist()), x.dtype, x.size)
+def linear(x: Array) -> tuple[Array, Array]:
+    """x itself, and its derivative 1: no activation at all."""
+    return x, np.ones_like(x)
+
+
+def logistic(x: Array) -> Array:
+    """1 / (1 + exp(-x)), 0 where exp(-x) is infinite."""
+    with np.errstate(over="ignore"):
+        y: Array = 1 / (1 + np.exp(-x))
+    return y
+
+
+def erfc(x: Array) -> Array:
+    """1 - erf(x), the complementary error function, element by element."""
+    values = np.fromiter(map(math.erfc, x.ravel().tolist()), x.dtype, x.size)
     return values.reshape(x.shape)
 
 
@@ -75,6 +88,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_tanh": gelu_tanh,
     "tanh": tanh,
     "silu": silu,
+    "linear": linear,
 }
 
 
@@ -202,6 +216,7 @@ def layer_norm(x: Array, gain: Array, bias: Array, eps: float) -> tuple[Array, A
     standard deviation (..., 1), which the backward function reads.
     """
     centred = x - x.mean(axis=-1, keepdims=True)
+    centred -= centred.mean(axis=-1, keepdims=True)  # the mean is rounded: a row of 30.1 is not 0
     variance = (centred**2).mean(axis=-1, keepdims=True)
     rstd = (1 / np.sqrt(variance + eps)).astype(x.dtype)
     x_hat = centred * rstd
@@ -217,6 +232,18 @@ def layer_norm_backward(dy: Array, x_hat: Array, rstd: Array, gain: Array) -> Ar
     return rstd * (
         g - g.mean(axis=-1, keepdims=True) - x_hat * (g * x_hat).mean(axis=-1, keepdims=True)
     )
+
+
+# -- sums over rows -----------------------------------------------------------------------
+
+
+def sum_rows(x: Array, factor: Array | None = None) -> Array:
+    """sum_n x_n, or sum_n x_n factor_n: (N, d) -> (d,), the gradient of a bias and of a gain.
+
+    Summed in float64: one float32 number for each of thousands of rows would drift.
+    """
+    product = x if factor is None else x * factor
+    return product.sum(axis=0, dtype=np.float64).astype(x.dtype)
 
 
 # -- embedding ----------------------------------------------------------------------------
@@ -291,11 +318,14 @@ def cross_entropy(
     if bad.size:
         raise DataError(f"label {bad[0]} is out of range: expected 0 to {n_classes - 1}")
 
-    shifted = logits - logits.max(axis=-1, keepdims=True)
+    with np.errstate(over="ignore"):  # logits 3e38 and -3e38: their difference is infinite
+        shifted = logits - logits.max(axis=-1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     at_label = np.take_along_axis(log_p, np.where(counted, labels, 0)[..., None], axis=-1)[..., 0]
-    losses = (1 - label_smoothing) * at_label + label_smoothing * log_p.mean(axis=-1)
-    return -float(losses[counted].mean(dtype=np.float64)), np.exp(log_p)
+    losses = (1 - label_smoothing) * at_label
+    if label_smoothing:  # 0 times the log of a class at -inf would be NaN
+        losses += label_smoothing * log_p.mean(axis=-1)
+    return 0.0 - float(losses[counted].mean(dtype=np.float64)), np.exp(log_p)
 
 
 def cross_entropy_backward(p: Array, labels: Array, label_smoothing: float = 0.0) -> Array:

@@ -38,9 +38,15 @@ def tanh(x: Array, with_derivative: bool = True) -> tuple[Array, Array | None]:
 
 def silu(x: Array, with_derivative: bool = True) -> tuple[Array, Array | None]:
     """`functional.silu`."""
-    s = 0.5 * (1 + np.tanh(0.5 * x))
-    y = x * s
-    return y, (s + y * (1 - s) if with_derivative else None)
+    with np.errstate(over="ignore"):
+        one_plus = 1 + np.exp(-x)
+    y = x / one_plus
+    return y, ((1 + (x - y)) / one_plus if with_derivative else None)  # s + x s (1 - s)
+
+
+def linear(x: Array, with_derivative: bool = True) -> tuple[Array, Array | None]:
+    """`functional.linear`; the derivative is one number for all, seen as an array."""
+    return x, (np.broadcast_to(np.ones((), x.dtype), x.shape) if with_derivative else None)
 
 
 def gelu(x: Array, with_derivative: bool = True) -> tuple[Array, Array | None]:
@@ -54,7 +60,8 @@ def gelu(x: Array, with_derivative: bool = True) -> tuple[Array, Array | None]:
 
 def gelu_tanh(x: Array, with_derivative: bool = True) -> tuple[Array, Array | None]:
     """`functional.gelu_tanh`."""
-    return _tiled(_gelu_tanh_tile, x, with_derivative)
+    with np.errstate(over="ignore"):  # far out, where exp is infinite, s is 0
+        return _tiled(_gelu_tanh_tile, x, with_derivative)
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -63,6 +70,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_tanh": gelu_tanh,
     "tanh": tanh,
     "silu": silu,
+    "linear": linear,
 }
 
 
@@ -131,24 +139,24 @@ def _gelu_tile(x: Array, y: Array, derivative: Array | None) -> None:
 
 
 def _gelu_tanh_tile(x: Array, y: Array, derivative: Array | None) -> None:
-    a, b = math.sqrt(2 / math.pi), 0.044715 * math.sqrt(2 / math.pi)
+    a, b = 2 * math.sqrt(2 / math.pi), 2 * 0.044715 * math.sqrt(2 / math.pi)
     squares = x * x
-    t = squares * b
-    t += a
-    t *= x
-    np.tanh(t, out=t)
-    cdf = t * 0.5
-    cdf += 0.5
-    if derivative is not None:  # cdf + x/2 (1 - t^2) (a + 3 b x^2)
-        np.multiply(t, t, out=t)
-        np.subtract(1, t, out=t)
-        t *= 0.5
-        t *= x
+    np.minimum(squares, 900, out=squares)  # |x| = 30: beyond, s is 0 or 1; infinity must not arise
+    s = squares * -b
+    s -= a
+    s *= x
+    np.exp(s, out=s)
+    s += 1
+    np.reciprocal(s, out=s)
+    if derivative is not None:  # s + x s (1 - s) (a + 3 b x^2)
+        np.subtract(1, s, out=derivative)
+        derivative *= s
+        derivative *= x
         squares *= 3 * b
         squares += a
-        np.multiply(t, squares, out=derivative)
-        derivative += cdf
-    np.multiply(x, cdf, out=y)
+        derivative *= squares
+        derivative += s
+    np.multiply(x, s, out=y)
 
 
 # -- softmax ------------------------------------------------------------------------------
@@ -360,8 +368,12 @@ def _by_head(a: Array, b: Array) -> Array:
 def layer_norm(x: Array, gain: Array, bias: Array, eps: float) -> tuple[Array, Array, Array]:
     """`functional.layer_norm`; einsum sums a row faster than `sum` and `mean` do."""
     d = x.shape[-1]
-    x_hat = x - np.einsum("...i->...", x)[..., None] / d
+    mean = np.einsum("...i->...", x)[..., None] / d
+    x_hat = x - mean
     variance = np.einsum("...i,...i->...", x_hat, x_hat)[..., None] / d
+    if (variance < 1e-6 * mean * mean).any():  # then the rounding of the mean matters
+        x_hat -= np.einsum("...i->...", x_hat)[..., None] / d
+        variance = np.einsum("...i,...i->...", x_hat, x_hat)[..., None] / d
     rstd = 1 / np.sqrt(variance + eps)
     rstd = rstd.astype(x.dtype, copy=False)
     x_hat *= rstd
@@ -379,6 +391,27 @@ def layer_norm_backward(dy: Array, x_hat: Array, rstd: Array, gain: Array) -> Ar
     g -= x_hat * projection
     g *= rstd
     return g
+
+
+# -- sums over rows -----------------------------------------------------------------------
+
+ROWS = 64  # so many are added in the array's own dtype, and the sums of them in float64
+
+
+def sum_rows(x: Array, factor: Array | None = None) -> Array:
+    """`functional.sum_rows`: rounding grows with ROWS, not with the number of rows."""
+    if len(x) <= ROWS or x.dtype == np.float64:
+        return x.sum(axis=0) if factor is None else np.einsum("ni,ni->i", x, factor)
+    n, d = len(x) // ROWS, x.shape[1]
+    whole, rest = slice(n * ROWS), slice(n * ROWS, None)
+    blocks = x[whole].reshape(n, ROWS, d)
+    if factor is None:
+        sums = blocks.sum(axis=1)  # (n, d)
+    else:
+        sums = np.einsum("bni,bni->bi", blocks, factor[whole].reshape(n, ROWS, d))
+    total = sums.sum(axis=0, dtype=np.float64)
+    total += x[rest].sum(axis=0) if factor is None else np.einsum("ni,ni->i", x[rest], factor[rest])
+    return total.astype(x.dtype)
 
 
 # -- embedding ----------------------------------------------------------------------------

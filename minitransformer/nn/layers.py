@@ -44,8 +44,12 @@ class Linear(Module):
     """Affine map over the last axis: y = x W + b.
 
     Shapes: x (..., d_in) -> y (..., d_out); weight (d_in, d_out); bias (d_out,).
+    Attributes:
+        affine: whether forward is this map and nothing else; not so where an adapter is added.
     Raises: ShapeError if x's last axis is not d_in.
     """
+
+    affine = True
 
     def __init__(self, d_in: int, d_out: int, rng: Rng | None = None, sigma: float = 0.02) -> None:
         self.weight = Parameter(truncated_normal(rng, (d_in, d_out), sigma))
@@ -69,7 +73,7 @@ class Linear(Module):
         if self.weight.trainable:
             self.weight.accumulate(flat(x).T @ flat(dy))  # (d_in, N) @ (N, d_out)
         if self.bias.trainable:
-            self.bias.accumulate(flat(dy).sum(axis=0))
+            self.bias.accumulate(kernels.sum_rows(flat(dy)))
         if not self.needs_input_grad:
             return None
         dx = flat(dy) @ self.weight.value.T  # (N, d_out) @ (d_out, d_in)
@@ -128,16 +132,16 @@ class LayerNorm(Module):
     def backward(self, dy: Array) -> Array | None:
         x_hat, rstd = self.pop_saved(dy)
         if self.weight.trainable:
-            self.weight.accumulate(np.einsum("ni,ni->i", flat(dy), flat(x_hat)))
+            self.weight.accumulate(kernels.sum_rows(flat(dy), flat(x_hat)))
         if self.bias.trainable:
-            self.bias.accumulate(flat(dy).sum(axis=0))
+            self.bias.accumulate(kernels.sum_rows(flat(dy)))
         if not self.needs_input_grad:
             return None
         return kernels.layer_norm_backward(dy, x_hat, rstd, self.weight.value)
 
 
 class Activation(Module):
-    """y = f(x), element by element; `name` is "relu", "gelu", "gelu_tanh", "silu" or "tanh".
+    """y = f(x), element by element; `name` as "gelu"; see `functional.ACTIVATIONS`.
 
     Shapes: x (...) -> y (...). Raises: ConfigError for an unknown name.
     """

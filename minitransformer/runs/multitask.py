@@ -190,7 +190,7 @@ class ManyHeads(Module):
         adapters = [self.adapters[task] for task, rows in reads.items() for _ in rows]
         mask = attention_mask[every]
         # Unless all positions are averaged, the last block need not finish the others.
-        first_only = all(self.classifiers[task].pooling.kind != "mean" for task in reads)
+        first_only = all(self.classifiers[task].pooling.first_only for task in reads)
         with self.transformer.use_adapter_per_row(adapters) as transformer:
             shared = frozen_depth(transformer)  # blocks below every task's first adapter
             hidden = transformer.forward_below(
@@ -258,8 +258,9 @@ def check_shareable(file: AdapterFile) -> None:
             f"{file.path} is fully fine-tuned: it has a base of its own, and cannot share one"
         )
     check_labels(file)
-    if file.record.base_part == "layer_norms":
+    if file.record.base_part != "none":
+        what = file.record.base_part.replace("_", " ")
         raise CheckpointError(
-            f"{file.path} was trained with --layer-norm: its layer norms would change the base for "
-            "the other tasks; train it without"
+            f"{file.path} holds trained {what} of the base, which would change it for the other "
+            "tasks; train what leaves the base as it is: adapter, lora, ia3, prefix or head"
         )

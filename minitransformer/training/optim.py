@@ -59,7 +59,8 @@ class AdamW:
     Only matrices decay: biases and norms have no direction to shrink along.
 
     `parameters`: name -> Parameter, as `model.trainable_parameters()` gives. `lr` is an attribute:
-    a schedule sets it before each step. `t` counts the steps.
+    a schedule sets it before each step. `t` counts the steps; `updates` how often each
+    parameter has moved, name -> (1,), which is the t of its own m and v above.
     Raises: ConfigError for parameters without names, or a number out of range.
     """
 
@@ -77,6 +78,7 @@ class AdamW:
         self.parameters, self.lr = dict(parameters), lr
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self.t = 0
+        self.updates = {name: np.zeros(1, np.int64) for name in parameters}
         self.m, self.v = zeros_for(parameters), zeros_for(parameters)
 
     def step(self) -> None:
@@ -86,12 +88,14 @@ class AdamW:
             if p.grad is not None:
                 decay = self.weight_decay if p.grad.ndim >= 2 else 0.0
                 m, v = self.m[name], self.v[name]
-                kernels.adamw(p.value, p.grad, m, v, self.t, self.lr, self.betas, self.eps, decay)
+                self.updates[name] += 1
+                t = int(self.updates[name][0])
+                kernels.adamw(p.value, p.grad, m, v, t, self.lr, self.betas, self.eps, decay)
 
     def state_dict(self) -> dict[str, Array]:
         """The arrays that resuming needs, beside the parameters (themselves, not copies)."""
-        moments = {"m": self.m, "v": self.v}
-        state = {f"{k}/{name}": a for k, arrays in moments.items() for name, a in arrays.items()}
+        kinds = {"updates": self.updates, "m": self.m, "v": self.v}
+        state = {f"{k}/{name}": a for k, arrays in kinds.items() for name, a in arrays.items()}
         return {"t": np.array([self.t]), **state}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
@@ -103,6 +107,9 @@ class AdamW:
 def warmup_linear_decay(peak: float, warmup_steps: int, total_steps: int) -> Schedule:
     """Learning rate for step 0, 1, ...: up in a line to `peak`, then down in a line to 0.
 
+    During warm-up this is one step ahead of `get_linear_schedule_with_warmup` of `transformers`,
+    whose first step has rate 0 and moves nothing: here the first has peak / warmup_steps. After
+    warm-up the two are equal.
     Raises: ConfigError if warm-up is longer than training.
     """
     if not 0 <= warmup_steps <= total_steps:

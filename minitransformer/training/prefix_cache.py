@@ -11,6 +11,7 @@ import hashlib
 
 import numpy as np
 
+from ..adapters.methods import places_in
 from ..data.batches import Batch, Encoded
 from ..errors import ConfigError
 from ..formats.adapter_file import fingerprint
@@ -26,7 +27,7 @@ def frozen_depth(transformer: Transformer) -> int:
     if any(p.trainable for p in transformer.embeddings.parameters()):
         return 0
     for depth, block in enumerate(transformer.blocks):
-        adapted = any(site.active for site in (block.attention, block.ffn))
+        adapted = any(place.active for _, place in places_in(block))
         if adapted or any(p.trainable for p in block.parameters()):
             return depth
     return len(transformer.blocks)

@@ -18,9 +18,12 @@ import numpy as np
 import pytest
 
 import minitransformer
+import minitransformer as mt
 from minitransformer.cli import main
 from minitransformer.cli.options import whole_numbers
-from minitransformer.costs.flops import adapter_costs
+from minitransformer.costs.comparison import compare_methods
+from minitransformer.costs.parameters import SHAPES
+from minitransformer.costs.step import count_step
 from minitransformer.data.datasets import TASKS, load_task
 from minitransformer.errors import ConfigError
 from minitransformer.formats.adapter_file import read_adapter
@@ -28,7 +31,7 @@ from minitransformer.runs.classification import load_run
 
 COMMANDS = [
     *("train", "evaluate", "predict", "pretrain", "generate", "export", "import"),
-    *("params", "gradcheck", "tasks", "demo"),
+    *("cost", "gradcheck", "tasks", "demo"),
 ]
 QUICK = ["--limit", "150", "--epochs", "1", "--bottleneck", "4"]
 ROOT = Path(minitransformer.__file__).parents[1]
@@ -139,8 +142,8 @@ BAD_USAGE = {
     ),
     "nothing to resume": (["train", "toy-reviews", "--resume"], "--out"),
     "not a run": (["train", "toy-reviews", "--resume", "--out", "x"], "holds no run to resume"),
-    "widths": (["params", "--bottleneck", "8,x"], "'8,x'"),
-    "no width": (["params", "--bottleneck", "0"], "bottleneck=0"),
+    "widths": (["cost", "--bottleneck", "8,x"], "'8,x'"),
+    "no width": (["cost", "--bottleneck", "0"], "bottleneck=0"),
     "tolerance": (["gradcheck", "--tolerance", "-1"], "tolerance=-1"),
 }
 
@@ -150,7 +153,7 @@ FAILURES = {
     "unknown base": (["train", "toy-reviews", "--base", "tinny"], "did you mean 'tiny'?"),
     "no run to evaluate": (["evaluate", "nowhere", "toy-reviews"], "nowhere is not a run"),
     "no run to predict": (["predict", "nowhere", "text"], "nowhere is not a run"),
-    "unknown shape": (["params", "--base", "brt-base"], "bert-base"),
+    "unknown shape": (["cost", "--base", "brt-base"], "bert-base"),
 }
 
 
@@ -193,8 +196,8 @@ def test_damaged_weights_are_told_in_one_line(folder: Path, tmp_path: Path) -> N
 
 
 def test_a_failure_nobody_foresaw_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minitransformer.cli.commands.adapter_costs", lambda *_: 1 / 0)
-    said = call("params")
+    monkeypatch.setattr("minitransformer.cli.cost.compare_methods", lambda *_: 1 / 0)
+    said = call("cost")
     assert said.status == 1
     assert said.err == "minitransformer: error: ZeroDivisionError: division by zero\n"
 
@@ -237,9 +240,8 @@ def test_the_next_command_can_be_pasted(trained: tuple[Path, Said]) -> None:
 
 def test_trainable_parameters_are_those_of_the_cost_tables(folder: Path) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
-    costs = adapter_costs("tiny", [4])
-    head = 2 * (costs["config"]["d_model"] + 1)
-    assert metrics["trainable_parameters"] == costs["adapters"][0]["total"] + head
+    _, adapter, *_ = compare_methods("tiny", bottlenecks=[4])["methods"]
+    assert metrics["trainable_parameters"] == adapter["trained"]
 
 
 def test_train_as_json_for_a_program() -> None:
@@ -464,28 +466,43 @@ def test_a_reader_that_leaves_is_no_error(folder: Path) -> None:
     assert err == b""
 
 
-# -- params, gradcheck, tasks, demo -------------------------------------------------------
+# -- cost, gradcheck, tasks, demo -------------------------------------------------------
 
 
-def test_params_of_the_text_book_example() -> None:
-    said = call("params")
+def test_cost_of_the_text_book_example() -> None:
+    said = call("cost")
     assert said.status == 0
     for number in ("109,482,240", "99,136", "2,379,264", "2.17 %"):
         assert number in said.out
+    assert "97.9 % is frozen: why is training not 47 times faster?" in said.out
+    assert "So a step is 1.5 times faster" in said.out
 
 
-def test_params_as_json_with_several_widths() -> None:
-    said = call("params", "--base", "minilm", "--bottleneck", "8,64", "--bottleneck", 256, "--json")
-    assert json.loads(said.out) == json.loads(json.dumps(adapter_costs("minilm", (8, 64, 256))))
-    assert [row["bottleneck"] for row in json.loads(said.out)["adapters"]] == [8, 64, 256]
-    assert json.loads(said.out)["adapters"][1]["total"] == 595_200
+def test_cost_as_json_with_several_widths() -> None:
+    said = call("cost", "--base", "minilm", "--bottleneck", "8,64", "--bottleneck", 256, "--json")
+    costs = json.loads(said.out)
+    assert costs == json.loads(json.dumps(compare_methods("minilm", bottlenecks=(8, 64, 256))))
+    assert costs["adapters"]["total"] == 12 * 6_536
+    methods = ["full", *["adapter"] * 3, "lora", "ia3", "prefix", "bitfit", "layer-norm", "head"]
+    assert [row["method"] for row in costs["methods"]] == methods
 
 
-def test_params_of_a_checkpoint() -> None:
-    said = call("params", "--base", "tiny", "--json")
-    from minitransformer import Transformer
+def test_cost_of_another_shape_of_step() -> None:
+    options = ["--layers", "4,5", "--placement", "parallel", "--sites", "attention,ffn"]
+    costs = json.loads(
+        call("cost", "--base", "minilm", *options, "--batch-size", 2, "--length", 16, "--json").out
+    )
+    adapter = mt.AdapterConfig(64, placement="parallel", sites=("attention", "ffn"), layers=(4, 5))
+    expected = count_step(SHAPES["minilm"], 2, 16, "adapter", adapter)
+    row = costs["methods"][1]
+    assert row["multiply_adds"]["total"] == expected.multiply_adds.total
+    assert row["saved_bytes"] == expected.saved_bytes
+    assert row["task_bytes"] == 4 * row["trained"] == 4 * expected.trained
 
-    total = Transformer.from_pretrained("tiny").summary().total
+
+def test_cost_of_a_checkpoint() -> None:
+    said = call("cost", "--base", "tiny", "--json")
+    total = mt.Transformer.from_pretrained("tiny").summary().total
     assert json.loads(said.out)["parameters"]["total"] == total
 
 

@@ -97,7 +97,11 @@ def test_generate_with_the_adapter_and_without(folder, capsys) -> None:
     ("command", "status", "message"),
     [
         ("train --lm war.txt", 2, "no decoder in runs/shakespeare-comedies-base-seed0"),
-        ("train --lm war.txt --base base --method full", 2, "--method goes with a task that has"),
+        (
+            "train --lm war.txt --base base --method full",
+            2,
+            "method='full': expected one of",
+        ),
         ("train --lm war.txt --base base --prefix-cache", 2, "--prefix-cache goes with a task"),
         ("train --lm war.txt --base base --limit 9", 2, "--limit goes with a task that has"),
         ("train --lm war.txt --base base --layer-norm", 2, "--layer-norm goes with a task that"),

@@ -104,7 +104,7 @@ def test_adapters_learn_what_a_head_alone_cannot(tmp_path: Path) -> None:
     accuracy = {}
     adapter = mt.AdapterConfig(bottleneck=16)
     for method, config, lr in (
-        ("head", mt.AdapterConfig(), 1e-2),
+        ("head", None, 1e-2),
         ("adapter", adapter, 5e-3),
     ):
         options = RunOptions(

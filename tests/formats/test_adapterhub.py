@@ -16,13 +16,13 @@ import minitransformer as mt
 from minitransformer.adapters.config import NORMS, PLACEMENTS, SITES
 from minitransformer.errors import CheckpointError, ConfigError
 from minitransformer.formats.adapterhub import (
-    AdapterHubHead,
     load_adapterhub,
     read_head,
     save_adapterhub,
 )
 from minitransformer.formats.adapterhub_config import reduction_factor
 from minitransformer.formats.files import read_tensors, write_tensors
+from minitransformer.formats.folders import LinearHead
 from minitransformer.nn.functional import ACTIVATIONS
 
 Make = Callable[..., mt.Transformer]
@@ -152,7 +152,7 @@ def folder(small_transformer: Make, tmp_path: Path) -> Path:
     insert(model, mt.AdapterConfig(bottleneck=4))
     rng = np.random.default_rng(2)
     weight = rng.standard_normal((16, 2)).astype(np.float32)
-    head = AdapterHubHead(("bad", "good"), "cls", weight, np.zeros(2, np.float32))
+    head = LinearHead(("bad", "good"), "cls", weight, np.zeros(2, np.float32))
     return save_adapterhub(model, "mine", tmp_path / "there", head)
 
 
@@ -331,7 +331,7 @@ def their_answer(model: Any, family: str, batch: tuple[np.ndarray, np.ndarray]) 
 
 
 def our_answer(
-    model: mt.Transformer, head: AdapterHubHead | None, batch: tuple[np.ndarray, np.ndarray]
+    model: mt.Transformer, head: LinearHead | None, batch: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray:
     if head is None:
         return model.eval()(*batch)
@@ -369,7 +369,7 @@ def test_exported_folder_answers_the_same_there(
         head = None
         if family == "bert":
             weight, bias = (rng.standard_normal(s).astype(np.float32) for s in ((16, 3), 3))
-            head = AdapterHubHead(("x", "y", "z"), ("cls", "pooler")[i % 2], weight, bias)
+            head = LinearHead(("x", "y", "z"), ("cls", "pooler")[i % 2], weight, bias)
         model.save_pretrained(tmp_path / f"base{i}")
         folder = save_adapterhub(model, "mine", tmp_path / f"there{i}", head)
         theirs = their_model(tmp_path / f"base{i}", family)

@@ -225,12 +225,13 @@ def test_ctrl_c_saves_what_was_learnt_and_resume_ends_where_the_whole_run_does(t
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "lora"}, "method='lora': expected one of adapter, head, full"),
+        ({"method": "loar"}, "method='loar': expected one of adapter, lora, ia3, prefix"),
         ({"pooling": "max"}, "pooling='max'"),
         ({"dropout": 1.0}, "dropout=1.0"),
         ({"head_dropout": -0.1}, "head_dropout=-0.1"),
-        ({"method": "head", "layer_norm": True}, "layer_norm goes with method='adapter'"),
-        ({"method": "head", "adapter": mt.AdapterConfig(8)}, "adapter goes with method='adapter'"),
+        ({"method": "head", "layer_norm": True}, "layer_norm goes with one of adapter, lora"),
+        ({"method": "head", "adapter": mt.AdapterConfig(8)}, "expected none, because nothing is"),
+        ({"method": "lora", "adapter": mt.AdapterConfig(8)}, "expected LoRAConfig"),
         ({"max_length": 0}, "max_length=0: expected a whole number, 1 or more"),
         ({"max_length": 8.0}, "max_length=8.0"),
         ({"max_length": True}, "max_length=True"),

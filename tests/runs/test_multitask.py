@@ -177,7 +177,7 @@ def test_what_cannot_share_the_base_is_refused(tasks, tmp_path) -> None:
     with pytest.raises(CheckpointError, match="fully fine-tuned"):
         tasks.add(full, "new")
     norms = run(tmp_path / "norms", layer_norm=True)
-    with pytest.raises(CheckpointError, match="--layer-norm"):
+    with pytest.raises(CheckpointError, match="trained layer norms of the base"):
         tasks.add(norms, "new")
     other = mt.Transformer.from_pretrained("tiny")
     other.blocks[0].ffn.norm.bias.value[0] += 1e-3
@@ -239,7 +239,7 @@ def test_predict_says_which_run_does_not_fit(folders, tmp_path) -> None:
     norms = run(tmp_path / "norms", layer_norm=True)
     status, out, err = call("predict", folders["top"], "--also", norms, "text")
     assert (status, out) == (1, "")
-    assert f"{norms / 'adapter.safetensors'} was trained with --layer-norm" in err
+    assert f"{norms / 'adapter.safetensors'} holds trained layer norms of the base" in err
     status, _, err = call("predict", folders["top"], "--also", tmp_path / "nowhere", "text")
     assert status == 1
     assert "nowhere is not a run" in err
