@@ -28,7 +28,7 @@ from ..models.transformer import Transformer
 from ..nn.module import Array
 from ..training.evaluation import Evaluation, evaluate, predict_probabilities
 from ..training.prefix_cache import PrefixCache
-from ..training.state import digests
+from ..training.state import digest_of
 from .folder import RunFolder, base_of, open_run
 from .options import ADAPTER_NAME, WHAT_TRAINS, RunOptions, build_classifier, freeze_for
 from .pipeline import Job, base_digests, digest, train_in_folder
@@ -192,8 +192,8 @@ class Classification(Job):
         self.label_names = task.label_names
         self.base_before = fingerprint(transformer)
         self.inputs = {
-            **digests("test", self.test),
-            "label names": digest(*task.label_names),
+            "the test examples": digest_of(self.test),
+            "the label names": digest(*task.label_names),
             **base_digests(transformer, self.base_before, checkpoint),
         }
         self.model = build_classifier(transformer, len(task.label_names), options)

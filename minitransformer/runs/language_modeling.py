@@ -224,7 +224,7 @@ class Pretraining(Job):
         self.train = windows(self.tokens.train, options.block_size)
         self.validation = windows(self.tokens.validation, options.block_size)
         self.model = LanguageModel(new_decoder(self.options, tokenizer.vocab_size))
-        self.inputs = {"held-out text": digest(corpus.held_out)}
+        self.inputs = {"the held-out text": digest(corpus.held_out)}
 
     def begin(self, folder: Path) -> None:
         self.tokenizer.save(folder)
@@ -313,7 +313,7 @@ class Adaptation(Job):
         self.own_text = encode(self.tokenizer, own_text) if own_text is not None else None
         self.base_before = fingerprint(transformer)
         self.inputs = {
-            "held-out text": digest(corpus.held_out),
+            "the held-out text": digest(corpus.held_out),
             **base_digests(transformer, self.base_before, checkpoint),
             f"the base's {OWN_TEXT}": digest(own_text or ""),
         }

@@ -135,10 +135,9 @@ def delete_state(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def digests(name: str, encoded: Encoded) -> dict[str, str]:
-    """SHA-256 of a split's texts, as token ids, and of its labels."""
-    texts = hashlib.sha256()
+def digest_of(encoded: Encoded) -> str:
+    """SHA-256 of a split: its texts, as token ids, and its labels."""
+    digest = hashlib.sha256(np.ascontiguousarray(encoded.labels, "<i8").tobytes())
     for sequence in encoded.sequences:
-        texts.update(np.array([len(sequence), *sequence], "<i8").tobytes())
-    labels = hashlib.sha256(np.ascontiguousarray(encoded.labels, "<i8").tobytes())
-    return {f"{name} texts": texts.hexdigest(), f"{name} labels": labels.hexdigest()}
+        digest.update(np.array([len(sequence), *sequence], "<i8").tobytes())
+    return digest.hexdigest()

@@ -24,7 +24,7 @@ from .interruption import Interrupt, StopNow, interruptible
 from .optim import AdamW, clip_by_global_norm, warmup_linear_decay
 from .prefix_cache import PrefixCache
 from .process import keep_freed_memory
-from .state import TrainingState, digests
+from .state import TrainingState, digest_of
 
 LEARNING_RATE = 1e-3  # of a Trainer whose options leave it open
 STATE_EVERY = 50.0  # seconds; with a step and an evaluation, at most a minute's work is lost
@@ -252,8 +252,9 @@ class Trainer:
     def identity(self) -> tuple[dict[str, Any], dict[str, str]]:
         """What must be the same for a run to go on bit for bit: its options, and its inputs."""
         run = {"options": asdict(self.options), "threads": len(self.data_parallel.replicas)}
-        inputs = {**digests("training", self.train_set), **digests("validation", self.validation)}
-        return run, {**inputs, **self.inputs}
+        splits = {"training": self.train_set, "validation": self.validation}
+        examples = {f"the {name} examples": digest_of(split) for name, split in splits.items()}
+        return run, {**examples, **self.inputs}
 
     def save_state(self) -> None:
         """Write the complete state into `state_file`, if there is one."""
