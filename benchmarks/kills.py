@@ -28,7 +28,7 @@ import report
 
 KINDS = ("SIGKILL", "SIGTERM", "SIGHUP", "Ctrl-C", "Ctrl-C twice")
 TIMES = ("training_seconds", "peak_memory_mb", "seconds", "started", "pid")
-PATIENCE = 180  # seconds after which a process is stuck
+PATIENCE = 900  # seconds after which a process is stuck; a busy machine may hold it up
 STATE_EVERY = 0.2
 
 TRAIN = "train toy-reviews --base tiny --limit 400 --epochs 3 --dropout 0.1 --threads 2"

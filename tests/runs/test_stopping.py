@@ -52,7 +52,7 @@ def stop_in_step(patch: pytest.MonkeyPatch, step: int, stop: Callable[[], None])
 
     def halfway(self: AdamW) -> None:
         if self.t + 1 == step:
-            name, parameter = next(iter(self.parameters.items()))
+            parameter = next(iter(self.parameters.values()))
             before = parameter.value.copy()
             parameter.value += 1.0
             stop()
