@@ -162,13 +162,12 @@ class Whole:
 
 
 def run_whole(work: Path, name: str) -> Whole:
-    started = time.monotonic()
-    status, out, err = finish(start(work, f"{COMMANDS[name]} --out whole-{len(name)}"))
+    started, folder = time.monotonic(), f"whole-{list(COMMANDS).index(name)}"
+    status, out, err = finish(start(work, f"{COMMANDS[name]} --out {folder}"))
     if status != 0:
         raise SystemExit(f"{COMMANDS[name]}: {err}")
     instants = int(out.rsplit("instants: ", 1)[1])
-    found = results(work / f"whole-{len(name)}")
-    return Whole(name, time.monotonic() - started, instants, found)
+    return Whole(name, time.monotonic() - started, instants, results(work / folder))
 
 
 # -- one run, stopped once or twice -------------------------------------------------------
@@ -186,6 +185,9 @@ class Trial:
 
 def how_far(folder: Path) -> str:
     names = {path.name for path in folder.rglob("*")} if folder.is_dir() else set()
+    states = [name for name in names if name.startswith("state") and name.endswith("safetensors")]
+    if not states and "metrics.json" in names:
+        return "after its end"
     if any(name.endswith("safetensors") and "adapter" in name for name in names):
         return "results begun"
     if any(
@@ -240,6 +242,8 @@ def trial(work: Path, number: int, whole: Whole, kind: str, rng: random.Random) 
             found.problem = f"status {status}: {err[-300:]}"
             return found
         found.kills.append(how_far(folder))
+        if found.kills[-1] == "after its end":
+            break
     else:
         status, _, err = finish(start(work, again(whole, folder)))
         if status != 0:
