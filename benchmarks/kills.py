@@ -184,16 +184,15 @@ class Trial:
 
 
 def how_far(folder: Path) -> str:
-    names = {path.name for path in folder.rglob("*")} if folder.is_dir() else set()
-    states = [name for name in names if name.startswith("state") and name.endswith("safetensors")]
-    if not states and "metrics.json" in names:
+    """What a run that was stopped had on disk."""
+    tensors = list(folder.rglob("*.safetensors"))
+    state = any(p.name.startswith("state") or p.parent.name == "states" for p in tensors)
+    names = {path.name for path in folder.rglob("*")}
+    if "metrics.json" in names and not state:
         return "after its end"
-    if any(name.endswith("safetensors") and "adapter" in name for name in names):
-        return "results begun"
-    if any(
-        path.name.startswith("state") or path.parent.name == "states"
-        for path in folder.rglob("*.safetensors")
-    ):
+    if {"adapter-last.safetensors", "adapter.safetensors", "model.safetensors"} & names:
+        return "with results and a state"
+    if state:
         return "with a state"
     return "before its first state" if names & {"options.json", "study.json"} else "before a file"
 
