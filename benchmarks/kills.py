@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 # In this process once, not in every fork.
-import matplotlib.backends.backend_agg  # noqa: F401
+import matplotlib.backends.backend_agg
 import matplotlib.figure  # noqa: F401
 import report
 import safetensors.numpy  # noqa: F401
@@ -119,13 +119,13 @@ class Process:
     """The command line in a fork of this process, which has all imports done."""
 
     def __init__(self, folder: Path, command: str, instant: int | None = None) -> None:
-        self.output = tempfile.TemporaryFile("w+")
+        self.output = tempfile.TemporaryFile("w+")  # noqa: SIM115 (read when it has ended)
         self.pid = os.fork()
         if self.pid == 0:
             os.chdir(folder)
             for descriptor in (1, 2):
                 os.dup2(self.output.fileno(), descriptor)
-            sys.stdout = sys.stderr = open(1, "w", closefd=False)
+            sys.stdout = sys.stderr = os.fdopen(1, "w", closefd=False)
             status = 1
             try:
                 status = child(instant, shlex.split(command))
@@ -405,6 +405,10 @@ def main() -> None:
         ],
     )
     report.write("kills", args, record)
+    unequal = [k for k in (*KINDS, "inside a write") if record[k]["equal"] < record[k]["runs"]]
+    raced = {*record["two at once"], *record["two at once, the same --out"]}
+    if unequal or not raced <= {"two folders", "one refused"}:
+        sys.exit("not every run came to the same files, or two runs shared a folder")
 
 
 if __name__ == "__main__":
