@@ -156,7 +156,7 @@ def test_stopped_in_the_middle_of_a_run(
 
     def counted(self: Trainer, batch: Batch, epoch: int) -> HistoryRow:
         steps.append(self.step)
-        if len(steps) == 3:
+        if len(steps) == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return real(self, batch, epoch)
 
@@ -166,7 +166,7 @@ def test_stopped_in_the_middle_of_a_run(
         sweep(study, tmp_path / "out", jobs=1)
     assert len(row_files(tmp_path / "out")) == 0
     sweep(study, tmp_path / "out", jobs=1)
-    assert steps[:4] == [0, 1, 2, 3]
+    assert steps[:2] == [0, 1]
     rows, others = read_rows(tmp_path / "out"), read_rows(finished)
     assert [rows[key].epochs for key in others] == [row.epochs for row in others.values()]
     assert [rows[key].test_loss for key in others] == [row.test_loss for row in others.values()]
