@@ -44,6 +44,8 @@ class CheckedModule:
 
     Attributes:
         backward_order: the names of the parameters as backward adds their gradients.
+        notes: what was changed in the inputs, for the report.
+        untouched: a copy as it was before the first forward pass.
         y, dy: the output, and the random gradient that backward gets (set by
             `forward_backward_twice`).
         size: the norm of y * dy: round-off in the loss is proportional to it.
@@ -63,14 +65,10 @@ class CheckedModule:
             name: float64_copy(x)
             for name, x in zip(argument_names(module, len(inputs)), inputs, strict=True)
         }
+        self.notes = [note for n, x in self.inputs.items() if (note := vary_special(n, x, rng))]
         self.kwargs = {name: float64_copy(x) for name, x in kwargs.items()}
         self.check_inputs = check_inputs
-        self.generators = [
-            (value, value.bit_generator.state)
-            for _, submodule in self.module.named_modules()
-            for value in vars(submodule).values()
-            if isinstance(value, np.random.Generator)
-        ]
+        self.generators = generators_of(self.module)
         self.takes_dy = bool(inspect.signature(module.backward).parameters)
         self.float_inputs = [n for n, x in self.inputs.items() if check_inputs and is_float(x)]
         self.trainable = self.module.trainable_parameters()
@@ -79,14 +77,14 @@ class CheckedModule:
                 "nothing to check: every parameter is frozen, and there is no floating-point "
                 "input whose gradient is wanted"
             )
+        self.untouched = copy.deepcopy(self.module)
         self.backward_order: list[str] = []
         for name, p in self.trainable.items():
             record_calls(p, name, self.backward_order)
 
     def forward(self) -> Array:
         """The only place that calls the module."""
-        for generator, state in self.generators:
-            generator.bit_generator.state = state
+        rewind(self.generators)
         y = self.module.call(self.check_inputs, *self.inputs.values(), **self.kwargs)
         if not isinstance(y, np.ndarray | np.generic | float | int):
             raise GradientError(
@@ -103,6 +101,10 @@ class CheckedModule:
             if advice is None:
                 raise
             raise GradientError(advice) from error
+        return self.by_input(dx)
+
+    def by_input(self, dx: Any) -> dict[str, Any]:
+        """What backward returned, by the name of the input."""
         given = [copy.copy(d) for d in (dx if isinstance(dx, tuple | list) else [dx])]
         # A tuple has one gradient for each input, or for each floating-point input.
         names = list(self.inputs) if len(given) == len(self.inputs) > 1 else self.float_inputs
@@ -190,6 +192,20 @@ class CheckedModule:
         left = float(np.sum((self.y - down) * self.dy)) / h
         return right, left
 
+    def is_outside_kink(self, array: Array, move: Move, gradient: float) -> bool:
+        """Whether `gradient` is none of those between the derivatives from the two sides.
+
+        Known only for modules without others inside: there each output has one kink at most.
+        """
+        if not isinstance(move, int) or any(True for _ in self.module.children()):
+            return False
+        h = 1e-7 * max(1.0, float(np.abs(array).max()))
+        up, down = (self.moved(array, move, step) for step in (h, -h))
+        sides = np.stack([(up - self.y) * self.dy / h, (self.y - down) * self.dy / h])
+        low, high = float(sides.min(axis=0).sum()), float(sides.max(axis=0).sum())
+        margin = 1e-6 * max(abs(low), abs(high), 1e-6 * self.size)
+        return not low - margin <= gradient <= high + margin
+
     def moved(self, array: Array, move: Move, step: float) -> Array:
         """The output with `array` moved by `step` along `move`."""
         where = np.unravel_index(move, array.shape) if isinstance(move, int) else ...
@@ -227,6 +243,46 @@ def vary_constants(parameters: Iterable[Parameter], rng: np.random.Generator) ->
                 p.value *= 1 + noise  # keeps the sign: some values must be positive
             else:
                 p.value += noise / np.sqrt(p.shape[-1] if p.shape else 1)  # small in wide layers
+
+
+def vary_special(name: str, x: Any, rng: np.random.Generator) -> str | None:
+    """Move an input in which numbers repeat by a pattern, in place; the note for the report.
+
+    At a constant or symmetric input x.T @ dy, sums over one axis or another, and a mean and a
+    single entry may be the same: mistakes hide. Signs are kept, and zeros move if all are zero.
+    """
+    if not is_float(x) or x.size < 2 or not (pattern := pattern_in(x)):
+        return None
+    noise = rng.uniform(-0.5, 0.5, x.shape)
+    x += noise * x if x.any() else noise
+    return f"{name} is {pattern}, which hides mistakes: random numbers were added to it"
+
+
+def pattern_in(x: Array) -> str | None:
+    if (x == x.flat[0]).all():
+        return "constant"
+    long = [axis for axis in range(x.ndim) if x.shape[axis] > 1]
+    if any((x == x.take([0], axis)).all() for axis in long):
+        return "the same along an axis"
+    square = x.ndim >= 2 and x.shape[-1] == x.shape[-2] > 1
+    if square and (x == x.swapaxes(-1, -2)).all():
+        return "symmetric"
+    return "symmetric" if any((x == np.flip(x, axis)).all() for axis in long) else None
+
+
+def generators_of(module: Module) -> list[tuple[np.random.Generator, Any]]:
+    """Every random generator that a module holds, with its state."""
+    return [
+        (value, value.bit_generator.state)
+        for _, submodule in module.named_modules()
+        for value in vars(submodule).values()
+        if isinstance(value, np.random.Generator)
+    ]
+
+
+def rewind(generators: list[tuple[np.random.Generator, Any]]) -> None:
+    for generator, state in generators:
+        generator.bit_generator.state = state
 
 
 def record_calls(parameter: Parameter, name: str, calls: list[str]) -> None:

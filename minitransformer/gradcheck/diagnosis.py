@@ -8,7 +8,9 @@ central differences, and returns advice a student can act on, or None if its mis
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -112,14 +114,31 @@ def skip_connection(e: Evidence) -> str | None:
 
 
 def partial_sum(e: Evidence) -> str | None:
-    """A bias that is added to the output at every position gets the sum of dy over them all."""
+    """A bias that is added to the output at every position gets the sum of dy over them all.
+
+    Said only if what backward computed is such a sum over some of the positions.
+    """
     leading = tuple(range(e.dy.ndim - 1))
     if e.dy.ndim < 2 or e.analytic.shape != e.dy.shape[-1:] or not e.fits(e.dy.sum(axis=leading)):
+        return None
+    if not any(alike(e.analytic, part) for part in parts_of_sum(e.dy)):
         return None
     return (
         f"{e.label} is not summed over all positions: the bias is added {e.dy[..., 0].size} times, "
         f"so its gradient is dy.sum(axis={leading}) for this dy of shape {e.dy.shape}"
     )
+
+
+def parts_of_sum(dy: Array) -> Iterator[Array]:
+    """Sums of dy (..., d) over some leading axes, at any place of the others, and over most."""
+    leading = range(dy.ndim - 1)
+    for n in leading:
+        for axes in combinations(leading, n):
+            yield from dy.sum(axis=axes, keepdims=True).reshape(-1, dy.shape[-1])
+    for axis in leading:  # one place is left out, at either end
+        for part in (slice(1, None), slice(None, -1)):
+            rest = dy[(slice(None),) * axis + (part,)]
+            yield rest.sum(axis=tuple(leading))
 
 
 def mask_forgotten(e: Evidence) -> str | None:
@@ -168,6 +187,23 @@ def only_some(e: Evidence) -> str | None:
     return f"{where}: look at what backward does differently for that part"
 
 
+def relu_inside(e: Evidence) -> str | None:
+    """The gradient that reaches a Linear inside was not masked where its output is negative."""
+    for name, layer in e.calls.items():
+        x, z, dz = layer
+        masked = dz * (z > 0)
+        leading = (0,)
+        candidates = {f"{name}.bias.grad": masked.sum(axis=leading)}
+        candidates[f"{name}.weight.grad"] = x.T @ masked
+        found = candidates.get(e.label)
+        if found is not None and found.shape == e.analytic.shape and e.fits(found):
+            return (
+                f"{e.label} has no ReLU mask: it is right once the gradient that reaches {name} is "
+                f"multiplied by (output of {name} > 0), the derivative of ReLU"
+            )
+    return None
+
+
 def repeated_lookups(e: Evidence, rows: Array) -> bool:
     """Whether this is an embedding's gradient, wrong at rows that occur more than once."""
     reached = np.flatnonzero(e.analytic.any(axis=1)) if e.analytic.ndim == 2 else rows
@@ -180,7 +216,7 @@ def repeated_lookups(e: Evidence, rows: Array) -> bool:
 
 
 SPECIFIC = (all_zero, constant_factor, transposed, skip_connection, partial_sum, mask_forgotten)
-CAUSES = (*SPECIFIC, only_some)
+CAUSES = (*SPECIFIC, relu_inside, only_some, one_entry)
 
 
 # -- before any number is compared ----------------------------------------------------------
@@ -287,6 +323,14 @@ def at_kinks(name: str, skipped: int, checked: int) -> str:
     )
 
 
+def outside_kink(label: str) -> str:
+    return (
+        f"{label} is wrong exactly at a kink (as of ReLU at 0): the derivatives from the left and "
+        "from the right differ there, and what backward gives is not between them. Compare with "
+        "> or >= as forward does, and let one side hold"
+    )
+
+
 def where_to_begin(backward_order: list[str], wrong: set[str]) -> str | None:
     """Of several wrong arrays, the one that the backward pass computes first."""
     first_wrong = next((name for name in backward_order if name in wrong), None)
@@ -332,7 +376,7 @@ def wrong_shape(label: str, got: Shape, expected: Shape) -> str:
 def factor_between(g: Array, n: Array, e: Evidence) -> str | None:
     """Name k if g = k n throughout, k not 1."""
     large = (np.abs(n) > 0.1 * np.abs(n).max()) & (g != 0)
-    if not large.any():
+    if large.sum() < 2:  # one number is always some multiple of another
         return None
     k = float(np.median(g[large] / n[large]))
     if not math.isfinite(k) or abs(k - 1) < CLOSE or not alike(g / k, n):
@@ -349,6 +393,16 @@ def factor_between(g: Array, n: Array, e: Evidence) -> str | None:
     if not names:
         names = ["look for a factor of forward that backward forgets or applies twice"]
     return f"{sign}it is {k:.5g} times what it should be ({'; or '.join(names)})"
+
+
+def one_entry(e: Evidence) -> str | None:
+    """Of a single number nothing can be concluded but its size."""
+    if e.analytic.size > 1:
+        return None
+    return (
+        f"{e.label} is {e.analytic.flat[0]:.6g}, but should be {e.numeric[0]:.6g}: from one number no "
+        "cause can be told. Is the sum over everything that this number is multiplied with complete?"
+    )
 
 
 COUNT = (
@@ -386,6 +440,7 @@ def known_factors(e: Evidence) -> list[tuple[str, float, tuple[str, str]]]:
             factors.append(("the scaling", abs(scaling), SCALE))
     if width:
         factors.append(("sqrt(the width)", math.sqrt(width), SCALE))
-    factors.append(("the 2 of a square", 2, ("d(x^2)/dx is 2 x: the 2 is extra or forgotten",) * 2))
+    twice = ("it is added twice, or the 2 of d(x^2)/dx = 2 x is extra", "the 2 of d(x^2)/dx = 2 x?")
+    factors.append(("2", 2, twice))
     once = {name: (name, value, hint) for name, value, hint in factors if value != 1}
     return list(once.values())
