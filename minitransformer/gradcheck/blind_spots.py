@@ -79,8 +79,8 @@ def stale_cache(checked: CheckedModule, usual: Gradients) -> str | None:
         return None
     return (
         f"after a forward pass with another input, {names} would be wrong: backward reads "
-        "something that an earlier forward pass has kept (a mask, an input); every forward must save anew, "
-        "with self.save_for_backward"
+        "something that an earlier forward pass has kept (a mask, an input); every forward must "
+        "save anew, with self.save_for_backward"
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import ConfigError, GradientError, UntestedGradientWarning
 from ..nn.module import Array, Module
-from . import diagnosis
+from . import diagnosis, messages
 from .blind_spots import blind_spots, check_float64
 from .cases import cases
 from .checked_module import AnalyticGradient, CheckedModule, Move
@@ -83,7 +83,7 @@ def gradcheck(
         check_float64(checked)
         problems = checked.frozen_gradients()
         rows = [compare(checked, g, tolerance, eps, max_entries, rng) for g in gradients]
-        begin = diagnosis.where_to_begin(
+        begin = messages.where_to_begin(
             checked.backward_order, {row.name for row in rows if row.wrong}
         )
         problems += [begin] if begin else []
@@ -94,14 +94,14 @@ def gradcheck(
         problems = [str(stop)]
     untested = [row.name for row in rows if row.status == "not tested"]
     if untested and len(untested) == len(rows):
-        problems.append(diagnosis.not_tested(untested))
+        problems.append(messages.not_tested(untested))
     report = GradCheckReport(
         type(module).__name__, tolerance, tuple(rows), tuple(problems), tuple(checked.notes)
     )
     if raises and not report.passed:
         raise GradientError(str(report))
     if untested:
-        message = f"gradcheck of {report.title}: {diagnosis.not_tested(untested)}"
+        message = f"gradcheck of {report.title}: {messages.not_tested(untested)}"
         warnings.warn(message, UntestedGradientWarning, stacklevel=2)
     return report
 
@@ -160,14 +160,14 @@ def compare(
     if given is None and not unknown and not wrong.any():
         advice = ""  # the array is not used here: no gradient is the right one
     elif given is not None and unknown and not confirmed:
-        advice = diagnosis.at_kinks(name, int(skipped.sum()), len(moves))
+        advice = messages.at_kinks(name, int(skipped.sum()), len(moves))
     elif given is not None and at_kink and wrong.sum() == 1:
-        advice = diagnosis.outside_kink(analytic_gradient.label)
+        advice = messages.outside_kink(analytic_gradient.label)
     elif given is not None and wrong.any():
         n = len(entries)
         evidence = Evidence(
             analytic_gradient.label, g, entries, numeric[:n], wrong[:n], checked.dy,
-            tuple(checked.inputs.values()), checked.module,
+            tuple(checked.inputs.values()), checked.module, checked.linear_calls(),
         )  # fmt: skip
         advice = ". Also, ".join(filter(None, (diagnosis.explain(evidence), advice)))
 

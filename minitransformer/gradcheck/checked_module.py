@@ -15,8 +15,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..errors import BackwardError, ConfigError, GradientError, ShapeError
+from ..nn.layers import Linear, flat
 from ..nn.module import Array, Module, Parameter
-from . import diagnosis
+from . import messages
 
 STEP_FACTORS = (512.0, 64.0, 8.0, 1.0, 1 / 8, 1 / 64)  # other steps to try, in units of h
 EPSILON = float(np.finfo(np.float64).eps)
@@ -120,14 +121,14 @@ class CheckedModule:
             if not np.isfinite(x).all():
                 raise GradientError(f"{name} contains NaN or infinity before forward has begun")
         self.y = self.forward()
-        diagnosis.check_unchanged("forward", before, self.arrays())
-        diagnosis.check_output(self.y, self.forward())
+        messages.check_unchanged("forward", before, self.arrays())
+        messages.check_output(self.y, self.forward())
 
         self.dy = np.asarray(rng.standard_normal(self.y.shape) if self.takes_dy else 1.0)
         before["dy"] = self.dy.copy()
         self.size = max(float(np.linalg.norm(self.y * self.dy)), 1e-300)
         dxs = self.backward()
-        diagnosis.check_unchanged("backward", before, {**self.arrays(), "dy": self.dy})
+        messages.check_unchanged("backward", before, {**self.arrays(), "dy": self.dy})
         once = {name: copy.copy(p.grad) for name, p in self.trainable.items()}
         self.forward()
         self.backward()
@@ -136,17 +137,17 @@ class CheckedModule:
         for name in self.float_inputs:
             dx, x, label = dxs.get(name), self.inputs[name], f"d{name}"
             if dx is None:
-                advice: str | None = diagnosis.not_returned(name)
+                advice: str | None = messages.not_returned(name)
             else:
-                advice = diagnosis.unusable(label, dx := np.asarray(dx), x)
+                advice = messages.unusable(label, dx := np.asarray(dx), x)
             gradients.append(AnalyticGradient(name, label, x, dx, advice))
         for name, p in self.trainable.items():
             grad, label = once[name], f"{name}.grad"
             if grad is None:
-                advice = diagnosis.never_added(name)
+                advice = messages.never_added(name)
             else:
-                advice = diagnosis.unusable(label, grad, p.value)
-                advice = advice or diagnosis.not_doubled(name, grad, p.grad)
+                advice = messages.unusable(label, grad, p.value)
+                advice = advice or messages.not_doubled(name, grad, p.grad)
             gradients.append(AnalyticGradient(name, label, p.value, grad, advice))
         return gradients
 
@@ -167,18 +168,30 @@ class CheckedModule:
         for name, p in self.module.named_parameters():
             if variables.get("self") is p:
                 if not p.trainable:
-                    return diagnosis.frozen_with_gradient(name)
-                return diagnosis.wrong_shape(f"{name}.grad", variables["grad"].shape, p.shape)
+                    return messages.frozen_with_gradient(name)
+                return messages.wrong_shape(f"{name}.grad", variables["grad"].shape, p.shape)
         return None
 
     def frozen_gradients(self) -> list[str]:
         """Advice for every frozen parameter that has a gradient."""
         named = self.module.named_parameters()
         return [
-            diagnosis.frozen_with_gradient(name)
+            messages.frozen_with_gradient(name)
             for name, p in named
             if not p.trainable and p.grad is not None
         ]
+
+    def linear_calls(self) -> dict[str, tuple[Array, Array, Array]]:
+        """For each Linear inside that ran: its x and y, and the dy it was given, as (N, d)."""
+        module = copy.deepcopy(self.untouched)
+        calls: dict[str, dict[str, Array]] = {}
+        for name, layer in module.named_modules():
+            if isinstance(layer, Linear) and layer is not module:
+                record_arrays(layer, calls.setdefault(name, {}))
+        rewind(generators_of(module))
+        module.call(self.check_inputs, *self.inputs.values(), **self.kwargs)
+        module.backward(*([self.dy] if self.takes_dy else []))
+        return {n: (c["x"], c["y"], c["dy"]) for n, c in calls.items() if "dy" in c}
 
     # -- numerical derivatives -----------------------------------------------------------------
 
@@ -294,6 +307,23 @@ def record_calls(parameter: Parameter, name: str, calls: list[str]) -> None:
         accumulate(grad)
 
     parameter.accumulate = recorded  # type: ignore[method-assign]
+
+
+def record_arrays(layer: Linear, found: dict[str, Array]) -> None:
+    """Note what `layer` reads and returns, and the gradient that reaches it."""
+    forward, backward = layer.forward, layer.backward
+
+    def recorded_forward(x: Array) -> Array:
+        y = forward(x)
+        found["x"], found["y"] = flat(x).copy(), flat(y).copy()
+        return y
+
+    def recorded_backward(dy: Array) -> Array | None:
+        found["dy"] = flat(dy).copy()
+        return backward(dy)
+
+    layer.forward = recorded_forward  # type: ignore[method-assign]
+    layer.backward = recorded_backward  # type: ignore[method-assign]
 
 
 def is_float(x: Any) -> bool:

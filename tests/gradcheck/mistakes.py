@@ -283,7 +283,7 @@ MISTAKES = {
     "mean over tokens": (scaled(1 / (B * T)), x3, r"1 / the number of tokens: a mean"),
     "sign": (scaled(-1), x3, r"weight\.grad .*the sign is flipped"),
     "sign and factor": (scaled(-7), x3, r"sign is flipped, and it is -7 times"),
-    "half": (scaled(0.5), x3, r"0\.5 times .*1 / the 2 of a square"),
+    "half": (scaled(0.5), x3, r"0\.5 times .*1 / 2: one of two uses"),
     "unknown factor": (scaled(1.7), x3, r"1\.7 times .*look for a factor"),
     "zeros": (mistaken(bias_grad=lambda x, dy: 0 * dy[0]), x3, r"bias\.grad is all zeros"),
     "never added": (

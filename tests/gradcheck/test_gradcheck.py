@@ -185,9 +185,7 @@ def test_an_input_of_zeros_hides_a_weight() -> None:
 def test_special_inputs_are_moved_and_said_so(x: Array, word: str) -> None:
     given = x.copy()
     report = gradcheck(linear(D, 6), x)
-    assert report.notes == (
-        f"x is {word}, which hides mistakes: random numbers were added to it",
-    )
+    assert report.notes == (f"x is {word}, which hides mistakes: random numbers were added to it",)
     np.testing.assert_array_equal(x, given)
     assert not gradcheck(linear(D, 6), numbers(B, D)).notes
 
