@@ -92,8 +92,8 @@ def nothing_before(checked: CheckedModule, usual: Gradients) -> str | None:
     try:
         trial.forward(needs_input_grad=False)
         found = trial.backward()
-    except Exception as error:
-        return f"{what}, backward fails: {type(error).__name__}: {error}"
+    except Exception:
+        return None  # an error is no silent mistake
     names = different({n: g for n, g in usual.items() if n.endswith(".grad")}, found)
     return names and (
         f"{what}, {names} would be wrong: add the gradients of parameters before "
@@ -117,8 +117,8 @@ def frozen_parameters(checked: CheckedModule, usual: Gradients) -> str | None:
         try:
             trial.forward()
             found = trial.backward()
-        except Exception as error:
-            return f"{what}, backward fails: {type(error).__name__}: {error}"
+        except Exception:
+            continue
         wrong = different({n: g for n, g in usual.items() if n not in labels}, found)
         if wrong:
             return (

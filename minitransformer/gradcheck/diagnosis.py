@@ -8,7 +8,7 @@ central differences, and returns advice a student can act on, or None if its mis
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -82,7 +82,7 @@ def all_zero(e: Evidence) -> str | None:
 
 
 def constant_factor(e: Evidence) -> str | None:
-    factor = factor_between(e.analytic.flat[e.entries], e.numeric, e)
+    factor = factor_between(e.analytic.flat[e.entries], e.numeric, known_factors(e))
     return f"{e.label} is off by a constant factor: {factor}" if factor else None
 
 
@@ -146,7 +146,7 @@ def mask_forgotten(e: Evidence) -> str | None:
     g, n = e.analytic.flat[e.entries], e.numeric
     dead = (n == 0) & e.wrong
     live = n != 0
-    factor = factor_between(g[live], n[live], e) if live.any() else None
+    factor = factor_between(g[live], n[live], known_factors(e)) if live.any() else None
     if not dead.any() or not live.any() or ((e.wrong & live).any() and not factor):
         return None
     elsewhere = f"; elsewhere {factor}" if factor else ", and it is right elsewhere"
@@ -181,7 +181,7 @@ def only_some(e: Evidence) -> str | None:
     g, n = e.analytic.flat[e.entries][here], e.numeric[here]
     if not g.any():
         return f"{where}, and zero there: backward forgets that part"
-    factor = factor_between(g, n, e)
+    factor = factor_between(g, n, PART)
     if factor:
         return f"{where}, where it is off by a constant factor: {factor}"
     return f"{where}: look at what backward does differently for that part"
@@ -215,13 +215,18 @@ def one_entry(e: Evidence) -> str | None:
 
 
 def repeated_lookups(e: Evidence, rows: Array) -> bool:
-    """Whether this is an embedding's gradient, wrong at rows that occur more than once."""
-    reached = np.flatnonzero(e.analytic.any(axis=1)) if e.analytic.ndim == 2 else rows
+    """Whether `rows` of an embedding are each the dy of one lookup among several."""
     for ids in e.inputs:
-        if isinstance(ids, np.ndarray) and ids.dtype.kind in "iu":
-            values, counts = np.unique(ids, return_counts=True)
-            if np.isin(reached, values).all() and np.isin(rows, values[counts > 1]).all():
-                return e.analytic.ndim == 2
+        if not (isinstance(ids, np.ndarray) and ids.dtype.kind in "iu" and e.analytic.ndim == 2):
+            continue
+        if e.dy.shape != (*ids.shape, e.analytic.shape[1]):
+            continue
+        found = {row: e.dy[ids == row] for row in rows}  # (lookups, d) each
+        if all(
+            len(dys) > 1 and any(alike(e.analytic[row], dy) for dy in dys)
+            for row, dys in found.items()
+        ):
+            return True
     return False
 
 
@@ -232,7 +237,7 @@ CAUSES = (*SPECIFIC, relu_inside, only_some, one_entry)
 # -- factors -------------------------------------------------------------------------------
 
 
-def factor_between(g: Array, n: Array, e: Evidence) -> str | None:
+def factor_between(g: Array, n: Array, known: Sequence[Factor]) -> str | None:
     """Name k if g = k n throughout, k not 1."""
     large = (np.abs(n) > 0.1 * np.abs(n).max()) & (g != 0)
     if large.sum() < 2:  # one number is always some multiple of another
@@ -244,7 +249,7 @@ def factor_between(g: Array, n: Array, e: Evidence) -> str | None:
         return "the sign is flipped; look for a minus (for instance q - p where p - q is meant)"
     sign = "the sign is flipped, and " if k < 0 else ""
     names = []
-    for name, value, (if_large, if_small) in known_factors(e):
+    for name, value, (if_large, if_small) in known:
         if abs(abs(k) / value - 1) < CLOSE:
             names.append(f"{abs(k):.4g} = {name}: {if_large}")
         elif abs(abs(k) * value - 1) < CLOSE:
@@ -254,6 +259,11 @@ def factor_between(g: Array, n: Array, e: Evidence) -> str | None:
     return f"{sign}it is {k:.5g} times what it should be ({'; or '.join(names)})"
 
 
+Factor = tuple[str, float, tuple[str, str]]  # name, value, advice if too large and if too small
+PART: list[Factor] = [
+    ("2", 2, ("it is added twice", "a mean over two, or one of two uses is forgotten"))
+]  # of some rows: what concerns the whole batch is no cause there
+
 COUNT = (
     "backward multiplies by it once too often, or forgets to divide as forward's mean does",
     "a mean is taken where a sum is meant (the loss has averaged already)",
@@ -261,9 +271,9 @@ COUNT = (
 SCALE = ("backward forgets it or applies it twice",) * 2
 
 
-def known_factors(e: Evidence) -> list[tuple[str, float, tuple[str, str]]]:
-    """(name, value, (advice if too large, advice if too small)) for numbers in this module."""
-    factors: list[tuple[str, float, tuple[str, str]]] = []
+def known_factors(e: Evidence) -> list[Factor]:
+    """The numbers in this module."""
+    factors: list[Factor] = []
     arrays = [x for x in e.inputs if isinstance(x, np.ndarray) and x.ndim]
     first = arrays[0] if arrays else e.dy
     if first.ndim:
@@ -289,7 +299,10 @@ def known_factors(e: Evidence) -> list[tuple[str, float, tuple[str, str]]]:
             factors.append(("the scaling", abs(scaling), SCALE))
     if width:
         factors.append(("sqrt(the width)", math.sqrt(width), SCALE))
-    twice = ("it is added twice, or the 2 of d(x^2)/dx = 2 x is extra", "one of two uses is forgotten, or the 2 of d(x^2)/dx = 2 x")
+    twice = (
+        "it is added twice, or the 2 of d(x^2)/dx = 2 x is extra",
+        "one of two uses is forgotten, or the 2 of d(x^2)/dx = 2 x",
+    )
     factors.append(("2", 2, twice))
     once = {name: (name, value, hint) for name, value, hint in factors if value != 1}
     return list(once.values())

@@ -27,6 +27,9 @@ from mistakes import (
     transposed,
     x3,
 )
+from wrong_backwards import MISSED, RIGHT, WRONG, verdict, wrong_backwards
+from wrong_layers import Net, affine, attention
+from wrong_states import OwnCache, ReturnsEarly
 
 from minitransformer.cli.text import gradcheck_record
 from minitransformer.errors import ConfigError, GradientError, UntestedGradientWarning
@@ -49,6 +52,19 @@ def test_each_mistake_is_named(name: str) -> None:
     report = gradcheck(module, x, raises=False)
     assert not report.passed
     assert str(report) == str(error.value)
+
+
+def test_every_wrong_backward_pass_is_caught_and_no_wrong_cause_is_named() -> None:
+    found = {(w.family, w.name): verdict(w) for w in wrong_backwards()}
+    assert len(found) >= 200
+    assert {key: said for key, said in found.items() if said[0] in (MISSED, WRONG)} == {}
+    assert sum(said[0] == RIGHT for said in found.values()) >= 144
+
+
+def test_the_right_modules_of_that_set_pass() -> None:
+    """The same modules without a mistake."""
+    for right in (affine(), attention(), Net(), OwnCache(lambda x: x), ReturnsEarly("never")):
+        assert gradcheck(right, x3).passed
 
 
 # -- more than one input, losses, nothing to check -----------------------------------------
