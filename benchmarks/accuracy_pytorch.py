@@ -20,6 +20,7 @@ from transformers import BertModel
 
 import adapters
 import minitransformer as mt
+from minitransformer.costs.parameters import shape_of
 from minitransformer.data.batches import Batch, Encoded, batches, encode_split
 from minitransformer.data.hub import find_checkpoint
 from minitransformer.runs.options import RunOptions
@@ -65,8 +66,9 @@ def train(seed: int, options: RunOptions, data: dict[str, Encoded]) -> list[floa
     """Test accuracy after each epoch."""
     torch.manual_seed(seed)
     o = options.training
-    assert options.adapter.bottleneck is not None
-    model = Peer(options.adapter.bottleneck, options.head_dropout)
+    config = options.config
+    assert isinstance(config, mt.AdapterConfig)
+    model = Peer(config.width(shape_of("minilm").d_model), options.head_dropout)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=o.weight_decay)
     total = o.epochs * len(batches(data["train"], o.batch_size))

@@ -15,7 +15,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import minitransformer as mt
-from minitransformer.costs.flops import count_multiply_adds, shape_of
+from minitransformer.costs.parameters import shape_of
+from minitransformer.costs.step import count_step
 
 SHAPE = (1024, 384, 1536)  # MiniLM's feed-forward at 32 x 32 tokens
 MULTIPLY_ADDS = SHAPE[0] * SHAPE[1] * SHAPE[2]
@@ -89,7 +90,7 @@ def step_work(
     """
     config, adapter = replace(shape_of("minilm"), n_layers=blocks), mt.AdapterConfig(bottleneck=m)
     needed, whole = (
-        count_multiply_adds(config, batch, length, "adapter", adapter, pooling=kind)
+        count_step(config, batch, length, "adapter", adapter, pooling=kind).multiply_adds
         for kind in (pooling, "mean")
     )
     return {

@@ -10,7 +10,7 @@ import numpy as np
 from turns import Side, thread_pools
 
 import minitransformer as mt
-from minitransformer.costs.flops import shape_of
+from minitransformer.costs.parameters import shape_of
 from minitransformer.data.batches import Batch, Encoded
 from minitransformer.runs.options import RunOptions, build_classifier
 from minitransformer.training.data_parallel import Model, shards

@@ -2,7 +2,7 @@
 
 from .adapters.bottleneck import Adapter
 from .adapters.combine import average_adapters, fusion_weights
-from .adapters.config import AdapterConfig
+from .adapters.config import AdapterConfig, IA3Config, LoRAConfig, PrefixConfig
 from .data.batches import Encoded, batches, encode_split
 from .data.datasets import load_task
 from .data.tokenization import Tokenizer, pad
@@ -16,6 +16,9 @@ from .runs.classification import Run, load_run, train
 from .runs.language_modeling import load_language_run, pretrain, train_language
 from .runs.multitask import Tasks, load_runs
 from .runs.options import LanguageOptions, PretrainOptions, RunOptions
+from .runs.peft import export_peft, import_peft
+from .sweeps.report import report
+from .sweeps.sweep import sweep
 from .training.evaluation import evaluate, perplexity
 from .training.optim import SGD, AdamW, clip_by_global_norm, warmup_linear_decay
 from .training.trainer import Trainer, TrainingOptions
@@ -29,8 +32,11 @@ __all__ = [
     "Classifier",
     "CrossEntropy",
     "Encoded",
+    "IA3Config",
     "LanguageModel",
     "LanguageOptions",
+    "LoRAConfig",
+    "PrefixConfig",
     "PretrainOptions",
     "Run",
     "RunOptions",
@@ -46,10 +52,12 @@ __all__ = [
     "encode_split",
     "evaluate",
     "export_adapterhub",
+    "export_peft",
     "fusion_weights",
     "generate",
     "gradcheck",
     "import_adapterhub",
+    "import_peft",
     "load_language_run",
     "load_run",
     "load_runs",
@@ -57,6 +65,8 @@ __all__ = [
     "pad",
     "perplexity",
     "pretrain",
+    "report",
+    "sweep",
     "train",
     "train_language",
     "warmup_linear_decay",

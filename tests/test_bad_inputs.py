@@ -22,7 +22,7 @@ import minitransformer as mt
 from minitransformer.data.hub import find_checkpoint
 from minitransformer.data.tokenization import pad
 from minitransformer.errors import MiniTransformerError
-from minitransformer.formats.adapter_file import AdapterRecord, fingerprint, save_adapter
+from minitransformer.formats.adapter_file import save_adapter
 from minitransformer.formats.files import read_tensors, write_tensors
 from minitransformer.runs.classification import load_run
 from minitransformer.runs.options import ADAPTER_NAME, RunOptions, build_classifier
@@ -43,13 +43,17 @@ def copy_of_tiny(folder: Path) -> Path:
 
 def saved_run(folder: Path, found: str | None = None) -> Path:
     """An untrained adapter with its record, as a training run would leave it."""
-    base = tiny()
-    record = AdapterRecord(
-        found or fingerprint(base), "tiny", "adapter", "toy-reviews", ("negative", "positive"),
-        "cls", 32, mt.AdapterConfig(bottleneck=4),
-    )  # fmt: skip
-    model = build_classifier(base, 2, RunOptions(base="tiny", adapter=mt.AdapterConfig(4)))
-    save_adapter(folder / "adapter.safetensors", model, record, ADAPTER_NAME)
+    model = build_classifier(tiny(), 2, RunOptions(base="tiny", adapter=mt.AdapterConfig(4)))
+    save_adapter(
+        folder / "adapter.safetensors",
+        model,
+        [ADAPTER_NAME],
+        base_fingerprint=found,
+        base="tiny",
+        task="toy-reviews",
+        label_names=("negative", "positive"),
+        max_length=32,
+    )
     return folder
 
 

@@ -32,6 +32,15 @@ def test_a_model_with_an_adapter_without_a_network(capsys: pytest.CaptureFixture
     assert "trainable" in capsys.readouterr().out
 
 
+def test_lora_is_merged_and_unmerged() -> None:
+    (code,) = snippets("LoRA and its kin")
+    names = run(code)
+    assert names["model"].active_adapters == ("low-rank",)
+    names["model"].set_active("bottleneck")
+    with pytest.raises(mt.errors.ConfigError, match="activation"):
+        names["model"].merge("bottleneck")
+
+
 @pytest.mark.slow
 def test_train_and_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -53,9 +62,8 @@ def test_many_tasks_on_small_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     code = combine.replace('tasks["bbc-news"]', 'tasks["bbc-news-adapter-seed0"]')
     code = code.replace('evaluate("bbc-news")', 'evaluate("toy-reviews")')
     names = run(code.replace('"minilm"', '"tiny"'))
-    if hasattr(mt.Transformer, "save_adapter"):
-        run(save.replace('"minilm"', '"tiny"'), names)
-        assert names["other"].active_adapters == ("a",)
+    run(save.replace('"minilm"', '"tiny"'), names)
+    assert names["other"].active_adapters == ("a",)
 
 
 def test_the_map_has_one_line_for_each_package() -> None:

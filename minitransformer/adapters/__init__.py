@@ -1,9 +1,11 @@
 """The subject: small trainable modules inside a frozen transformer.
 
-Begin with `bottleneck.py`, the module itself; `attach.py` inserts, names and activates it.
+Begin with `bottleneck.py` or `lora.py`, the modules themselves; `attach.py` inserts, names and
+activates them.
 """
 
 from .bottleneck import Adapter
-from .config import AdapterConfig
+from .config import AdapterConfig, IA3Config, LoRAConfig, PrefixConfig
+from .lora import LoRA
 
-__all__ = ["Adapter", "AdapterConfig"]
+__all__ = ["Adapter", "AdapterConfig", "IA3Config", "LoRA", "LoRAConfig", "PrefixConfig"]

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import ConfigError
-from ..nn.layers import LayerNorm
+from ..nn.layers import Dropout
 from ..nn.module import Module
 from ..nn.sublayer import SubLayer
-from .bottleneck import Adapter
-from .config import PLACEMENTS, AdapterConfig
+from .config import AdapterConfig, AnyConfig, IA3Config, LoRAConfig, PrefixConfig
+from .drop import check_droppable, deactivate_dropped
 from .fusion import Fusion
-from .per_row import PerRowAdapters
+from .linear import AdaptedLinear
+from .lora import LoRA
+from .merge import Place, Weights, merge_into_weights
+from .methods import modules_in_block, places_in, restore_plain_linears
+from .per_row import PerRowAdapters, PerRowProjections
+from .prefix import Prefix
+from .select import base_parameters
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -30,19 +37,44 @@ class Adaptable(Module):
     blocks: list[Any]
     active: tuple[str, ...] = ()  # what `set_active` was given
     rows: tuple[str | None, ...] | None = None  # what `set_adapter_per_row` was given
+    dropped: int = 0  # how many of the lowest blocks are without adapters; see `drop_adapters`
+    merged: tuple[str, ...] = ()  # which of the active ones are written into the weights
+    originals: Mapping[Place, Weights] = MappingProxyType({})  # of the Linears that are merged into
 
     # -- inserting and removing ------------------------------------------------------------
 
     def add_adapter(
         self, name: str, config: AdapterConfig | None = None, rng: np.random.Generator | None = None
     ) -> None:
-        """Insert adapters called `name`, trainable, and activate them. Nothing else changes.
+        """Insert bottleneck adapters called `name`, trainable, and activate them.
 
-        Weights start as `config.init` says, drawn from `rng` (default: seed 0); dropout masks have
-        generators of their own.
+        Nothing else changes. Weights start as `config.init` says, drawn from `rng` (default: seed
+        0); dropout masks have generators of their own.
         Raises: ConfigError if the name is taken or empty, or a layer does not exist.
         """
-        config = config or AdapterConfig()
+        self.add_method(name, config or AdapterConfig(), rng)
+
+    def add_lora(
+        self, name: str, config: LoRAConfig | None = None, rng: np.random.Generator | None = None
+    ) -> None:
+        """Insert low-rank updates called `name`; as `add_adapter`."""
+        self.add_method(name, config or LoRAConfig(), rng)
+
+    def add_ia3(self, name: str, config: IA3Config | None = None) -> None:
+        """Insert the factors of (IA)^3 called `name`; as `add_adapter`."""
+        self.add_method(name, config or IA3Config())
+
+    def add_prefix(
+        self, name: str, config: PrefixConfig | None = None, rng: np.random.Generator | None = None
+    ) -> None:
+        """Insert a prefix called `name`; as `add_adapter`."""
+        self.add_method(name, config or PrefixConfig(), rng)
+
+    def add_method(
+        self, name: str, config: AnyConfig, rng: np.random.Generator | None = None
+    ) -> None:
+        """Insert what `config` describes, whichever method it is, and activate it."""
+        self.check_unmerged("add an adapter")
         rng = rng if rng is not None else np.random.default_rng(0)
         self.check_new_name(name)
         dropout_rng = rng.spawn(len(self.adapter_names) + 1)[-1]  # differs from adapter to adapter
@@ -54,11 +86,11 @@ class Adaptable(Module):
                 f"this model has blocks 0 to {len(self.blocks) - 1}"
             )
         for i in layers:
-            for site in config.resolved_sites:
-                adapter = Adapter(self.config.d_model, config, rng)
-                (adapter.dropout.rng,) = dropout_rng.spawn(1)
-                adapter.astype(self.dtype).train(self.training)
-                getattr(self.blocks[i], site).insert(name, adapter)
+            for place, module in modules_in_block(self.blocks[i], config, self.config.d_model, rng):
+                for _, inner in module.named_modules():
+                    if isinstance(inner, Dropout):
+                        (inner.rng,) = dropout_rng.spawn(1)
+                place.insert(name, module.astype(self.dtype).train(self.training))
         self.set_active(name)
 
     def add_fusion(
@@ -71,12 +103,18 @@ class Adaptable(Module):
         Raises: ConfigError if the name is taken or empty, a source is unknown or named twice, or
         they stand at different placements.
         """
+        self.check_unmerged("add an adapter")
         rng = rng if rng is not None else np.random.default_rng(0)
         self.check_new_name(name)
         if len(sources) < 2 or len(set(sources)) < len(sources):
             raise ConfigError(f"sources={list(sources)}: expected two or more names, each once")
         for source in sources:
             self.check_adapter(source)
+            if not any(source in site.adapters for site in self.sites()):
+                raise ConfigError(
+                    f"{source!r} changes projections inside the sub-layers; a fusion is of "
+                    "adapters at the sub-layers (add_adapter)"
+                )
         fusions = []
         for site in self.sites():
             here = {s: site.adapters[s] for s in sources if s in site.adapters}
@@ -89,10 +127,13 @@ class Adaptable(Module):
 
     def delete_adapter(self, name: str) -> None:
         """Take the adapters called `name` out. Raises: ConfigError for an unknown name."""
+        self.check_unmerged("delete an adapter")
         self.check_adapter(name)
         self.active = tuple(other for other in self.active if other != name)
-        for site in self.sites():
-            site.remove(name)
+        for place in self.places():
+            place.remove(name)
+        for block in self.blocks:
+            restore_plain_linears(block)
         if self.rows is not None and name in self.rows:
             self.set_adapter_per_row([None if row == name else row for row in self.rows])
 
@@ -123,11 +164,14 @@ class Adaptable(Module):
             self.check_adapter(name)
         if len(set(active)) < len(active):
             raise ConfigError(f"active adapters {list(active)}: expected each name once")
+        self.check_merged_stay(active)
         self.rows, self.active = None, active
-        for site in self.sites():
-            for name in [name for name in site.adapters if name.startswith(PER_ROW)]:
-                site.remove(name)
-            site.active = tuple(name for name in active if name in site.adapters)
+        for place in self.places():
+            for name in [name for name in place.adapters if name.startswith(PER_ROW)]:
+                place.remove(name)
+            here = (name for name in active if name in place.adapters)
+            place.active = tuple(name for name in here if name not in self.merged)
+        deactivate_dropped(self)
 
     def set_adapter_per_row(self, rows: Sequence[str | None]) -> None:
         """Give each row of the coming batches its own adapter; None: the plain base.
@@ -136,21 +180,40 @@ class Adaptable(Module):
         `set_adapter_per_row`; batches of another size are a ShapeError.
         Raises: ConfigError for an unknown name, or without any row.
         """
+        self.check_unmerged("choose adapters for each row")
         rows = tuple(rows)
         if not rows:
             raise ConfigError("rows=[]: expected the name of an adapter, or None, for each row")
         for name in dict.fromkeys(rows):
             if name is not None:
                 self.check_adapter(name)
+                if any(isinstance(place.adapters.get(name), Prefix) for place in self.places()):
+                    raise ConfigError(
+                        f"{name!r} is a prefix, which all rows of a batch have or none of them"
+                    )
         self.set_active(None)
         self.rows = rows
-        for site in self.sites():
-            for placement in PLACEMENTS:
-                alike = {n: a for n, a in site.adapters.items() if a.placement == placement}
-                several = PerRowAdapters(alike, rows, placement).train(self.training)
-                if several.adapters:
-                    site.insert(PER_ROW + placement, several)
-                    site.active = (*site.active, PER_ROW + placement)
+        for place in self.places():
+            several = PerRowAdapters if isinstance(place, SubLayer) else PerRowProjections
+            for placement in dict.fromkeys(a.placement for a in place.adapters.values()):
+                alike = {n: a for n, a in place.adapters.items() if a.placement == placement}
+                adapter = several(alike, rows, placement).train(self.training)
+                if adapter.adapters:
+                    place.insert(PER_ROW + placement, adapter)
+                    place.active = (*place.active, PER_ROW + placement)
+        deactivate_dropped(self)
+
+    def drop_adapters(self, n: int) -> None:
+        """Leave adapters out of the lowest n blocks, whichever are activated; 0: of none.
+
+        (AdapterDrop: Rücklé et al. 2021, arXiv 2010.11918; see `drop.py`.) They are not deleted.
+        Raises: ConfigError if there are not so many blocks, or while anything is merged.
+        """
+        check_droppable(self, n)
+        self.check_unmerged("drop adapters")
+        self.dropped = n
+        with self.restored():  # activates the same again, now without those
+            pass
 
     @contextmanager
     def use(self, *names: str | None) -> Iterator[Self]:
@@ -184,6 +247,79 @@ class Adaptable(Module):
             if rows is not None:
                 self.set_adapter_per_row([row if row in there else None for row in rows])
 
+    # -- merging ---------------------------------------------------------------------------
+
+    def merge(self, *names: str) -> None:
+        """Write what adapters do into the weights of the base: from now on they cost no time.
+
+        They stay active, and in eval mode all outputs stay what they were, to round-off; dropout of
+        their own is left out. Merged can be: LoRA, (IA)^3, and at placement "houlsby" bottleneck
+        adapters with activation "linear" and without a norm. LoRA can be merged while any others
+        are active; the others only if all active ones are, because their order counts.
+        `save_pretrained` writes the merged base. What adds, deletes, trains or saves adapters needs
+        `unmerge` first.
+        Raises: ConfigError for an unknown name, one that is merged already, or one that cannot be
+        merged, with the reason; then nothing has changed.
+        """
+        for name in names:
+            self.check_adapter(name)
+            if name in self.merged:
+                raise ConfigError(f"{name!r} is merged already")
+        if self.rows is not None:
+            raise ConfigError("rows have adapters of their own: call set_active before merge")
+        self.set_merged((*self.merged, *names))
+
+    def unmerge(self, *names: str) -> None:
+        """Take merged adapters out of the weights again; without names, all. They stay active.
+
+        The weights are those from before to the last bit, because they were kept.
+        Raises: ConfigError for a name that is not merged.
+        """
+        for name in names:
+            if name not in self.merged:
+                raise ConfigError(f"{name!r} is not merged; merged are: {self.merged or 'none'}")
+        gone = names or self.merged
+        self.set_merged(tuple(name for name in self.merged if name not in gone))
+
+    def set_merged(self, merged: tuple[str, ...]) -> None:
+        """Make exactly these the merged ones."""
+        active = tuple(dict.fromkeys((*self.active, *merged)))
+        if merged and self.dropped:
+            raise ConfigError(
+                f"adapters are dropped from {self.dropped} blocks, and a merge would add them "
+                "there again: drop_adapters(0) before you merge"
+            )
+        before, self.merged = self.merged, merged
+        try:
+            self.check_merged_stay(active)
+            merge_into_weights(self, merged)
+        except ConfigError:
+            self.merged = before
+            raise
+        self.set_active(*active)
+
+    def check_merged_stay(self, active: tuple[str, ...]) -> None:
+        """Raises: ConfigError if these cannot be active together with what is merged."""
+        for name in self.merged:
+            if name not in active:
+                raise ConfigError(
+                    f"{name!r} is merged into the weights and stays active; unmerge({name!r}) first"
+                )
+            adapters = [p.adapters[name] for p in self.places() if name in p.adapters]
+            others = [other for other in active if other not in self.merged]
+            if others and not all(isinstance(adapter, LoRA) for adapter in adapters):
+                raise ConfigError(
+                    f"{name!r} is merged and {others[0]!r} is not: their order counts, so merge "
+                    "both or none"
+                )
+
+    def check_unmerged(self, what: str) -> None:
+        """Raises: ConfigError while anything is merged."""
+        if self.merged:
+            raise ConfigError(
+                f"{self.merged[0]!r} is merged into the weights: unmerge() before you {what}"
+            )
+
     # -- what trains -----------------------------------------------------------------------
 
     def train_adapter(self, *names: str) -> None:
@@ -195,18 +331,17 @@ class Adaptable(Module):
         """
         if not names:
             raise ConfigError("train_adapter needs the name of an adapter")
+        self.check_unmerged("train an adapter")
         self.set_active(*names)
         self.freeze()
-        for site in self.sites():
-            for name in site.active:
-                site.adapters[name].unfreeze()
+        for place in self.places():
+            for name in place.active:
+                place.adapters[name].unfreeze()
 
     def train_layer_norms(self, trainable: bool = True) -> None:
         """Train the blocks' layer norms beside the adapters, as Houlsby et al. do; default: not."""
-        for block in self.blocks:
-            for path, module in block.named_modules():
-                if isinstance(module, LayerNorm) and ".adapters." not in path:
-                    module.requires_grad_(trainable)
+        for parameter in base_parameters(self, "layer_norms").values():
+            parameter.trainable = trainable
 
     # -- what is there ---------------------------------------------------------------------
 
@@ -214,10 +349,20 @@ class Adaptable(Module):
         """Every sub-layer, in the order of the forward pass."""
         return [site for block in self.blocks for site in (block.attention, block.ffn)]
 
+    def named_places(self) -> Iterator[tuple[str, SubLayer | AdaptedLinear]]:
+        """Everything that holds adapters by name: each sub-layer, and Linears inside it."""
+        for i, block in enumerate(self.blocks):
+            for path, place in places_in(block):
+                yield f"blocks.{i}.{path}", place
+
+    def places(self) -> list[SubLayer | AdaptedLinear]:
+        """The same without their paths."""
+        return [place for _, place in self.named_places()]
+
     @property
     def adapter_names(self) -> list[str]:
         """The names of the adapters in this model, in the order of insertion."""
-        names = (name for site in self.sites() for name in site.adapters)
+        names = (name for place in self.places() for name in place.adapters)
         return [name for name in dict.fromkeys(names) if not name.startswith(PER_ROW)]
 
     @property
@@ -227,11 +372,11 @@ class Adaptable(Module):
             return tuple(dict.fromkeys(name for name in self.rows if name is not None))
         return self.active
 
-    def adapter_config(self, name: str) -> AdapterConfig:
+    def adapter_config(self, name: str) -> Any:
         """The configuration that the adapters called `name` were made with."""
-        for site in self.sites():
-            adapter = site.adapters.get(name)
-            if isinstance(adapter, Adapter):
-                return adapter.config
         self.check_adapter(name)
+        for place in self.places():
+            adapter: Any = place.adapters.get(name)
+            if adapter is not None and not isinstance(adapter, Fusion):
+                return adapter.config
         raise ConfigError(f"{name!r} is a fusion: it has sources instead of a configuration")

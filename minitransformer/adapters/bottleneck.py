@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import ConfigError
 from ..nn.layers import Activation, Dropout, LayerNorm, Linear, Rng, Zeros, default_rng
 from ..nn.module import Array, Module, Parameter, backward_through
 from .config import NEAR_IDENTITY_SIGMA, NORM_EPS, AdapterConfig
+
+UNMERGEABLE = (  # at other placements than "houlsby"
+    "there it reads, or is added to, more than what one Linear returns (the residual, a layer "
+    "norm, or the input of the whole sub-layer); at 'houlsby' a linear adapter can be merged"
+)
 
 
 class Adapter(Module):
@@ -71,3 +77,31 @@ class Adapter(Module):
 
     def scale_trains(self) -> bool:
         return self.scale is not None and self.scale.trainable
+
+    def merged(self, weight: Array, bias: Array) -> tuple[Array, Array]:
+        """Weight and bias of the Linear below with this adapter written into them.
+
+        s = h W + b and s + f(s) = s M + t, with M = I + scaling D U and t = scaling (d U + u): that
+        is h (W M) + (b M + t). Dropout is left out, as in eval mode.
+        Raises: ConfigError if no such M exists.
+        """
+        config = self.config
+        if config.activation != "linear":
+            raise ConfigError(
+                f"a bottleneck adapter cannot be merged: its activation {config.activation!r} "
+                "stands between its two projections, and no matrix does what all three do; LoRA "
+                "can be merged, and an adapter with activation 'linear' at placement 'houlsby'"
+            )
+        if config.norm is not None:
+            raise ConfigError(
+                f"an adapter with norm={config.norm!r} cannot be merged: a layer norm divides by "
+                "the deviation of each vector, which no matrix does"
+            )
+        if self.placement != "houlsby":
+            raise ConfigError(
+                f"an adapter at placement {self.placement!r} cannot be merged: {UNMERGEABLE}"
+            )
+        down, up = self.down, self.up
+        m = np.eye(len(up.bias.value)) + self.scaled(down.weight.value @ up.weight.value)
+        t = self.scaled(down.bias.value @ up.weight.value + up.bias.value)
+        return weight @ m, bias @ m + t

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import ConfigError
 from ..nn.module import Array
+from .config import AdapterConfig
 from .fusion import Fusion
 
 if TYPE_CHECKING:
@@ -37,8 +38,14 @@ def average_adapters(model: Adaptable, name: str, weights: Mapping[str, float]) 
     for source, weight in weights.items():
         if not np.isfinite(weight):
             raise ConfigError(f"weight {weight} of adapter {source!r}: expected a finite number")
+    for source, config in configs.items():
+        if not isinstance(config, AdapterConfig):
+            raise ConfigError(
+                f"{source!r} is of the method {config.method!r}, and averages are of bottleneck "
+                "adapters; two LoRAs are summed by set_active('a', 'b')"
+            )
     for other in others:
-        ours, theirs = configs[first].to_dict(), configs[other].to_dict()
+        ours, theirs = (resolved(configs[n], model.config.d_model) for n in (first, other))
         differ = [
             f"{key} ({ours[key]} and {theirs[key]})"
             for key in ours
@@ -56,6 +63,12 @@ def average_adapters(model: Adaptable, name: str, weights: Mapping[str, float]) 
             for key, parameter in site.adapters[name].named_parameters():
                 total = sum(weights[source] * parts[source][key].value for source in weights)
                 parameter.value[...] = total
+
+
+def resolved(config: AdapterConfig, d_model: int) -> dict[str, Any]:
+    """A configuration with what its None stand for."""
+    own = {"bottleneck": config.width(d_model), "sites": config.resolved_sites}
+    return {**config.to_dict(), **own, "reduction_factor": None}
 
 
 def fusion_weights(

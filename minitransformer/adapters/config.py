@@ -1,16 +1,19 @@
-"""AdapterConfig: what an adapter is and where it is inserted."""
+"""The configurations: what an adapter is, and where it is inserted."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
 from ..errors import ConfigError
 from ..nn.kernels import activation_named
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SITES = ("attention", "ffn")
 PLACEMENTS = {  # and the sites that the papers give it
@@ -20,6 +23,7 @@ PLACEMENTS = {  # and the sites that the papers give it
     "parallel": ("ffn",),
 }
 NORMS = (None, "before", "after")
+TARGETS = ("query", "key", "value", "output", "up", "down")  # the weights of a block
 INITS = ("near_identity", "zero_up")
 
 DEFAULT_BOTTLENECK = 64
@@ -27,14 +31,33 @@ NEAR_IDENTITY_SIGMA = 1e-2
 NORM_EPS = 1e-5  # of an adapter's own layer norm
 
 
+class MethodConfig:
+    """What all configurations have in common: a method's word, and a form for files."""
+
+    method: ClassVar[str]
+    layers: tuple[int, ...] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as an adapter file keeps them beside the method's word."""
+        return asdict(cast(Any, self))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`. Raises: ConfigError for a word it does not know."""
+        unknown = values.keys() - {field.name for field in fields(cast(Any, cls))}
+        if unknown:
+            raise ConfigError(f"unknown option {', '.join(sorted(unknown))}")
+        return cls(**values)
+
+
 @dataclass(frozen=True)
-class AdapterConfig:
+class AdapterConfig(MethodConfig):
     """What an adapter is and where it stands. Checks itself; raises ConfigError.
 
     Attributes:
         bottleneck: m, the width in the middle; or give `reduction_factor` r instead, m = d / r.
             Neither: m = 64.
-        activation: "relu", "gelu", "gelu_tanh", "tanh" or "silu".
+        activation: "relu", "gelu", "gelu_tanh", "tanh", "silu", or "linear" for none.
         placement: where f reads, and where it adds, in a sub-layer: "after_norm" (at its end),
             "houlsby" (on its output, before residual and norm; Houlsby et al. 2019, arXiv
             1902.00751), "pfeiffer" (reads the normalized sum, adds before the norm; Pfeiffer et
@@ -50,6 +73,8 @@ class AdapterConfig:
         norm: a layer norm of f's own: "before" the down-projection, "after" the scaled
             up-projection (its gain then starts near zero), or None.
     """
+
+    method = "adapter"
 
     bottleneck: int | None = None
     reduction_factor: float | None = None
@@ -88,15 +113,8 @@ class AdapterConfig:
                 raise ConfigError(
                     f"sites={self.sites!r}: expected one or both of {', '.join(SITES)}"
                 )
-        if self.layers is not None:
-            layers = self.layers
-            if not isinstance(layers, Iterable) or not all(map(is_whole, layers := tuple(layers))):
-                raise ConfigError(f"layers={self.layers!r}: expected block numbers, as (3, 4, 5)")
-            object.__setattr__(self, "layers", tuple(int(i) for i in layers))
-            if not is_each_once(layers) or min(layers) < 0:
-                raise ConfigError(f"layers={layers!r}: expected block numbers from 0, each once")
-        if not (is_number(self.dropout) and 0 <= self.dropout < 1):
-            raise ConfigError(f"dropout={self.dropout!r}: expected 0 <= dropout < 1")
+        object.__setattr__(self, "layers", checked_layers(self.layers))
+        check_dropout(self.dropout)
         if not is_number(self.scaling) and self.scaling != "learned":
             raise ConfigError(f"scaling={self.scaling!r}: expected a finite number, or 'learned'")
 
@@ -121,17 +139,104 @@ class AdapterConfig:
         """Whether an adapter stands in that block at that site."""
         return site in self.resolved_sites and (self.layers is None or block in self.layers)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as an adapter file keeps them."""
-        return asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> AdapterConfig:
-        """The inverse of `to_dict`. Raises: ConfigError for a word it does not know."""
-        unknown = values.keys() - {field.name for field in fields(cls)}
-        if unknown:
-            raise ConfigError(f"unknown adapter option {', '.join(sorted(unknown))}")
-        return cls(**values)
+@dataclass(frozen=True)
+class LoRAConfig(MethodConfig):
+    """Low-rank updates of weights (Hu et al. 2021, arXiv 2106.09685). Raises ConfigError.
+
+    Attributes:
+        rank: r, how many directions an update has.
+        alpha: the update is scaled by alpha / r.
+        dropout: probability of dropping an entry of the update's input, in training.
+        targets: which weights: "query", "key", "value" and "output" of the attention, "up" and
+            "down" of the feed-forward; kept in this order.
+        layers: numbers of the blocks that get updates, from 0; None for all.
+    """
+
+    method = "lora"
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("query", "value")
+    layers: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not (is_whole(self.rank) and self.rank > 0):
+            raise ConfigError(f"rank={self.rank!r}: expected a whole number above 0")
+        if not is_number(self.alpha):
+            raise ConfigError(f"alpha={self.alpha!r}: expected a finite number")
+        check_dropout(self.dropout)
+        targets = (self.targets,) if isinstance(self.targets, str) else tuple(self.targets)
+        if not is_each_once(targets) or not set(targets) <= set(TARGETS):
+            raise ConfigError(
+                f"targets={self.targets!r}: expected some of {', '.join(TARGETS)}, each once"
+            )
+        object.__setattr__(self, "targets", tuple(t for t in TARGETS if t in targets))
+        object.__setattr__(self, "layers", checked_layers(self.layers))
+
+
+@dataclass(frozen=True)
+class IA3Config(MethodConfig):
+    """Learned factors on keys, values and the feed-forward's inner activations.
+
+    (Liu et al. 2022, arXiv 2205.05638, section 3.3.) Raises ConfigError.
+    Attributes:
+        layers: numbers of the blocks that get them, from 0; None for all.
+    """
+
+    method = "ia3"
+
+    layers: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", checked_layers(self.layers))
+
+
+@dataclass(frozen=True)
+class PrefixConfig(MethodConfig):
+    """Trained keys and values in front of every sequence (Li and Liang 2021, arXiv 2101.00190).
+
+    Raises ConfigError.
+    Attributes:
+        length: how many positions.
+        layers: numbers of the blocks that get them, from 0; None for all.
+    """
+
+    method = "prefix"
+
+    length: int = 16
+    layers: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not (is_whole(self.length) and self.length > 0):
+            raise ConfigError(f"length={self.length!r}: expected a whole number above 0")
+        object.__setattr__(self, "layers", checked_layers(self.layers))
+
+
+AnyConfig = AdapterConfig | LoRAConfig | IA3Config | PrefixConfig
+
+CONFIGS: dict[str, type[AnyConfig]] = {
+    config.method: config for config in (AdapterConfig, LoRAConfig, IA3Config, PrefixConfig)
+}
+METHODS = (*CONFIGS, "bitfit", "layer-norm", "head", "full")  # the last four insert nothing
+
+
+def checked_layers(layers: Any) -> tuple[int, ...] | None:
+    """Block numbers as a tuple; None for all. Raises: ConfigError if they are anything else."""
+    if layers is None:
+        return None
+    if not isinstance(layers, Iterable) or not all(map(is_whole, numbers := tuple(layers))):
+        raise ConfigError(f"layers={layers!r}: expected block numbers, as (3, 4, 5)")
+    if not is_each_once(numbers) or min(numbers) < 0:
+        raise ConfigError(f"layers={layers!r}: expected block numbers from 0, each once")
+    return tuple(int(i) for i in numbers)
+
+
+def check_dropout(dropout: Any) -> None:
+    """Raises: ConfigError if it is not a probability."""
+    if not (is_number(dropout) and 0 <= dropout < 1):
+        raise ConfigError(f"dropout={dropout!r}: expected 0 <= dropout < 1")
 
 
 def is_whole(value: Any) -> bool:

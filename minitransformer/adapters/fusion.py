@@ -95,6 +95,13 @@ class Fusion(Module):
             dh = plus(dh, d) if dh is not None else d
         return dh
 
+    def merged(self, weight: Array, bias: Array) -> tuple[Array, Array]:
+        """Raises: ConfigError, always."""
+        raise ConfigError(
+            "a fusion cannot be merged: it weighs its sources at every position anew, which no "
+            "matrix does; average_adapters makes one adapter of them"
+        )
+
 
 def shared_copy(adapter: Any) -> Any:
     """Another module over the same parameters: one value, one gradient, saved arrays of its own."""

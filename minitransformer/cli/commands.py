@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from ..costs.flops import adapter_costs
 from ..data.datasets import TASKS
 from ..errors import ConfigError, DataError
 from ..runs.classification import Prediction, load_run
@@ -21,7 +20,6 @@ from . import options as opt
 from .app import INTERRUPTED, app, failed, print_json, say
 from .language_adaptation import adapt
 from .text import (
-    costs_text,
     gradcheck_record,
     gradcheck_text,
     interruption_report,
@@ -47,6 +45,11 @@ def train(
     sites: opt.Sites = None,
     layers: opt.Layers = None,
     scaling: opt.Scaling = None,
+    rank: opt.Rank = None,
+    alpha: opt.Alpha = None,
+    targets: opt.Targets = None,
+    lora_dropout: opt.LoraDropout = None,
+    prefix_length: opt.PrefixLength = None,
     layer_norm: opt.LayerNorm = None,
     pooling: opt.Pooling = None,
     dropout: opt.DropoutInBase = None,
@@ -81,6 +84,11 @@ def train(
         "sites": tuple(sites.split(",")) if sites is not None else None,
         "layers": opt.whole_numbers("layers", layers) if layers is not None else None,
         "scaling": opt.number_or_learned("scaling", scaling) if scaling is not None else None,
+        "rank": rank,
+        "alpha": alpha,
+        "targets": tuple(targets.split(",")) if targets is not None else None,
+        "lora_dropout": lora_dropout,
+        "prefix_length": prefix_length,
         "layer_norm": layer_norm,
         "pooling": pooling,
         "dropout": dropout,
@@ -213,27 +221,6 @@ def lines_of_input() -> Iterator[str]:
             yield line.rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise DataError(f"standard input is not UTF-8: {error}") from error
-
-
-@app.command()
-def params(
-    base: opt.Shape = "bert-base",
-    bottleneck: opt.Widths = None,
-    as_json: opt.AsJson = False,
-) -> None:
-    """Count parameters: where the base has them, and what adapters of width m add.
-
-    Exact, from the shapes alone: no weights are needed or fetched for the names above. One
-    adapter site, d -> m -> d, costs 2dm + d + m parameters.
-
-    Example: `minitransformer params --base bert-base --bottleneck 8,64,256`
-    """
-    widths = [m for text in bottleneck or ["64"] for m in opt.whole_numbers("bottleneck", text)]
-    costs = adapter_costs(base, widths)
-    if as_json:
-        print_json(costs)
-    else:
-        print(costs_text(costs))
 
 
 @app.command()

@@ -14,17 +14,18 @@ from ..training.trainer import TrainingOptions
 from .text import percent, table
 
 TASK = "toy-reviews"
+ADAPTER = AdapterConfig(bottleneck=32)
 OPTIONS = RunOptions(
     base="tiny",
     pooling="mean",
     dropout=0.0,  # the sooner it learns
-    adapter=AdapterConfig(bottleneck=32),
+    adapter=ADAPTER,
     training=TrainingOptions(epochs=20, lr=5e-3),
 )
 TURNS = re.compile(r"\b(not|never|far from|but|although|however)\b")  # what makes it hard
 INTRODUCTION = f"""\
 "tiny", a small transformer encoder that has only ever filled gaps in sentences, is frozen.
-An adapter (m = {OPTIONS.adapter.bottleneck}) after every sub-layer, and a classifier on top, \
+An adapter (m = {ADAPTER.bottleneck}) after every sub-layer, and a classifier on top, \
 learn whether an opinion
 is positive: from sentences in which negation and contrast turn words of praise into blame."""
 

@@ -14,7 +14,7 @@ from .app import INTERRUPTED, print_json, say
 from .text import percent, size
 
 # Options of `train` that have a meaning only where there are labels and a head.
-NOT_USED = ("method", "layer_norm", "pooling", "limit", "prefix_cache")
+NOT_USED = ("layer_norm", "pooling", "limit", "prefix_cache")
 
 
 def adapt(text: str, given: opt.Given, out: Path | None, resume: bool, as_json: bool) -> int:
@@ -27,7 +27,9 @@ def adapt(text: str, given: opt.Given, out: Path | None, resume: bool, as_json: 
         out = folder_to_resume(out, {})
         opt.check_resumed(out, text, given, LanguageOptions)
     else:
-        options = opt.replaced(LanguageOptions(), given)
+        opt.check_method(given)
+        method = given.get("method", LanguageOptions.method)
+        options = opt.replaced(LanguageOptions(method=method), given)
     run = train_language(text, options, out, resume, progress=True)
     folder, metrics = run.folder, run.metrics
     if as_json:
@@ -69,8 +71,9 @@ def adaptation_report(folder: Path, metrics: dict[str, Any]) -> str:
     if before is not None:
         same = "the same to the last bit" if before == after else f"now {after!r}"
         lines.append(f"               perplexity on its own text {before!r}; {same}")
+    file = folder / f"{metrics['method']}.safetensors"
     lines += [
-        f"files          {folder / 'adapter.safetensors'} ({size(metrics['file_bytes'])}), and "
+        f"files          {file} ({size(metrics['file_bytes'])}), and "
         "history.csv, curves.png, metrics.json",
         f"next           minitransformer generate {name}",
         f"               minitransformer generate {name} --no-adapter",

@@ -13,14 +13,28 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from ..adapters.config import PLACEMENTS, AdapterConfig
-from ..costs.flops import SHAPES
+from ..adapters.config import (
+    CONFIGS,
+    METHODS,
+    PLACEMENTS,
+    TARGETS,
+    AdapterConfig,
+    LoRAConfig,
+    PrefixConfig,
+)
+from ..costs.parameters import SHAPES
 from ..errors import ConfigError
 from ..runs.folder import resumed
 from ..runs.options import LEARNING_RATES, LanguageOptions, RunOptions
 from ..training.trainer import TrainingOptions
 
-ADAPTER = ("bottleneck", "activation", "placement", "sites", "layers", "scaling")
+INSERTED = {  # method -> the options of its configuration
+    "adapter": ("bottleneck", "activation", "placement", "sites", "layers", "scaling"),
+    "lora": ("rank", "alpha", "targets", "lora_dropout", "layers"),
+    "ia3": ("layers",),
+    "prefix": ("prefix_length", "layers"),
+}
+FIELDS = {"lora_dropout": "dropout", "prefix_length": "length"}  # named otherwise in there
 TRAINING = ("epochs", "batch_size", "lr", "seed")
 
 Given = dict[str, Any]  # option -> value, of the options that were typed
@@ -69,14 +83,28 @@ Base = Annotated[
 Method = Annotated[
     str | None,
     option(
-        "What trains: adapter (adapters and head), head (alone), full (everything).",
+        f"What trains, always with the head: {', '.join(METHODS)}.",
         RunOptions.method,
     ),
 ]
 Bottleneck = Annotated[int | None, option("Width m of the adapters.", 64)]
 Activation = Annotated[
-    str | None, option("relu, gelu, gelu_tanh, tanh or silu.", AdapterConfig.activation)
+    str | None, option("relu, gelu, gelu_tanh, tanh, silu or linear.", AdapterConfig.activation)
 ]
+Rank = Annotated[int | None, option("Rank r of the updates of LoRA.", LoRAConfig.rank)]
+Alpha = Annotated[
+    float | None, option("LoRA scales its updates by alpha / r.", f"{LoRAConfig.alpha:g}")
+]
+Targets = Annotated[
+    str | None,
+    option(
+        f"The weights that LoRA updates, of {', '.join(TARGETS)}.", ",".join(LoRAConfig.targets)
+    ),
+]
+LoraDropout = Annotated[
+    float | None, option("Dropout of LoRA's own, in training.", f"{LoRAConfig.dropout:g}")
+]
+PrefixLength = Annotated[int | None, option("Positions of a prefix.", PrefixConfig.length)]
 Placement = Annotated[
     str | None, option(f"Where adapters stand: {', '.join(PLACEMENTS)}.", AdapterConfig.placement)
 ]
@@ -85,7 +113,7 @@ Sites = Annotated[
     option("Sub-layers with adapters: attention, ffn, or attention,ffn.", "by the placement"),
 ]
 Scaling = Annotated[str | None, option("A factor on what adapters add, or learned.", 1)]
-Layers = Annotated[str | None, option("Blocks with adapters, from 0: 0,1 or 3-5.", "all")]
+Layers = Annotated[str | None, option("Blocks that get adapters, from 0: 0,1 or 3-5.", "all")]
 LayerNorm = Annotated[
     bool | None,
     option("Train the layer norms too, as Houlsby et al. 2019 do.", flag="--layer-norm"),
@@ -129,7 +157,7 @@ Resume = Annotated[
     option("Go on with the interrupted run in --out; it knows its options.", flag="--resume"),
 ]
 
-# -- evaluate, predict, params, ... --------------------------------------------------------
+# -- evaluate, predict, cost, ... --------------------------------------------------------
 
 OtherTask = Annotated[str, typer.Argument(metavar="TASK", help="A task's name, or your own file.")]
 Split = Annotated[str, option("test, validation or train.", "test")]
@@ -158,14 +186,23 @@ DemoOut = Annotated[Path | None, option("Folder of the run.", "runs/demo-adapter
 def new_options(given: Given) -> RunOptions:
     """The defaults of the method, with what was typed in their place.
 
-    Raises: ConfigError for a value that cannot be, and for an adapter's option without adapters.
+    Raises: ConfigError for a value that cannot be, and for an option of another method.
     """
+    check_method(given)
+    return replaced(RunOptions(method=given.get("method", RunOptions.method)), given)
+
+
+def check_method(given: Given) -> None:
+    """Raises: ConfigError for an option that the method does not have."""
     method = given.get("method", RunOptions.method)
-    if method != "adapter":
-        for name in (*ADAPTER, "layer_norm"):
-            if name in given:
-                raise ConfigError(f"{flag(name)} goes with --method adapter, not {method}")
-    return replaced(RunOptions(method=method), given)
+    for name in given:
+        methods = [m for m in INSERTED if name in INSERTED[m]]
+        if name == "layer_norm":
+            methods = list(INSERTED)
+        if methods and method not in methods:
+            raise ConfigError(
+                f"{flag(name)} goes with --method {' or '.join(methods)}, not {method}"
+            )
 
 
 def check_resumed(folder: Path, task: str, given: Given, kind: type[Trained]) -> None:
@@ -184,20 +221,26 @@ def check_resumed(folder: Path, task: str, given: Given, kind: type[Trained]) ->
 
 def replaced(options: Trained, given: Given) -> Trained:
     """Options with what was typed in place of what they say."""
-    adapter = {name: value for name, value in given.items() if name in ADAPTER}
+    method = given.get("method", options.method)
+    names = INSERTED.get(method, ())
+    adapter = {FIELDS.get(name, name): given[name] for name in names if name in given}
+    config = options.adapter if method == options.method else None
+    if adapter:
+        config = replace(config or CONFIGS[method](), **adapter)
     training = {name: value for name, value in given.items() if name in TRAINING}
-    rest = {name: given[name] for name in given.keys() - adapter.keys() - training.keys()}
+    rest = {name: given[name] for name in given.keys() - set(names) - training.keys()}
     return replace(
         options,
-        adapter=replace(options.adapter, **adapter),
+        adapter=config,
         training=replace(options.training, **training),
         **rest,
     )
 
 
 def value_of(options: RunOptions | LanguageOptions, name: str) -> Any:
-    part = options.adapter if name in ADAPTER else options.training if name in TRAINING else options
-    return getattr(part, name)
+    if name in INSERTED.get(options.method, ()):
+        return getattr(options.config, FIELDS.get(name, name))
+    return getattr(options.training if name in TRAINING else options, name)
 
 
 def flag(name: str) -> str:

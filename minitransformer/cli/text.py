@@ -82,50 +82,6 @@ def resume_command(task: str, folder: Path) -> str:
     return shlex.join(["minitransformer", "train", task, "--resume", "--out", str(folder)])
 
 
-# -- params -------------------------------------------------------------------------------
-
-
-def costs_text(costs: dict[str, Any]) -> str:
-    """The tables of `minitransformer params`."""
-    config, counts = costs["config"], costs["parameters"]
-    d, blocks = config["d_model"], config["n_layers"]
-    parts = [
-        (part.replace("_", " "), f"{count:,}", percent(count, counts["total"]))
-        for part, count in counts.items()
-    ]
-    rows = [
-        (
-            str(row["bottleneck"]),
-            f"{row['per_site']:,}",
-            str(row["sites"]),
-            f"{row['total']:,}",
-            f"{100 * row['share']:.2f} %",
-            size(row["file_bytes"]),
-            f"{100 * row['step']:.0f} %",
-        )
-        for row in costs["adapters"]
-    ]
-    header = ("m", "one site", "sites", "all sites", "of the base", "file a task", "work of a step")
-    return "\n".join(
-        [
-            f"{costs['base']}: {blocks} blocks, d = {d}, {config['n_heads']} heads, "
-            f"d_ff = {config['d_ff']}, vocabulary {config['vocab_size']:,}",
-            "",
-            table(("part", "parameters", "share"), parts),
-            "",
-            f"An adapter d -> m -> d has 2dm + d + m parameters; a base of {blocks} blocks has "
-            f"{2 * blocks} sites,",
-            "after the attention and after the feed-forward sub-layer of each.",
-            "",
-            table(header, rows, left=0),
-            "",
-            f"A full copy of the base for each task takes {size(costs['file_bytes'])}. Work is "
-            "the multiply-adds of a training",
-            "step over those of full fine-tuning: the gradient still passes back through the base.",
-        ]
-    )
-
-
 # -- gradcheck ----------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
 """What adapters cost: parameters and multiply-adds counted before anything runs, bytes measured.
 
-Begin with `flops.py`.
+Begin with `step.py`.
 """

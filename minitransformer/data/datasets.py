@@ -135,13 +135,21 @@ TASKS = {
 # ------------------------------------------------------------------------------------ loading tasks
 
 
-def load_task(name_or_path: str | Path, *, limit: int | None = None, split_seed: int = 0) -> Task:
+def load_task(
+    name_or_path: str | Path,
+    *,
+    limit: int | None = None,
+    validation_limit: int | None = None,
+    test_limit: int | None = None,
+    split_seed: int = 0,
+) -> Task:
     """A built-in task by its name, or the user's own .csv, .tsv, .jsonl or .ndjson file.
 
     Examples are split 75/5/20 into train, validation and test, each label by itself: validation
     only chooses an epoch, and a test of 20 % halves the variance of one of 10 %. `limit`
     takes at most that many *training* examples, labels in proportion; a smaller limit takes a
-    subset of a larger one's. Validation and test stay whole, so that results compare.
+    subset of a larger one's. Validation and test stay whole, so that results compare, unless
+    `validation_limit` and `test_limit` say the same for them.
 
     A file needs the columns (JSON: keys) `text` and `label`; label names count in sorted order,
     integers by value. A column `split` (train; validation, valid, val or dev; test) takes the place
@@ -168,7 +176,16 @@ def load_task(name_or_path: str | Path, *, limit: int | None = None, split_seed:
         task = _random_split(name_or_path, known.label_names, examples, rng)
     else:
         task = _from_file(Path(name_or_path).expanduser(), rng)
-    return task if limit is None else replace(task, train=_limited(task.train, limit, rng))
+    if limit is not None:
+        task = replace(task, train=_limited(task.train, limit, rng))
+    if validation_limit is not None:
+        of_validation = np.random.default_rng([split_seed, 1])
+        held_out = _limited(task.validation, validation_limit, of_validation)
+        task = replace(task, validation=held_out)
+    if test_limit is not None:
+        of_test = np.random.default_rng([split_seed, 2])
+        task = replace(task, test=_limited(task.test, test_limit, of_test))
+    return task
 
 
 def relabel(task: Task, label_names: Sequence[str]) -> Task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,8 @@ class Tokenizer:
             changes nothing.
         end_id: the token that ends a text, `<|endoftext|>`; None where there is none (BERT).
     """
+
+    _truncating = threading.Lock()  # the length to cut to is a setting of the backend
 
     def __init__(self, backend: Backend) -> None:
         padding = backend.padding or {}
@@ -98,9 +101,11 @@ class Tokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json`, complete or not at all; `from_folder` reads it."""
-        self._backend.no_truncation()
         Path(folder).mkdir(parents=True, exist_ok=True)
-        write_text(Path(folder) / "tokenizer.json", self._backend.to_str() + "\n")
+        with self._truncating:
+            self._backend.no_truncation()
+            text = self._backend.to_str()
+        write_text(Path(folder) / "tokenizer.json", text + "\n")
 
     def encode(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut to at most `max_length` if given.
@@ -110,16 +115,18 @@ class Tokenizer:
         Raises: DataError for an empty batch or a text that is no string; ConfigError if max_length
         leaves no space beside the special tokens.
         """
-        if max_length is None:
-            self._backend.no_truncation()
-        elif max_length <= self._special:
+        if max_length is not None and max_length <= self._special:
             raise ConfigError(
                 f"max_length={max_length} leaves no space for text: "
                 f"this tokenizer adds {self._special} special tokens to each"
             )
-        else:
-            self._backend.enable_truncation(max_length)
-        return [found.ids for found in self._backend.encode_batch_fast(_checked(texts))]
+        checked = _checked(texts)
+        with self._truncating:  # several threads may encode, each to a length of its own
+            if max_length is None:
+                self._backend.no_truncation()
+            else:
+                self._backend.enable_truncation(max_length)
+            return [found.ids for found in self._backend.encode_batch_fast(checked)]
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
         """The text of token ids, as the tokenizer normalized it (for BERT: in lower case).

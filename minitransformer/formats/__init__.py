@@ -1,4 +1,4 @@
-"""What lies on disk: checkpoints in Hugging Face's layout, adapter files, AdapterHub's folders.
+"""What lies on disk: Hugging Face's checkpoints, adapter files, AdapterHub's and PEFT's folders.
 
 Begin with `adapter_file.py`; `files.py` reads and writes safetensors for all others.
 """

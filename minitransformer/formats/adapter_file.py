@@ -18,17 +18,14 @@ from typing import Any
 import numpy as np
 
 from ..adapters.attach import Adaptable
-from ..adapters.bottleneck import Adapter
-from ..adapters.config import SITES, AdapterConfig
+from ..adapters.config import CONFIGS, METHODS, AnyConfig
 from ..adapters.fusion import Fusion
+from ..adapters.select import base_parameters
 from ..errors import CheckpointError, ConfigError, MiniTransformerError
-from ..nn.layers import LayerNorm
 from ..nn.module import Array, Module, Parameter
 from .files import read_safetensors, write_tensors
 
 FORMAT = "minitransformer-adapter-2"  # the metadata's only entry
-METHODS = ("adapter", "head", "full")
-BASE_PARTS = ("none", "layer_norms", "all")
 
 
 @dataclass(frozen=True)
@@ -43,15 +40,15 @@ class AdapterRecord:
         pooling: how a text becomes the vector that the head sees; None if the file has no
             classification head.
         base_part: which parameters of the base were trained and are in the file too: "none",
-            "layer_norms" (those of the blocks) or "all".
+            "layer_norms" or "biases" (those of the blocks), or "all".
         base: the name or folder under which that base was loaded; "" if not known.
-        method: "adapter", "head" or "full": what a run trained.
+        method: one of METHODS: what a run trained.
         task, label_names, max_length: the task of a run, or the text of a language run, which has
             no labels; and to how many tokens its texts are cut.
     """
 
     fingerprint: str
-    adapters: dict[str, AdapterConfig] = field(default_factory=dict)
+    adapters: dict[str, AnyConfig] = field(default_factory=dict)
     fusions: dict[str, tuple[str, ...]] = field(default_factory=dict)
     active: tuple[str, ...] = ()
     pooling: str | None = None
@@ -63,13 +60,16 @@ class AdapterRecord:
     max_length: int = 0
 
     @property
-    def adapter(self) -> AdapterConfig | None:
-        """The configuration of the adapter, if there is exactly one."""
+    def adapter(self) -> Any:
+        """The configuration of the adapter, of whichever method; None if there is not one."""
         return next(iter(self.adapters.values())) if len(self.adapters) == 1 else None
 
     def to_metadata(self) -> dict[str, str]:
         """The record as safetensors metadata (text to text)."""
-        adapters = {name: config.to_dict() for name, config in self.adapters.items()}
+        adapters = {
+            name: {"method": config.method, **config.to_dict()}
+            for name, config in self.adapters.items()
+        }
         return {FORMAT: json.dumps({**asdict(self), "adapters": adapters})}
 
     @classmethod
@@ -85,7 +85,10 @@ class AdapterRecord:
             values = json.loads(metadata[FORMAT])
             if values.keys() != {entry.name for entry in fields(cls)}:
                 raise ConfigError(f"entries {sorted(values)}")
-            adapters = {k: AdapterConfig.from_dict(v) for k, v in values["adapters"].items()}
+            adapters = {
+                name: CONFIGS[config.pop("method")].from_dict(config)
+                for name, config in values["adapters"].items()
+            }
             fusions = {k: tuple(v) for k, v in values["fusions"].items()}
             lists = {k: tuple(values[k]) for k in ("active", "label_names")}
             return cls(**{**values, **lists, "adapters": adapters, "fusions": fusions})
@@ -126,6 +129,7 @@ def save_adapter(
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; give a file in it, as {path / 'my.safetensors'}")
     transformer, head_parameters = parts(model)
+    transformer.check_unmerged("save adapters")
     for name in names:
         transformer.check_adapter(name)
     if not head:
@@ -136,12 +140,12 @@ def save_adapter(
     if base_part == "none":
         warn_of_trainable_base(transformer)
 
-    adapters: dict[str, AdapterConfig] = {}
+    adapters: dict[str, AnyConfig] = {}
     fusions: dict[str, tuple[str, ...]] = {}
     for _, name, module in adapter_modules(transformer, names):
         if isinstance(module, Fusion):  # where an adapter is missing, it has fewer sources
             fusions[name] = max(fusions.get(name, ()), tuple(module.sources), key=len)
-        elif isinstance(module, Adapter):
+        else:
             adapters[name] = module.config
     record = AdapterRecord(
         fingerprint=base_fingerprint or fingerprint(transformer),
@@ -219,7 +223,7 @@ def load_adapter(
     try:
         with transformer.restored():
             for old, config in record.adapters.items():
-                transformer.add_adapter(new_names[old], config)
+                transformer.add_method(new_names[old], config)
             for old, sources in record.fusions.items():
                 transformer.add_fusion(new_names[old], [new_names[source] for source in sources])
             places = {
@@ -259,10 +263,9 @@ def names_in_model(file: AdapterFile, name: str | None) -> dict[str, str]:
 
 def renamed(key: str, names: Mapping[str, str]) -> str:
     """blocks.0.ffn.adapters.OLD.up.bias -> blocks.0.ffn.adapters.NEW.up.bias"""
-    words = key.split(".")
-    if words[3:4] == ["adapters"]:
-        words[4] = names.get(words[4], words[4])
-    return ".".join(words)
+    before, adapters, rest = key.partition(".adapters.")
+    name, dot, parameter = rest.partition(".")
+    return before + adapters + names.get(name, name) + dot + parameter
 
 
 def fill(places: Mapping[str, Parameter], tensors: Mapping[str, Array], path: Path) -> None:
@@ -301,23 +304,19 @@ def pooling_of(model: Any) -> str | None:
     return model.pooling.kind if hasattr(model, "pooling") else None
 
 
-def adapter_modules(
-    transformer: Adaptable, names: Sequence[str]
-) -> Iterator[tuple[str, str, Module]]:
+def adapter_modules(transformer: Adaptable, names: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
     """Path, name and module of the adapters called `names`; sources stand before their fusion."""
 
-    def with_sources(path: str, name: str, module: Module) -> Iterator[tuple[str, str, Module]]:
+    def with_sources(path: str, name: str, module: Any) -> Iterator[tuple[str, str, Any]]:
         if isinstance(module, Fusion):
             for source, adapter in module.sources.items():
                 yield from with_sources(path, source, adapter)
         yield f"{path}.{name}", name, module
 
-    for i, block in enumerate(transformer.blocks):
-        for site in SITES:
-            found = getattr(block, site).adapters
-            for name in names:
-                if name in found:
-                    yield from with_sources(f"blocks.{i}.{site}.adapters", name, found[name])
+    for path, place in transformer.named_places():
+        for name in names:
+            if name in place.adapters:
+                yield from with_sources(f"{path}.adapters", name, place.adapters[name])
 
 
 def adapter_parameters(transformer: Adaptable, names: Sequence[str]) -> dict[str, Parameter]:
@@ -328,21 +327,6 @@ def adapter_parameters(transformer: Adaptable, names: Sequence[str]) -> dict[str
         for key, parameter in module.named_parameters()
         if not key.startswith("sources.")  # of a fusion: they have a path of their own
     }
-
-
-def base_parameters(transformer: Adaptable, part: str) -> dict[str, Parameter]:
-    """Parameters of the base: "none" of them, the "layer_norms" of the blocks, or "all"."""
-    own = {key: p for key, p in transformer.named_parameters() if ".adapters." not in key}
-    if part == "layer_norms":
-        norms = {
-            id(parameter)
-            for block in transformer.blocks
-            for path, module in block.named_modules()
-            if isinstance(module, LayerNorm) and ".adapters." not in path
-            for parameter in module.parameters()
-        }
-        return {key: p for key, p in own.items() if id(p) in norms}
-    return own if part == "all" else {}
 
 
 def warn_of_trainable_base(transformer: Adaptable) -> None:
@@ -364,7 +348,10 @@ def fingerprint(base: Module) -> str:
     """SHA-256 over the base's weights: names, shapes and float32 bytes; adapters are left out.
 
     Equal before and after adapter training, and different for any other base.
+    Raises: ConfigError while adapters are merged into the weights.
     """
+    if isinstance(base, Adaptable):
+        base.check_unmerged("save, load or compare adapters")
     digest = hashlib.sha256()
     for name, parameter in sorted(base.named_parameters()):
         if ".adapters." not in name:

@@ -1,16 +1,13 @@
 """The folder format of the `adapters` library (AdapterHub), written and read without PyTorch.
 
 A folder holds `adapter_config.json` and `adapter.safetensors`, and for a classifier also
-`head_config.json` and `model_head.safetensors`. The words in them are those of `adapterhub_config`.
+`head_config.json` and `model_head.safetensors`; see `adapterhub_config` for the words in them.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +20,6 @@ from ..errors import CheckpointError, ConfigError
 from ..nn.module import Array
 from .adapterhub_config import (
     MODEL_CLASSES,
-    Words,
     from_words,
     model_type_of,
     places,
@@ -31,6 +27,7 @@ from .adapterhub_config import (
     turned,
 )
 from .files import read_tensors, write_tensors
+from .folders import LinearHead, Words, new_folder, read_words, summed_up, write_words
 from .huggingface import family_of
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter.safetensors"
@@ -40,24 +37,8 @@ VERSION = "adapters.1.3.0"  # whose words these are
 
 
 @dataclass(frozen=True)
-class AdapterHubHead:
-    """A linear classifier on one vector: of the first position, or what BERT's pooler makes of it.
-
-    Attributes:
-        label_names: one for each class, in order.
-        pooling: "cls" or "pooler".
-        weight, bias: (d_model, n_classes) and (n_classes,).
-    """
-
-    label_names: tuple[str, ...]
-    pooling: str
-    weight: Array
-    bias: Array
-
-
-@dataclass(frozen=True)
 class AdapterHubFolder:
-    """What stands in a folder of the `adapters` library.
+    """The content of a folder of the `adapters` library.
 
     Attributes:
         path: where it lies.
@@ -85,7 +66,7 @@ def save_adapterhub(
     transformer: Adaptable,
     name: str,
     folder: str | Path,
-    head: AdapterHubHead | None = None,
+    head: LinearHead | None = None,
     called: str | None = None,
     model_name: str = "",
     origin: Words | None = None,
@@ -102,6 +83,11 @@ def save_adapterhub(
     if not re.fullmatch(r"[\w-]+", called):
         raise ConfigError(f"adapter name {called!r}: expected letters, digits, - and _ alone")
     config, shape = transformer.adapter_config(name), transformer.config
+    if not isinstance(config, AdapterConfig):
+        raise CheckpointError(
+            f"{name!r} is of the method {config.method!r}; only bottleneck adapters are written as "
+            "a folder of the `adapters` library"
+        )
     model_type = model_type_of(shape)
     about = {
         "model_type": model_type,
@@ -188,11 +174,9 @@ def fitting(
         elif not np.isfinite(values[ours]).all():
             problems.append(f"not finite: {key} contains NaN or infinity")
     if problems:
-        shown = sorted(problems)[:20]
-        rest = [f"and {len(problems) - 20} more"] if len(problems) > 20 else []
         raise CheckpointError(
             f"{found.path / WEIGHTS} does not fit this base of {transformer.config.n_layers} "
-            "blocks:\n  " + "\n  ".join([*shown, *rest])
+            f"blocks:\n  {summed_up(problems)}"
         )
     return values
 
@@ -230,20 +214,6 @@ def read_folder(folder: str | Path) -> AdapterHubFolder:
     )
 
 
-def read_words(path: Path) -> Words:
-    try:
-        words = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
-    if not isinstance(words, dict):
-        raise CheckpointError(f"{path} is damaged: expected a JSON object")
-    return words
-
-
-def write_words(path: Path, words: Words) -> None:
-    path.write_text(json.dumps(words, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
 def read_weights(path: Path, shared: bool = False) -> dict[str, Array]:
     """Float32 tensors. `shared`: whether two of them are one in memory, as with `ln_before`.
 
@@ -252,7 +222,7 @@ def read_weights(path: Path, shared: bool = False) -> dict[str, Array]:
     pickle = path.with_name(PICKLES[path.name])
     if not path.exists() and pickle.exists():
         there = "model.save_adapter(folder, name, use_safetensors=True)"
-        if shared:  # then that call fails, since safetensors keeps no tensor twice
+        if shared:  # then that call fails, because safetensors stores no tensor twice
             there = (
                 "safetensors.torch.save_file({k: v.clone() for k, v in torch.load("
                 f'"{pickle.name}", weights_only=True).items()}}, "{path.name}")'
@@ -263,24 +233,6 @@ def read_weights(path: Path, shared: bool = False) -> dict[str, Array]:
     return {key: tensor.astype(np.float32) for key, tensor in read_tensors(path).items()}
 
 
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the name `folder` at the end; if anything fails it is gone.
-
-    Raises: ConfigError if `folder` exists.
-    """
-    if folder.exists():
-        raise ConfigError(f"{folder} exists already; choose another folder")
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # of an attempt that was killed
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 # -- the head ------------------------------------------------------------------------------
 
 
@@ -289,12 +241,12 @@ def check_head(model_type: str) -> None:
     if model_type != "bert":
         raise CheckpointError(
             f"a classifier on {model_type!r} reads the last token there and the first one here: "
-            "only the adapter can be exported, without a head (there: save_adapter(..., "
+            "only the adapter can be taken over, without a head (there: save_adapter(..., "
             "with_head=False))"
         )
 
 
-def head_words(head: AdapterHubHead) -> Words:
+def head_words(head: LinearHead) -> Words:
     """One Linear, as `add_classification_head(name, layers=1, ...)` makes it."""
     return {
         "head_type": "classification",
@@ -308,7 +260,7 @@ def head_words(head: AdapterHubHead) -> Words:
     }
 
 
-def read_head(folder: str | Path) -> AdapterHubHead | None:
+def read_head(folder: str | Path) -> LinearHead | None:
     """The head of a folder; None if there is none.
 
     Raises: CheckpointError if it cannot be read, or names what cannot be expressed here.
@@ -342,7 +294,7 @@ def read_head(folder: str | Path) -> AdapterHubHead | None:
         )
     pooling = "pooler" if words.get("use_pooler") else "cls"
     weight, bias = (turned(tensors[key]) for key in keys)
-    return AdapterHubHead(label_names(words, path), pooling, weight, bias)
+    return LinearHead(label_names(words, path), pooling, weight, bias)
 
 
 def label_names(words: Words, path: Path) -> tuple[str, ...]:

@@ -1,14 +1,13 @@
 """The words of the `adapters` library (AdapterHub) for an adapter's configuration and weights.
 
-(Poth et al. 2023, arXiv 2311.11077.) What has no equivalent on the other side is refused by name.
-Dropout stands at f's input here and at its output there: its probability is taken over, and it
-matters in training alone.
+(Poth et al. 2023, arXiv 2311.11077.) What has no equivalent in the other library is refused by
+name. Dropout is applied to f's input here and to its output there: its probability is taken over,
+and it matters in training alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -17,9 +16,8 @@ from ..adapters.config import SITES, AdapterConfig
 from ..errors import CheckpointError
 from ..nn.config import TransformerConfig
 from ..nn.module import Array
+from .folders import Words
 from .huggingface import activation_word, family_of, read_activation
-
-Words = dict[str, Any]  # what a JSON file holds
 
 # -- names of weights ----------------------------------------------------------------------
 

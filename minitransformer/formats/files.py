@@ -46,17 +46,6 @@ def read_tensors(path: Path) -> dict[str, Array]:
     return read_safetensors(path)[0]
 
 
-def tensor_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file. Raises: CheckpointError if it cannot be read."""
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            return dict(file.metadata() or {})
-    except Exception as error:  # as above
-        raise CheckpointError(f"cannot read {path}: {error}; is it truncated?") from error
-
-
 def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
     """A safetensors file, complete or not at all: written beside its name, then renamed.
 

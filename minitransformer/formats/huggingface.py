@@ -20,7 +20,7 @@ class Family:
     Attributes:
         label: what to call it in an error.
         prefix: what stands before every name in a model with a head.
-        transposed: whether a Linear's matrix is kept as (d_out, d_in); here it is (d_in, d_out).
+        transposed: whether a Linear's matrix is stored as (d_out, d_in); here it is (d_in, d_out).
         fixed: options that must have this value, for any other changes the maths.
         shape: words and the names of the tensors -> TransformerConfig.
         words: TransformerConfig -> words.

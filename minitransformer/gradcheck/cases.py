@@ -9,9 +9,21 @@ from typing import Any
 import numpy as np
 
 from ..adapters.bottleneck import Adapter
-from ..adapters.config import PLACEMENTS, AdapterConfig
+from ..adapters.config import (
+    PLACEMENTS,
+    TARGETS,
+    AdapterConfig,
+    IA3Config,
+    LoRAConfig,
+    PrefixConfig,
+)
 from ..adapters.fusion import Fusion
+from ..adapters.ia3 import IA3
+from ..adapters.linear import AdaptedLinear
+from ..adapters.lora import LoRA
 from ..adapters.per_row import PerRowAdapters
+from ..adapters.prefix import Prefix
+from ..adapters.select import select_trainable
 from ..models.heads import ClassificationHead, Classifier, CrossEntropy, LanguageModel, Pooling
 from ..models.transformer import Block, Embeddings, FeedForward, Pooler, Transformer
 from ..nn.attention import MultiHeadAttention
@@ -54,6 +66,7 @@ def cases(seed: int = 0) -> list[Case]:
         *sublayers_and_blocks(rng, x),
         *adapters(rng, x),
         *combinations(rng, x),
+        *methods(rng, x, ids),
         *heads_and_loss(rng, x),
         *whole_models(rng, ids),
     ]
@@ -213,6 +226,69 @@ def three_adapters(rng: np.random.Generator, placement: str = "houlsby") -> dict
 def fusion(rng: np.random.Generator, placement: str = "houlsby") -> Any:
     """Query, key and value train, three sources are frozen."""
     return randomized(Fusion(D, three_adapters(rng, placement)), rng)
+
+
+METHODS = {
+    "lora": LoRAConfig(2, targets=TARGETS, dropout=0.2),
+    "lora, query and value": LoRAConfig(2),
+    "ia3": IA3Config(),
+    "prefix": PrefixConfig(3),
+    "linear adapter": AdapterConfig(M, activation="linear", placement="houlsby"),
+}
+
+
+def methods(rng: np.random.Generator, x: Array, ids: Array) -> Iterator[Case]:
+    """LoRA, (IA)^3 and prefixes: in a Linear, in a model, all at once, and a row each."""
+    first = {"check_inputs": False}
+    for word, options in (("", {}), (", nothing before it trains", first)):
+        for name in ("a", "b", "both", *([] if word else ["none"])):
+            linear = adapted_linear(rng)
+            lora = linear.adapters["lora"]
+            lora.a.trainable, lora.b.trainable = name in ("a", "both"), name in ("b", "both")
+            yield Case(f"AdaptedLinear, LoRA, {name} trains{word}", linear, (x,), options)
+        everything = adapted_linear(rng)
+        everything.unfreeze()
+        yield Case(f"AdaptedLinear, everything trains{word}", everything, (x,), options)
+    few = {"max_entries": 12}
+    for config, word in ((ENCODER, "encoder"), (DECODER, "decoder")):
+        for method, inserted in METHODS.items():
+            model = model_with(config, rng, {"task": inserted})
+            yield Case(f"Transformer, {word}, {method}", model, (ids, MASK), few)
+        top = model_with(config, rng, {"task": LoRAConfig(2, targets=TARGETS, layers=(1,))})
+        yield Case(f"Transformer, {word}, lora in the top block", top, (ids, MASK), few)
+        mixed = model_with(config, rng, {**METHODS, "adapter": AdapterConfig(M, activation="gelu")})
+        yield Case(f"Transformer, {word}, all methods at once", mixed, (ids, MASK), few)
+        mixed = model_with(config, rng, METHODS).unfreeze()
+        yield Case(f"Transformer, {word}, all methods, base too", mixed, (ids, MASK), few)
+        rows = model_with(config, rng, {"a": LoRAConfig(2, targets=TARGETS), "b": IA3Config()})
+        rows.set_adapter_per_row(["a", "b"])
+        yield Case(f"Transformer, {word}, LoRA and (IA)^3, a row each", rows, (ids, MASK), few)
+        for method in ("bitfit", "layer-norm"):
+            model = model_with(config, rng, {})
+            select_trainable(model, method)
+            yield Case(f"Transformer, {word}, {method}", model, (ids, MASK), few)
+
+
+def adapted_linear(rng: np.random.Generator) -> Any:
+    """Three projections side by side with factors, an update and a prefix; the update trains."""
+    linear = AdaptedLinear(Linear(D, 3 * D))
+    linear.insert("ia3", IA3(3 * D, IA3Config(), "after", (1, 2), 3))
+    linear.insert("input", IA3(D, IA3Config(), "before"))
+    linear.insert("prefix", Prefix(D, PrefixConfig(2)))
+    linear.freeze()
+    linear.insert("lora", LoRA(linear, LoRAConfig(2, dropout=0.2), (0, 2), 3))
+    linear.active = ("ia3", "input", "prefix", "lora")
+    return randomized(linear, rng)
+
+
+def model_with(config: TransformerConfig, rng: np.random.Generator, inserted: Any) -> Any:
+    """A frozen base; what was inserted trains, all of it active."""
+    transformer = Transformer(config)
+    transformer.freeze()
+    for name, method in inserted.items():
+        transformer.add_method(name, method)
+    transformer.set_active(*inserted)
+    return randomized(transformer, rng)
 
 
 def heads_and_loss(rng: np.random.Generator, x: Array) -> Iterator[Case]:

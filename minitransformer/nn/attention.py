@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -63,11 +65,17 @@ class KeyValueCache:
         self.values = np.empty_like(self.keys)
         self.length = 0
 
-    def append(self, k: Array, v: Array) -> tuple[Array, Array]:
-        """Add T positions (B, H, T, d_head); returns all keys and values so far, views.
+    def append(self, k: Array, v: Array, prefix: int = 0) -> tuple[Array, Array]:
+        """Add T positions (B, H, T, d_head); returns all keys and values so far.
 
+        The first `prefix` positions of k and v are not kept: every call brings them, and they are
+        returned in front of all others.
         Raises: ShapeError for another batch or when the cache is full.
         """
+        in_front, (k, v) = (
+            (k[:, :, :prefix], v[:, :, :prefix]),
+            (k[:, :, prefix:], v[:, :, prefix:]),
+        )
         B, H, capacity, d_head = self.keys.shape
         end = self.length + k.shape[2]
         if k.shape != (B, H, k.shape[2], d_head) or end > capacity:
@@ -78,7 +86,11 @@ class KeyValueCache:
         new = slice(self.length, end)
         self.keys[:, :, new], self.values[:, :, new] = k, v
         self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        so_far = self.keys[:, :, :end], self.values[:, :, :end]
+        if not prefix:
+            return so_far
+        keys, values = (np.concatenate(pair, axis=2) for pair in zip(in_front, so_far, strict=True))
+        return keys, values
 
     def clear(self) -> None:
         """Empty the cache; its arrays are used again."""
@@ -92,6 +104,8 @@ class MultiHeadAttention(Module):
     Shapes: x (B, T, d_model) -> (B, queries, d_model). `qkv` holds the three projections side by
     side, (d_model, 3 d_model), each divided into n_heads groups of d_head columns.
     `queries`: for how many positions, from the first, attention is computed; None: for all.
+    If `qkv` returns more positions than x has (prefix tuning), the first of them are keys and
+    values that all positions may read.
     With a cache, x holds new positions only, and they attend to the earlier ones too;
     attention_mask, if given, is (B, earlier + T).
     Raises: ConfigError if n_heads does not divide d_model; ShapeError for a mask of another shape.
@@ -124,22 +138,26 @@ class MultiHeadAttention(Module):
         first = cache.length if cache is not None else 0  # position of the first row of x
         mask = additive_attention_mask(attention_mask, self.causal, B, first + T, x.dtype, first)
         mask = mask if mask is None else mask[:, :, :Q]
-        dropout_mask = self.dropout.draw((B, H, Q, first + T), x.dtype)
         weight, bias = self.qkv.weight, self.qkv.bias
-        saved: tuple[Array | None, ...] = ()
-        frozen = cache is None and not (weight.trainable or bias.trainable)
-        if frozen and kernels.over_inputs_is_cheaper(Q, T, H, d):
+        saved: tuple[Any, ...] = ()
+        frozen = self.qkv.affine and not (weight.trainable or bias.trainable)
+        if frozen and cache is None and kernels.over_inputs_is_cheaper(Q, T, H, d):
+            dropout_mask = self.dropout.draw((B, H, Q, T), x.dtype)
             projection = (weight.value, bias.value, H)
             context = kernels.self_attention(x, *projection, Q, mask, dropout_mask)
             if self.input_requires_grad():
-                saved = (x, None, mask, dropout_mask)
+                saved = (x, None, 0, mask, dropout_mask)
         else:
-            qkv = self.qkv.forward(x)  # (B, T, 3 d)
-            q, k, v = split_qkv(qkv, H)  # (B, H, T, d_head) each
-            k, v = cache.append(k, v) if cache is not None else (k, v)
-            context = kernels.attention(q[:, :, :Q], k, v, mask, dropout_mask)
+            qkv = self.qkv.forward(x)  # (B, P + T, 3 d), with P positions of a prefix; else P = 0
+            P = qkv.shape[1] - T
+            q, k, v = split_qkv(qkv, H)  # (B, H, P + T, d_head) each
+            k, v = cache.append(k, v, P) if cache is not None else (k, v)
+            if P and mask is not None:
+                mask = np.pad(mask, ((0, 0), (0, 0), (0, 0), (P, 0)))  # no query is kept from it
+            dropout_mask = self.dropout.draw((B, H, Q, k.shape[2]), x.dtype)
+            context = kernels.attention(q[:, :, P : P + Q], k, v, mask, dropout_mask)
             if self.qkv.output_requires_grad:
-                saved = (None, qkv, mask, dropout_mask)
+                saved = (None, qkv, P, mask, dropout_mask)
         y = self.out.forward(merge_heads(context))  # (B, Q, d)
         self.save_for_backward(y.shape, *saved)
         return y
@@ -148,7 +166,7 @@ class MultiHeadAttention(Module):
         saved, dcontext = self.pop_saved(dy), self.out.backward(dy)  # (B, Q, d)
         if dcontext is None:
             return None
-        (x, qkv, mask, dropout_mask), H, Q = saved, self.n_heads, dy.shape[1]
+        (x, qkv, P, mask, dropout_mask), H, Q = saved, self.n_heads, dy.shape[1]
         dcontext = split_heads(dcontext, H)  # (B, H, Q, d_head)
         if qkv is None:
             projection = (self.qkv.weight.value, self.qkv.bias.value, H)
@@ -156,7 +174,8 @@ class MultiHeadAttention(Module):
         q, k, v = split_qkv(qkv, H)
         dqkv = np.empty_like(qkv)
         dq, dk, dv = split_qkv(dqkv, H)  # views: what is written there arrives in dqkv
-        dq[:, :, Q:] = 0  # the queries that were not used
-        out = (dq[:, :, :Q], dk, dv)
-        kernels.attention_backward(dcontext, q[:, :, :Q], k, v, mask, dropout_mask, out)
+        used = slice(P, P + Q)
+        dq[:, :, :P] = dq[:, :, P + Q :] = 0  # the queries that were not used
+        out = (dq[:, :, used], dk, dv)
+        kernels.attention_backward(dcontext, q[:, :, used], k, v, mask, dropout_mask, out)
         return self.qkv.backward(dqkv)

@@ -64,6 +64,11 @@ def gelu_tanh(x: Array) -> tuple[Array, Array]:
     return x * s, s + near * s * (1 - s) * 2 * a * (1 + 3 * b * near**2)
 
 
+def linear(x: Array) -> tuple[Array, Array]:
+    """x itself, and its derivative 1: no activation at all."""
+    return x, np.ones_like(x)
+
+
 def logistic(x: Array) -> Array:
     """1 / (1 + exp(-x)), 0 where exp(-x) is infinite."""
     with np.errstate(over="ignore"):
@@ -83,6 +88,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_tanh": gelu_tanh,
     "tanh": tanh,
     "silu": silu,
+    "linear": linear,
 }
 
 

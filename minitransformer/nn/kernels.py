@@ -44,6 +44,11 @@ def silu(x: Array, with_derivative: bool = True) -> tuple[Array, Array | None]:
     return y, ((1 + (x - y)) / one_plus if with_derivative else None)  # s + x s (1 - s)
 
 
+def linear(x: Array, with_derivative: bool = True) -> tuple[Array, Array | None]:
+    """`functional.linear`; the derivative is one number for all, seen as an array."""
+    return x, (np.broadcast_to(np.ones((), x.dtype), x.shape) if with_derivative else None)
+
+
 def gelu(x: Array, with_derivative: bool = True) -> tuple[Array, Array | None]:
     """`functional.gelu`; in float32 with a polynomial that is exact to its rounding."""
     if x.dtype != np.float32:
@@ -65,6 +70,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_tanh": gelu_tanh,
     "tanh": tanh,
     "silu": silu,
+    "linear": linear,
 }
 
 

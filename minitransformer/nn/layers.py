@@ -44,8 +44,12 @@ class Linear(Module):
     """Affine map over the last axis: y = x W + b.
 
     Shapes: x (..., d_in) -> y (..., d_out); weight (d_in, d_out); bias (d_out,).
+    Attributes:
+        affine: whether forward is this map and nothing else; not so where an adapter is added.
     Raises: ShapeError if x's last axis is not d_in.
     """
+
+    affine = True
 
     def __init__(self, d_in: int, d_out: int, rng: Rng | None = None, sigma: float = 0.02) -> None:
         self.weight = Parameter(truncated_normal(rng, (d_in, d_out), sigma))
@@ -137,7 +141,7 @@ class LayerNorm(Module):
 
 
 class Activation(Module):
-    """y = f(x), element by element; `name` is "relu", "gelu", "gelu_tanh", "silu" or "tanh".
+    """y = f(x), element by element; `name` as "gelu"; see `functional.ACTIVATIONS`.
 
     Shapes: x (...) -> y (...). Raises: ConfigError for an unknown name.
     """

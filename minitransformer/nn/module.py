@@ -15,6 +15,7 @@ modules, and stops where nothing earlier is left to train:
 from __future__ import annotations
 
 import copy
+import inspect
 import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -133,7 +134,8 @@ class Module:
         """
         if _forward_pass.requires_grad is not None:
             return self.forward(*args, **kwargs)
-        integers = bool(args) and np.issubdtype(np.asarray(args[0]).dtype, np.integer)
+        given = args or [*inspect.signature(self.forward).bind(**kwargs).arguments.values()]
+        integers = bool(given) and np.issubdtype(np.asarray(given[0]).dtype, np.integer)
         _forward_pass.requires_grad = needs_input_grad and not integers
         try:
             return self.forward(*args, **kwargs)
@@ -167,11 +169,7 @@ class Module:
         """
         name = type(self).__name__
         if self._saved is None:
-            raise BackwardError(
-                f"{name}.backward has nothing to read: call forward first, once for every "
-                "backward, in train() mode (from_pretrained returns a model in eval() mode), with "
-                "something to train in or before this module"
-            )
+            raise BackwardError(f"{name}.backward has nothing to read: {self.why_not_saved()}")
         out_shape, arrays = self._saved
         if dy.shape != out_shape:
             raise ShapeError(
@@ -179,6 +177,19 @@ class Module:
             )
         self._saved = None
         return arrays
+
+    def why_not_saved(self) -> str:
+        """The likely reason, and what to do, for an error message."""
+        if not self.training:
+            return (
+                "it is in eval() mode, as from_pretrained returns it; call train() before forward"
+            )
+        if not self.output_requires_grad:
+            return (
+                "nothing in or before it trains, so that no gradient is needed; "
+                "backward_through(dy, module) in place of module.backward(dy) stops there"
+            )
+        return "call forward first, once for every backward"
 
     # -- what is inside ------------------------------------------------------------------
 

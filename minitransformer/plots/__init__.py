@@ -5,5 +5,15 @@ Begin with `history.py`; `figure.py` holds the colours and the sizes.
 
 from .figure import BLUE, GREY, ORANGE, new_figure, write_png
 from .history import plot_history
+from .study import plot_parts, plot_study
 
-__all__ = ["BLUE", "GREY", "ORANGE", "new_figure", "plot_history", "write_png"]
+__all__ = [
+    "BLUE",
+    "GREY",
+    "ORANGE",
+    "new_figure",
+    "plot_history",
+    "plot_parts",
+    "plot_study",
+    "write_png",
+]

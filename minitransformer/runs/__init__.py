@@ -1,4 +1,5 @@
-"""A run: from the name of a task to a folder with a trained adapter, and from there to answers.
+"""A run: from the name of a task to a folder with a trained adapter, and from there to predictions.
 
-Begin with `classification.py`; `options.py` holds everything that decides a run's outcome.
+Begin with `classification.py`; `pipeline.py` is what all kinds of runs share, `options.py` holds
+everything that decides a run's outcome.
 """

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..adapters.select import PART_OF_METHOD
 from ..data.batches import Encoded, encode_split
 from ..data.datasets import Task, load_task, relabel
 from ..data.hub import find_checkpoint
@@ -28,7 +29,7 @@ from ..nn.module import Array
 from ..training.evaluation import Evaluation, evaluate, predict_probabilities
 from ..training.prefix_cache import PrefixCache
 from .folder import RunFolder, base_of, folder_and_options
-from .options import ADAPTER_NAME, RunOptions, build_classifier, freeze_for
+from .options import ADAPTER_NAME, WHAT_TRAINS, RunOptions, build_classifier, freeze_for
 from .pipeline import Job, train_in_folder
 
 SPLITS = ("train", "validation", "test")
@@ -38,7 +39,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one text: the label, and every label's probability."""
+    """What is predicted for one text: the label, and every label's probability."""
 
     text: str
     label: str
@@ -118,9 +119,14 @@ def run_from(file: AdapterFile, base: str | Path | None = None) -> Run:
     assert record.pooling is not None  # there are labels, so there is a head
     model = Classifier(transformer, len(record.label_names), record.pooling)
     adapter = load_adapter(file, model)
-    freeze_for(record.method, model, record.base_part == "layer_norms")
+    freeze_for(record.method, model, trained_layer_norms(record))
     model.eval()
     return Run(file.path.parent, record, model, Tokenizer.from_folder(checkpoint), adapter)
+
+
+def trained_layer_norms(record: AdapterRecord) -> bool:
+    """Whether layer norms were trained beside what was inserted."""
+    return bool(record.adapters) and record.base_part == "layer_norms"
 
 
 def check_labels(file: AdapterFile) -> None:
@@ -180,7 +186,7 @@ class Classification(Job):
             encode_split(split, self.tokenizer, options.max_length)
             for split in (task.train, task.validation, task.test)
         )
-        self.adapter = ADAPTER_NAME if options.method == "adapter" else None
+        self.adapter = ADAPTER_NAME if options.config is not None else None
         self.label_names = task.label_names
         self.base_before = fingerprint(transformer)
         self.model = build_classifier(transformer, len(task.label_names), options)
@@ -191,13 +197,13 @@ class Classification(Job):
         return self.write(folder / f"{self.options.method}.safetensors")
 
     def write(self, path: Path) -> Path:
-        parts = {"full": "all", "adapter": "layer_norms" if self.options.layer_norm else "none"}
+        part = PART_OF_METHOD.get(self.options.method, "none")
         self.record = save_adapter(
             path,
             self.model,
             [self.adapter] if self.adapter is not None else [],
             base_fingerprint=self.base_before,
-            base_part=parts.get(self.options.method, "none"),
+            base_part="layer_norms" if self.options.layer_norm else part,
             base=self.options.base,
             method=self.options.method,
             task=self.name,
@@ -228,7 +234,4 @@ class Classification(Job):
 
 def describe(options: RunOptions) -> str:
     """What trains, in a few words."""
-    if options.method == "adapter":
-        return f"adapters on a frozen {options.base}"
-    what = "head alone on a frozen" if options.method == "head" else "full fine-tuning of"
-    return f"{what} {options.base}"
+    return f"{WHAT_TRAINS[options.method]} {options.base}"

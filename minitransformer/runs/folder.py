@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..adapters.config import METHODS
 from ..data.hub import find_checkpoint
 from ..errors import CheckpointError, ConfigError
-from ..formats.adapter_file import METHODS, AdapterFile
+from ..formats.adapter_file import AdapterFile
 from ..training.history import History
 from .options import LanguageOptions, Options, PretrainOptions, RunOptions, from_dict
 

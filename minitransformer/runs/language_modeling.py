@@ -32,7 +32,7 @@ from ..models.transformer import Transformer
 from ..nn.module import Array
 from ..training.evaluation import perplexity
 from .folder import RunFolder, base_of, folder_and_options, read_text
-from .options import ADAPTER_NAME, PRETRAINED, LanguageOptions, PretrainOptions
+from .options import ADAPTER_NAME, PRETRAINED, WHAT_TRAINS, LanguageOptions, PretrainOptions
 from .pipeline import Job, train_in_folder
 
 COMEDIES, HISTORIES = "shakespeare-comedies", "shakespeare-histories"  # the default texts
@@ -129,7 +129,7 @@ def language_run_from(file: AdapterFile, base: str | Path | None = None) -> Lang
     """The language run that an adapter file belongs to; as `load_language_run`."""
     if file.record.pooling is not None or not file.record.adapters:
         raise CheckpointError(
-            f"{file.path} is no language model's: it answers with labels; see predict"
+            f"{file.path} is no language model's: it predicts labels: minitransformer predict"
         )
     checkpoint = base_of(file, base)
     model = LanguageModel(decoder(checkpoint, base or file.record.base))
@@ -272,7 +272,7 @@ def train_language(
 ) -> LanguageRun:
     """Adapt a decoder to another text, the base frozen: what `minitransformer train --lm` does.
 
-    The folder (default: runs/TEXT-adapter-seedN) receives `adapter.safetensors` (the best epoch),
+    The folder (default: runs/TEXT-METHOD-seedN) receives `METHOD.safetensors` (the best epoch),
     `history.csv`, `curves.png`, `metrics.json` (perplexities with the adapter and without, those of
     the base on its own text before and after) and `options.json`. Ctrl-C, `resume` and `progress`
     as in `train`.
@@ -300,7 +300,7 @@ class Adaptation(Job):
         self.options = options = options.resolved(transformer.config.max_positions)
         self.tokens = tokens_of(corpus, self.tokenizer)
         self.name = corpus.name
-        self.title = f"{corpus.name}: adapters on a frozen {options.base}"
+        self.title = f"{corpus.name}: {WHAT_TRAINS[options.method]} {options.base}"
         self.train = windows(self.tokens.train, options.max_length)
         self.validation = windows(self.tokens.validation, options.max_length)
         self.model = LanguageModel(transformer)
@@ -311,16 +311,17 @@ class Adaptation(Job):
         self.own_before = self.perplexity_on(self.own_text)
         self.model.freeze()
         rng = np.random.default_rng([options.training.seed, 2])
-        transformer.add_adapter(ADAPTER_NAME, options.adapter, rng)
+        transformer.add_method(ADAPTER_NAME, self.options.config, rng)
 
     def save(self, folder: Path) -> Path:
-        file = folder / "adapter.safetensors"
+        file = folder / f"{self.options.method}.safetensors"
         self.record = save_adapter(
             file,
             self.model,
             [ADAPTER_NAME],
             base_fingerprint=self.base_before,
             base=self.options.base,
+            method=self.options.method,
             task=self.name,
             max_length=self.options.max_length,
         )

@@ -73,7 +73,7 @@ class Tasks:
     def __len__(self) -> int:
         return len(self.runs)
 
-    # -- coming and going ------------------------------------------------------------------
+    # -- adding and removing ---------------------------------------------------------------
 
     def add(self, folder: str | Path, name: str | None = None) -> SharedRun:
         """Load one more run; `name`: what to call it (default: its task).
@@ -108,7 +108,7 @@ class Tasks:
             self.transformer.delete_adapter(run.adapter)
         del self.runs[name]
 
-    # -- answers ---------------------------------------------------------------------------
+    # -- predictions -----------------------------------------------------------------------
 
     def predict(self, texts: Sequence[str], threads: int = 0) -> dict[str, list[Prediction]]:
         """For each task a label for each text, in one forward pass through what the tasks share.
@@ -128,7 +128,7 @@ class Tasks:
         n_batches = math.ceil(len(unique) / batch_size)
         wanted = {name: np.isin(np.arange(len(unique)), read) for name, read in reads.items()}
 
-        def answer(model: Any, batch: Batch) -> tuple[Array, dict[str, Array], dict[str, Array]]:
+        def forward(model: Any, batch: Batch) -> tuple[Array, dict[str, Array], dict[str, Array]]:
             rows = {name: np.flatnonzero(want[batch.index]) for name, want in wanted.items()}
             return batch.index, rows, model.forward(batch.ids, batch.attention_mask, rows)
 
@@ -139,7 +139,7 @@ class Tasks:
         # DataParallel runs any module; its training step alone needs a single head.
         replica = cast(Model, model.replica().eval())  # nothing changes in the shared model
         with DataParallel(replica, min(threads or cores(), n_batches)) as data_parallel:
-            for index, rows, logits in data_parallel.map(answer, batches(unique, batch_size)):
+            for index, rows, logits in data_parallel.map(forward, batches(unique, batch_size)):
                 for name in logits:
                     found[name][index[rows[name]]] = softmax(logits[name])
         return {
@@ -258,8 +258,9 @@ def check_shareable(file: AdapterFile) -> None:
             f"{file.path} is fully fine-tuned: it has a base of its own, and cannot share one"
         )
     check_labels(file)
-    if file.record.base_part == "layer_norms":
+    if file.record.base_part != "none":
+        what = file.record.base_part.replace("_", " ")
         raise CheckpointError(
-            f"{file.path} was trained with --layer-norm: its layer norms would change the base for "
-            "the other tasks; train it without"
+            f"{file.path} holds trained {what} of the base, which would change it for the other "
+            "tasks; train what leaves the base as it is: adapter, lora, ia3, prefix or head"
         )

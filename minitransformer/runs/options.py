@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..adapters.config import AdapterConfig
+from ..adapters.config import CONFIGS, METHODS, AnyConfig
+from ..adapters.select import select_trainable
 from ..errors import ConfigError
-from ..formats.adapter_file import METHODS
 from ..models.heads import POOLINGS, Classifier
 from ..models.transformer import Transformer
 from ..nn.config import TransformerConfig
@@ -22,7 +22,26 @@ from ..training.process import cores
 from ..training.trainer import TrainingOptions
 
 ADAPTER_NAME = "task"  # what the adapter is called inside a run's own model
-LEARNING_RATES = {"adapter": 1e-3, "head": 5e-3, "full": 5e-5}
+WHAT_TRAINS = {  # for logs and figures
+    "adapter": "adapters on a frozen",
+    "lora": "LoRA on a frozen",
+    "ia3": "(IA)^3 on a frozen",
+    "prefix": "a prefix on a frozen",
+    "bitfit": "the biases (BitFit) of",
+    "layer-norm": "the layer norms of",
+    "head": "head alone on a frozen",
+    "full": "full fine-tuning of",
+}
+LEARNING_RATES = {
+    "adapter": 1e-3,
+    "lora": 1e-3,
+    "ia3": 5e-3,
+    "prefix": 5e-3,
+    "bitfit": 1e-3,
+    "layer-norm": 1e-3,
+    "head": 5e-3,
+    "full": 5e-5,
+}
 PRETRAINING_RATE = 2e-3
 PRETRAINED = "runs/shakespeare-comedies-base-seed0"  # where `pretrain()` leaves its decoder
 
@@ -35,8 +54,10 @@ class RunOptions:
 
     Attributes:
         base: "tiny", "minilm", a folder, or a model-hub id.
-        method: "adapter" (adapters and head train), "head" (head alone) or "full" (everything).
-        adapter: for the method "adapter" alone.
+        method: what trains beside the head: "adapter", "lora", "ia3" or "prefix" (each with a
+            configuration, see `adapter`); "bitfit" (the blocks' biases), "layer-norm" (their layer
+            norms), "head" (nothing else) or "full" (everything).
+        adapter: the configuration of what is inserted, of the method's kind. None: its defaults.
         layer_norm: whether the blocks' layer norms train too (Houlsby et al. 2019 do so).
         pooling: "cls", "last", "mean" or "pooler": the vector that the head sees. None: "last" for
             a causal base, else "cls".
@@ -53,7 +74,7 @@ class RunOptions:
 
     base: str = "minilm"
     method: str = "adapter"
-    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    adapter: AnyConfig | None = None
     layer_norm: bool = False
     pooling: str | None = None
     dropout: float | None = None
@@ -69,25 +90,29 @@ class RunOptions:
             if getattr(self, name) not in choices:
                 known = ", ".join(map(str, choices))
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {known}")
-        check_kinds(self, base=str, adapter=AdapterConfig, training=TrainingOptions)
-        check_kinds(self, layer_norm=bool, prefix_cache=bool)
+        check_kinds(self, base=str, training=TrainingOptions, layer_norm=bool, prefix_cache=bool)
+        check_adapter(self)
         check_whole(self, max_length=1, threads=0)
         check_probabilities(self, "head_dropout")
         if self.limit is not None:
             check_whole(self, limit=1)
         if self.dropout is not None:
             check_probabilities(self, "dropout")
-        if self.method != "adapter":
-            if self.layer_norm:
-                raise ConfigError(f"layer_norm goes with method='adapter', not {self.method!r}")
-            if self.adapter != AdapterConfig():
-                raise ConfigError(f"adapter goes with method='adapter', not {self.method!r}")
+        if self.layer_norm and self.method not in CONFIGS:
+            raise ConfigError(
+                f"layer_norm goes with one of {', '.join(CONFIGS)}, not with {self.method!r}"
+            )
 
     @property
     def learning_rate(self) -> float:
-        """The peak learning rate: what was asked for, or what suits the method."""
+        """The peak learning rate: as given, or what suits the method."""
         lr = self.training.lr
         return lr if lr is not None else LEARNING_RATES[self.method]
+
+    @property
+    def config(self) -> AnyConfig | None:
+        """What is inserted; None if the method inserts nothing."""
+        return config_of(self)
 
     @property
     def resolved_dropout(self) -> float | None:
@@ -98,6 +123,7 @@ class RunOptions:
         """With the numbers that a run on a base of so many positions uses."""
         return replace(
             self,
+            adapter=self.config,
             dropout=self.resolved_dropout,
             max_length=min(self.max_length, max_positions),
             threads=self.threads or cores(),
@@ -112,37 +138,50 @@ class LanguageOptions:
     Attributes:
         base: the decoder's folder, or a model-hub id; by default the folder in which `pretrain`
             leaves one.
-        adapter: what is inserted; the base is frozen.
+        method: "adapter", "lora", "ia3" or "prefix"; the base is frozen.
+        adapter: the configuration of what is inserted, of the method's kind. None: its defaults.
         dropout: inside the base, in training. None: what its config.json says.
         max_length: tokens in a window of the text.
         threads: compute shards of each batch side by side; 0 for one for each core.
-        training: epochs, batch size (in windows), learning rate (None: 1e-3), seed, ...
+        training: epochs, batch size (in windows), learning rate (None: see LEARNING_RATES),
+            seed, ...
     """
 
     base: str = PRETRAINED
-    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    method: str = "adapter"
+    adapter: AnyConfig | None = None
     dropout: float | None = None
     max_length: int = 128
     threads: int = 0
     training: TrainingOptions = field(default_factory=lambda: TrainingOptions(batch_size=8))
 
-    method = "adapter"  # in the names of the files that such a run leaves
-
     def __post_init__(self) -> None:
-        check_kinds(self, base=str, adapter=AdapterConfig, training=TrainingOptions)
+        if self.method not in CONFIGS:
+            raise ConfigError(f"method={self.method!r}: expected one of {', '.join(CONFIGS)}")
+        check_kinds(self, base=str, training=TrainingOptions)
+        check_adapter(self)
         check_whole(self, max_length=1, threads=0)
         if self.dropout is not None:
             check_probabilities(self, "dropout")
 
     @property
     def learning_rate(self) -> float:
-        """The peak learning rate: what was asked for, or that of adapters."""
-        return self.training.lr if self.training.lr is not None else LEARNING_RATES["adapter"]
+        """The peak learning rate: as given, or what suits the method."""
+        lr = self.training.lr
+        return lr if lr is not None else LEARNING_RATES[self.method]
+
+    @property
+    def config(self) -> AnyConfig:
+        """What is inserted."""
+        config = config_of(self)
+        assert config is not None  # such methods alone are allowed
+        return config
 
     def resolved(self, max_positions: int) -> LanguageOptions:
         """With the numbers that a run on a base of so many positions uses."""
         return replace(
             self,
+            adapter=self.config,
             max_length=min(self.max_length, max_positions),
             threads=self.threads or cores(),
             training=replace(self.training, lr=self.learning_rate),
@@ -186,7 +225,7 @@ class PretrainOptions:
 
     @property
     def learning_rate(self) -> float:
-        """The peak learning rate: what was asked for, or 2e-3."""
+        """The peak learning rate: as given, or 2e-3."""
         return self.training.lr if self.training.lr is not None else PRETRAINING_RATE
 
     def resolved(self) -> PretrainOptions:
@@ -223,8 +262,8 @@ def to_dict(options: RunOptions | LanguageOptions | PretrainOptions) -> dict[str
 def from_dict(kind: type[Options], values: dict[str, Any]) -> Options:
     """The inverse of `to_dict`. Raises: ConfigError, TypeError or KeyError for anything else."""
     parts: dict[str, Any] = {"training": TrainingOptions(**values["training"])}
-    if "adapter" in values:
-        parts["adapter"] = AdapterConfig.from_dict(values["adapter"])
+    if values.get("adapter") is not None:
+        parts["adapter"] = CONFIGS[values["method"]].from_dict(values["adapter"])
     return kind(**{**values, **parts})
 
 
@@ -238,6 +277,23 @@ def check_kinds(options: Any, **kinds: type) -> None:
         if not isinstance(value, kind):
             expected = {"str": "text", "bool": "True or False"}.get(kind.__name__, kind.__name__)
             raise ConfigError(f"{name}={value!r}: expected {expected}")
+
+
+def check_adapter(options: RunOptions | LanguageOptions) -> None:
+    """Raises: ConfigError for a configuration that is not of the method's kind."""
+    kind = CONFIGS.get(options.method)
+    if options.adapter is not None and (kind is None or not isinstance(options.adapter, kind)):
+        expected = kind.__name__ if kind is not None else "none, because nothing is inserted"
+        raise ConfigError(
+            f"method={options.method!r} with adapter={options.adapter!r}: expected {expected}"
+        )
+
+
+def config_of(options: RunOptions | LanguageOptions) -> AnyConfig | None:
+    """The configuration of what the method inserts; None if it inserts nothing."""
+    if options.adapter is not None or options.method not in CONFIGS:
+        return options.adapter
+    return CONFIGS[options.method]()
 
 
 def check_whole(options: Any, **least: int) -> None:
@@ -268,8 +324,8 @@ def build_classifier(transformer: Transformer, n_classes: int, options: RunOptio
     """
     seed = options.training.seed
     head_rng, adapter_rng = (np.random.default_rng([seed, i]) for i in (1, 2))
-    if options.method == "adapter":
-        transformer.add_adapter(ADAPTER_NAME, options.adapter, adapter_rng)
+    if options.config is not None:
+        transformer.add_method(ADAPTER_NAME, options.config, adapter_rng)
     model = Classifier(transformer, n_classes, options.pooling, options.head_dropout, head_rng)
     freeze_for(options.method, model, options.layer_norm)
     return model
@@ -277,11 +333,6 @@ def build_classifier(transformer: Transformer, n_classes: int, options: RunOptio
 
 def freeze_for(method: str, model: Classifier, layer_norm: bool = False) -> None:
     """Let exactly that train which the method trains; the head always does."""
-    transformer = model.transformer.freeze()
-    if method == "adapter":
-        transformer.train_adapter(ADAPTER_NAME)
-        transformer.train_layer_norms(layer_norm)
-    if method == "full":
-        transformer.unfreeze()
-        if transformer.pooler is not None and model.pooling.kind != "pooler":
-            transformer.pooler.freeze()  # the head does not read it
+    select_trainable(model, method, ADAPTER_NAME)
+    if layer_norm:
+        model.transformer.train_layer_norms()

@@ -1,4 +1,4 @@
-"""Optimizers, the training loop, evaluation, and what makes them fast on several cores.
+"""Optimizers, the training loop, evaluation, and data-parallel replicas for several cores.
 
-Begin with `trainer.py`.
+Begin with `trainer.py`; for a loop of your own, with `optim.py` and `evaluation.py`.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -99,6 +99,21 @@ class DataParallel:
         """Training or eval mode, for all replicas."""
         for replica in self.replicas:
             replica.train(mode)
+
+    @contextmanager
+    def adapters_dropped(self, n: int) -> Iterator[None]:
+        """As `Transformer.drop_adapters`, for all replicas; afterwards as before."""
+        before = self.replicas[0].transformer.dropped
+        if n == before:
+            yield
+            return
+        try:
+            for replica in self.replicas:
+                replica.transformer.drop_adapters(n)
+            yield
+        finally:
+            for replica in self.replicas:
+                replica.transformer.drop_adapters(before)
 
     def forward_backward(
         self,

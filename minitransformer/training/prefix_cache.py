@@ -8,11 +8,10 @@ are the same to round-off.
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from pathlib import Path
 
 import numpy as np
 
+from ..adapters.methods import places_in
 from ..data.batches import Batch, Encoded
 from ..errors import ConfigError
 from ..formats.adapter_file import fingerprint
@@ -28,7 +27,7 @@ def frozen_depth(transformer: Transformer) -> int:
     if any(p.trainable for p in transformer.embeddings.parameters()):
         return 0
     for depth, block in enumerate(transformer.blocks):
-        adapted = any(site.active for site in (block.attention, block.ffn))
+        adapted = any(place.active for _, place in places_in(block))
         if adapted or any(p.trainable for p in block.parameters()):
             return depth
     return len(transformer.blocks)
@@ -37,8 +36,8 @@ def frozen_depth(transformer: Transformer) -> int:
 class PrefixCache:
     """Hidden states that enter the first block that trains, one (T, d) for each example.
 
-    They are computed when they are first needed. At most `limit` bytes are stored, in memory, or
-    with `folder` in a temporary file there; examples beyond the limit are computed anew each time.
+    They are computed when they are first needed. At most `limit` bytes are stored; examples beyond
+    the limit are computed anew each time.
     An entry belongs to a text (its token ids) and a base (its fingerprint). Dropout in the cached
     blocks is turned off for good: with it, their output would differ from epoch to epoch.
 
@@ -50,7 +49,6 @@ class PrefixCache:
         transformer: Transformer,
         encoded: Encoded,
         limit: int = MEMORY_LIMIT,
-        folder: Path | None = None,
     ) -> None:
         self.depth = frozen_depth(transformer)
         if self.depth == 0:
@@ -74,12 +72,7 @@ class PrefixCache:
                 self.slices[key] = slice(end, end + len(sequence))
                 end += len(sequence)
         self.filled: set[bytes] = set()
-        self.states: Array
-        if folder is None:
-            self.states = np.empty((end, d), dtype)
-        else:
-            with tempfile.TemporaryFile(dir=folder, prefix=".prefix-") as file:  # has no name
-                self.states = np.memmap(file, dtype, "w+", shape=(max(end, 1), d))
+        self.states: Array = np.empty((end, d), dtype)
 
     def key(self, sequence: list[int]) -> bytes:
         """An entry's name: the base, the depth, and the text as token ids."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
-from ..formats.files import read_tensors, tensor_metadata, write_tensors
+from ..formats.files import read_safetensors, write_tensors
 from ..nn.module import Array
 from .history import History
 
@@ -50,12 +50,13 @@ class TrainingState:
     def read(cls, path: Path) -> TrainingState:
         """The inverse of `write`. Raises: CheckpointError for a damaged file, or another kind."""
         parts: dict[str, dict[str, Array]] = {part: {} for part in PARTS}
-        for key, array in read_tensors(path).items():
+        tensors, metadata = read_safetensors(path)
+        for key, array in tensors.items():
             part, _, name = key.partition("/")
             if part in parts:
                 parts[part][name] = array
         try:
-            record = json.loads(tensor_metadata(path)["state"])
+            record = json.loads(metadata["state"])
             run, step, seconds = record["run"], record["step"], record["seconds"]
             history = History.from_csv(record["history"])
         except (KeyError, TypeError, ValueError) as error:

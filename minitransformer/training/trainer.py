@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..adapters.drop import check_droppable
 from ..data.batches import Batch, Encoded, batches
 from ..errors import ConfigError, DataError, TrainingError
 from ..nn.functional import IGNORE
@@ -25,6 +26,7 @@ from .process import keep_freed_memory
 from .state import TrainingState
 
 LEARNING_RATE = 1e-3  # of a Trainer whose options leave it open
+ADAPTER_DROP = 2  # last word of the seed of how many blocks are without adapters in a step
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class TrainingOptions:
         weight_decay: of matrices only.
         max_grad_norm: gradients are scaled down to this global norm.
         label_smoothing: see `functional.cross_entropy`.
+        adapter_drop: in each step, leave adapters out of the lowest n blocks, with another n
+            between 0 and this number each time, so that blocks may be left out afterwards (robust
+            AdapterDrop: Rücklé et al. 2021, arXiv 2010.11918, section 4.2).
     """
 
     epochs: int = 3
@@ -47,11 +52,12 @@ class TrainingOptions:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     label_smoothing: float = 0.0
+    adapter_drop: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "seed"):
-            value, least = getattr(self, name), 0 if name == "seed" else 1
+        for name, least in {"epochs": 1, "batch_size": 1, "adapter_drop": 0, "seed": 0}.items():
+            value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"{name}={value!r}: expected a whole number, {least} or more")
         allowed: dict[str, tuple[Callable[[float], bool], str]] = {
@@ -103,6 +109,10 @@ class Trainer:
             raise ConfigError("nothing to train: every parameter of this model is frozen")
         if best_by not in BEST_BY:
             raise ConfigError(f"best_by={best_by!r}: expected one of {', '.join(BEST_BY)}")
+        if self.options.adapter_drop:
+            check_droppable(model.transformer, self.options.adapter_drop)
+            if not model.transformer.active_adapters:
+                raise ConfigError("adapter_drop leaves adapters out, but none is active")
         for name, split in (("train", train), ("validation", validation)):
             if len(split) == 0:
                 raise DataError(f"the {name} split has no examples")
@@ -155,10 +165,9 @@ class Trainer:
         for position in range(done, len(plan)):
             row = self.train_step(plan[position], number + 1)
             self.history.append(row)
+            loss, accuracy = f"{self.recent('loss'):.3f}", f"{self.recent('accuracy'):.3f}"
+            bar.set_postfix(loss=loss, accuracy=accuracy, refresh=False)  # shown with the bar
             bar.update()
-            bar.set_postfix(
-                loss=f"{self.recent('loss'):.3f}", accuracy=f"{self.recent('accuracy'):.3f}"
-            )
             interrupt.check()
 
     def train_step(self, batch: Batch, epoch: int) -> HistoryRow:
@@ -166,7 +175,8 @@ class Trainer:
         started = time.perf_counter()
         smoothing = self.options.label_smoothing
         self.data_parallel.step = self.step  # a resumed run draws the masks of the whole one
-        loss, right = self.data_parallel.forward_backward(batch, smoothing, self.prefix)
+        with self.data_parallel.adapters_dropped(self.blocks_to_drop()):
+            loss, right = self.data_parallel.forward_backward(batch, smoothing, self.prefix)
         lr = self.schedule(self.step)
         if not math.isfinite(loss):
             raise TrainingError(
@@ -179,6 +189,13 @@ class Trainer:
         self.step += 1
         self.seconds += time.perf_counter() - started
         return HistoryRow(self.step, epoch, loss, right / batch.counted, lr, norm, self.seconds)
+
+    def blocks_to_drop(self) -> int:
+        """How many blocks, from the lowest, are without adapters in this step."""
+        if not self.options.adapter_drop:
+            return self.model.transformer.dropped
+        rng = np.random.default_rng([self.options.seed, self.step, ADAPTER_DROP])
+        return int(rng.integers(self.options.adapter_drop + 1))
 
     def evaluation_due(self) -> bool:
         """Before the first step and at the end of each epoch, once."""

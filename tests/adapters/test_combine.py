@@ -171,6 +171,14 @@ def test_average_is_the_weighted_sum_of_every_parameter(small_transformer, token
         np.testing.assert_array_equal(model(*token_batch), once_a)
 
 
+def test_one_shape_written_in_two_ways_can_be_averaged(small_transformer) -> None:
+    model = small_transformer().freeze()
+    model.add_adapter("a", mt.AdapterConfig(reduction_factor=4))
+    model.add_adapter("b", mt.AdapterConfig(bottleneck=4, sites=("attention", "ffn")))
+    mt.average_adapters(model, "mean", {"a": 0.5, "b": 0.5})
+    assert model.active_adapters == ("mean",)
+
+
 def test_what_cannot_be_averaged_is_refused_by_name(small_transformer) -> None:
     model = with_adapters(small_transformer(), "pfeiffer", "pfeiffer")
     model.add_adapter("wide", mt.AdapterConfig(bottleneck=8, placement="pfeiffer"))

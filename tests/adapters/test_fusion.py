@@ -173,7 +173,7 @@ def test_the_reference_library_computes_the_same(family, placement, tmp_path) ->
         with torch.no_grad():  # far from the identity, and a bias of the key, which does nothing
             parameter.copy_(torch.from_numpy(0.3 * rng.standard_normal(tuple(parameter.shape))))
 
-    ours = mt.Transformer.from_pretrained(tmp_path).astype(np.float64)
+    ours = mt.Transformer.from_pretrained(tmp_path).astype(np.float64).train()
     config = mt.AdapterConfig(5, activation="gelu", placement=placement, sites=("attention", "ffn"))
     for name in NAMES:
         ours.add_adapter(name, config)

@@ -47,7 +47,7 @@ def test_pretrain_says_what_came_out(folder, tmp_path, capsys, monkeypatch) -> N
     assert main(["pretrain", str(folder / "sea.txt"), *SMALL, *QUICK]) == 0
     said = capsys.readouterr()
     place = os.path.join("runs", "sea-base-seed0")
-    assert f"the base goes to {place}" in said.err
+    assert f"the run goes to {place}" in said.err
     metrics = json.loads(Path(place, "metrics.json").read_text())
     assert f"perplexity     {metrics['held_out_perplexity']:.2f} on " in said.out
     assert f"minitransformer generate {place}" in said.out
@@ -96,8 +96,18 @@ def test_generate_with_the_adapter_and_without(folder, capsys) -> None:
 @pytest.mark.parametrize(
     ("command", "status", "message"),
     [
-        ("train --lm war.txt", 2, "--lm needs --base FOLDER"),
-        ("train --lm war.txt --base tiny", 2, "'tiny' is an encoder, which cannot write"),
+        ("train --lm war.txt", 2, "no decoder in runs/shakespeare-comedies-base-seed0"),
+        (
+            "train --lm war.txt --base base --method full",
+            2,
+            "method='full': expected one of",
+        ),
+        ("train --lm war.txt --base base --prefix-cache", 2, "--prefix-cache goes with a task"),
+        ("train --lm war.txt --base base --limit 9", 2, "--limit goes with a task that has"),
+        ("train --lm war.txt --base base --layer-norm", 2, "--layer-norm goes with a task that"),
+        ("train --lm war.txt --base base --max-length 0", 2, "max_length=0: expected a whole"),
+        ("train --lm war.txt --base base --threads -3", 2, "threads=-3: expected a whole"),
+        ("train --lm war.txt --base tiny", 2, "'tiny' is an encoder, which cannot generate"),
         ("train --lm war.txt --base base --pooling mean", 2, "--pooling goes with a task that has"),
         ("train --lm gone.txt --base base", 1, "there is no text 'gone.txt'"),
         ("train --lm war.txt --base base --resume", 2, "say which run with --out"),
@@ -110,6 +120,10 @@ def test_generate_with_the_adapter_and_without(folder, capsys) -> None:
         ("generate tiny", 2, "'tiny' is an encoder"),
         ("generate run --top-p 2", 2, "top_p=2.0: expected 0 < top_p <= 1"),
         ("generate base --adapter base", 1, "base is not a run"),
+        ("generate base --no-adapter", 2, "without an adapter to leave out"),
+        ("generate base --base base", 2, "give one of the two"),
+        ("generate run --adapter run", 2, "is a run with an adapter of its own"),
+        ("generate run --temperature 0 --top-k 3", 2, "nothing is drawn"),
         ("predict run text", 1, "it continues texts: minitransformer generate"),
     ],
 )

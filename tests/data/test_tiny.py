@@ -102,11 +102,15 @@ def test_knows_which_words_praise(model: mt.LanguageModel, tokenizer: Tokenizer)
 
 def test_adapters_learn_what_a_head_alone_cannot(tmp_path: Path) -> None:
     accuracy = {}
-    for method, lr in (("head", 1e-2), ("adapter", 5e-3)):
+    adapter = mt.AdapterConfig(bottleneck=16)
+    for method, config, lr in (
+        ("head", None, 1e-2),
+        ("adapter", adapter, 5e-3),
+    ):
         options = RunOptions(
             base="tiny",
             method=method,
-            adapter=mt.AdapterConfig(bottleneck=16),
+            adapter=config,
             dropout=0.0,
             head_dropout=0.0,
             training=TrainingOptions(epochs=8, lr=lr),

@@ -1,4 +1,4 @@
-"""Adapters that travel: folders of the `adapters` library, written, read, and tried out there."""
+"""Folders of the `adapters` library (AdapterHub): written, read, and tried out there."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import minitransformer as mt
 from minitransformer.adapters.config import NORMS, PLACEMENTS, SITES
 from minitransformer.errors import CheckpointError, ConfigError
 from minitransformer.formats.adapterhub import (
-    AdapterHubHead,
     load_adapterhub,
     read_head,
     save_adapterhub,
 )
 from minitransformer.formats.adapterhub_config import reduction_factor
 from minitransformer.formats.files import read_tensors, write_tensors
+from minitransformer.formats.folders import LinearHead
 from minitransformer.nn.functional import ACTIVATIONS
 
 Make = Callable[..., mt.Transformer]
@@ -152,7 +152,7 @@ def folder(small_transformer: Make, tmp_path: Path) -> Path:
     insert(model, mt.AdapterConfig(bottleneck=4))
     rng = np.random.default_rng(2)
     weight = rng.standard_normal((16, 2)).astype(np.float32)
-    head = AdapterHubHead(("bad", "good"), "cls", weight, np.zeros(2, np.float32))
+    head = LinearHead(("bad", "good"), "cls", weight, np.zeros(2, np.float32))
     return save_adapterhub(model, "mine", tmp_path / "there", head)
 
 
@@ -203,7 +203,7 @@ def test_what_says_nothing_is_read_over(small_transformer: Make, folder: Path) -
     (folder / "adapter_config.json").write_text(json.dumps(words))
     model = small_transformer()
     load_adapterhub(model, folder, "other")
-    assert model.adapter_config("other") == mt.AdapterConfig(bottleneck=4)
+    assert model.adapter_config("other") == mt.AdapterConfig(bottleneck=4, sites=SITES)
 
 
 def test_old_words_for_gelu(small_transformer: Make, folder: Path) -> None:
@@ -331,7 +331,7 @@ def their_answer(model: Any, family: str, batch: tuple[np.ndarray, np.ndarray]) 
 
 
 def our_answer(
-    model: mt.Transformer, head: AdapterHubHead | None, batch: tuple[np.ndarray, np.ndarray]
+    model: mt.Transformer, head: LinearHead | None, batch: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray:
     if head is None:
         return model.eval()(*batch)
@@ -369,7 +369,7 @@ def test_exported_folder_answers_the_same_there(
         head = None
         if family == "bert":
             weight, bias = (rng.standard_normal(s).astype(np.float32) for s in ((16, 3), 3))
-            head = AdapterHubHead(("x", "y", "z"), ("cls", "pooler")[i % 2], weight, bias)
+            head = LinearHead(("x", "y", "z"), ("cls", "pooler")[i % 2], weight, bias)
         model.save_pretrained(tmp_path / f"base{i}")
         folder = save_adapterhub(model, "mine", tmp_path / f"there{i}", head)
         theirs = their_model(tmp_path / f"base{i}", family)
@@ -409,8 +409,8 @@ def test_adapter_made_there_answers_the_same_here(
         before, after, residual_before, parallel = SWITCHES[placement]
         layers = wanted.layers or range(3)
         config = adapters.BnConfig(
-            mh_adapter="attention" in wanted.sites,
-            output_adapter="ffn" in wanted.sites,
+            mh_adapter="attention" in wanted.resolved_sites,
+            output_adapter="ffn" in wanted.resolved_sites,
             reduction_factor=16 / (wanted.bottleneck + 0.5),
             non_linearity={"gelu_tanh": "gelu_new", "silu": "swish"}.get(
                 wanted.activation, wanted.activation
@@ -446,7 +446,7 @@ def test_adapter_made_there_answers_the_same_here(
         load_adapterhub(base, folder)
         layers_here = tuple(sorted(layers)) if len(layers) < 3 else None
         assert base.adapter_config("made") == replace(
-            wanted, layers=layers_here, init="near_identity"
+            wanted, layers=layers_here, sites=wanted.resolved_sites, init="near_identity"
         )
         head = read_head(folder) if family == "bert" else None
         assert head is None or head.label_names == ("n", "p")

@@ -1,4 +1,4 @@
-"""Write the golden arrays: what PyTorch, transformers and adapters compute, for test_golden.py.
+"""Write the golden arrays: what PyTorch, transformers, adapters and PEFT compute.
 
     python tests/golden/make_golden.py            # all files, in place
     python tests/golden/make_golden.py --out DIR --only functional layers
@@ -22,8 +22,9 @@ from reference.names import Arrays  # noqa: E402
 
 SEEDS = {
     "functional": 1, "layers": 2, "tiny_bert": 3, "tiny_gpt2": 4, "minilm": 5,
-    # the same models and batches again, with adapters in all their variety
+    # the same models and batches again, with all that may be added to them
     "placements_bert": 3, "placements_gpt2": 4, "placements_minilm": 6,
+    "methods_bert": 3, "methods_gpt2": 4,
 }  # fmt: skip
 
 
@@ -31,7 +32,7 @@ def make(part: str, out: Path) -> Arrays:
     """The arrays of one file; the parts `*_bert` also leave the weights as a folder in `out`."""
     import torch
 
-    from reference import functions, minilm, models, placements, tiny
+    from reference import functions, methods, minilm, models, placements, tiny
 
     torch.manual_seed(0)  # every weight is drawn by NumPy; this is for what nobody thought of
     rng = np.random.default_rng(SEEDS[part])
@@ -48,6 +49,10 @@ def make(part: str, out: Path) -> Arrays:
         return tiny.gpt2(rng)
     if part == "placements_gpt2":
         return placements.gpt2(*tiny.gpt2_batch(rng))
+    if part == "methods_bert":
+        return methods.bert(folder, tiny.bert_batch(rng))
+    if part == "methods_gpt2":
+        return methods.gpt2(*tiny.gpt2_batch(rng))
     golden = minilm.golden if part == "minilm" else placements.minilm_golden
     return golden(minilm.weights_folder(), minilm.reviews_file(), rng)
 

@@ -281,7 +281,7 @@ def test_minilm_gradients() -> None:
 @pytest.mark.slow
 @pytest.mark.reference
 def test_references_still_compute_the_golden_arrays(tmp_path: Path) -> None:
-    for library in ("torch", "transformers", "adapters"):
+    for library in ("torch", "transformers", "adapters", "peft"):
         pytest.importorskip(library, reason=f"needs {library}: see tests/golden/requirements.txt")
     command = [sys.executable, str(GOLDEN / "make_golden.py"), "--out", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True)

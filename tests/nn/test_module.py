@@ -75,6 +75,34 @@ def test_a_base_inside_a_module_of_ones_own_saves_nothing_below_its_adapters() -
     assert all(p.grad is not None for p in model.trainable_parameters().values())
 
 
+def test_token_ids_given_by_keyword_need_no_gradient_either() -> None:
+    model = mt.Transformer.from_pretrained("tiny").freeze()
+    model.add_adapter("top", mt.AdapterConfig(4, layers=(1,)))
+    model.train()
+    model(attention_mask=np.ones((1, 3)), ids=np.arange(3).reshape(1, 3))
+    assert saved_bytes(model.blocks[0]) == saved_bytes(model.embeddings) == 0
+    with pytest.raises(TypeError, match="ids"):
+        model(attention_mask=np.ones((1, 3)))
+
+
+def test_backward_of_a_branch_in_which_nothing_trains_says_what_to_do() -> None:
+    class Branches(Module):
+        def __init__(self) -> None:
+            self.frozen = Linear(4, 2).freeze()
+            self.trained = Linear(4, 2)
+
+        def forward(self, x: Array) -> Array:
+            return self.frozen(x) + self.trained(x)
+
+    branches = Branches()
+    y = branches.call(False, X)
+    with pytest.raises(mt.errors.BackwardError, match="backward_through"):
+        branches.frozen.backward(np.ones_like(y))
+    assert backward_through(np.ones_like(y), branches.frozen) is None
+    with pytest.raises(mt.errors.BackwardError, match="call forward first"):
+        Linear(4, 2).backward(np.ones_like(y))
+
+
 def test_a_failed_forward_does_not_disturb_the_next_one() -> None:
     module = DeclaredBackwards()
     with pytest.raises(mt.errors.ShapeError):
@@ -139,7 +167,7 @@ def test_a_pretrained_model_is_in_eval_mode_and_says_so() -> None:
     model = mt.Transformer.from_pretrained("tiny")
     assert not model.training
     y = model(np.arange(4).reshape(1, 4))
-    with pytest.raises(mt.errors.BackwardError, match="train\\(\\) mode"):
+    with pytest.raises(mt.errors.BackwardError, match="call train\\(\\) before forward"):
         model.backward(np.ones_like(y))
 
 

@@ -43,7 +43,7 @@ CELLS = (
     'model = mt.Transformer.from_pretrained("tiny")\nmodel.freeze()\n'
     'model.add_adapter("sentiment", mt.AdapterConfig(bottleneck=8))\nmodel.summary()',
     'options = mt.RunOptions(base="tiny", limit=200, training=mt.TrainingOptions(epochs=2))\n'
-    'run = mt.train("toy-reviews", options, out="run")',
+    'run = mt.train("toy-reviews", options, out="run", progress=True)',
     'run.predict(["the plot was gripping"])[0].label',
     "from minitransformer.plots import plot_history\nplot_history(run.history, 'toy-reviews')",
 )

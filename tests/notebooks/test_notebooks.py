@@ -240,6 +240,14 @@ def test_cells_that_measure_time_may_differ() -> None:
     assert pages.differences(slow, fast) == []
 
 
+def test_text_sent_in_pieces_is_one_output() -> None:
+    out, err = (
+        nbformat.v4.new_output("stream", name=name, text=name) for name in ("stdout", "stderr")
+    )
+    again = nbformat.v4.new_output("stream", name="stdout", text=" and more")
+    assert [o.text for o in pages.joined([out, again, err])] == ["stdout and more", "stderr"]
+
+
 @pytest.mark.parametrize("change", ["a cell", "a line", "a picture"])
 def test_missing_parts_are_noticed(change: str) -> None:
     committed, fresh = page_that_prints("one\ntwo", "three"), page_that_prints("one\ntwo", "three")

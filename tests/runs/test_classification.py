@@ -1,4 +1,4 @@
-"""A run from a task's name to its folder, and from the folder to answers."""
+"""A run from a task's name to its folder, and from the folder to predictions."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def options(**changes) -> RunOptions:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> mt.Run:
     folder = tmp_path_factory.mktemp("runs") / "adapter"
-    return train("toy-reviews", options(), folder, progress=False)
+    return train("toy-reviews", options(), folder)
 
 
 def test_run_folder_has_everything(run) -> None:
@@ -56,7 +57,7 @@ def test_test_accuracy_is_that_of_the_file(run) -> None:
     assert loaded.evaluate("toy-reviews").accuracy == run.metrics["test_accuracy"]
 
 
-def test_loaded_run_answers_the_same(run) -> None:
+def test_loaded_run_predicts_the_same(run) -> None:
     first, second = run.predict(TEXTS), load_run(run.folder).predict(TEXTS)
     assert [p.label for p in first] == [p.label for p in second]
     for a, b in zip(first, second, strict=True):
@@ -65,33 +66,33 @@ def test_loaded_run_answers_the_same(run) -> None:
         assert a.label == max(a.probabilities, key=a.probabilities.get)
 
 
-def test_answers_do_not_depend_on_the_company(run) -> None:
+def test_predictions_do_not_depend_on_the_other_texts(run) -> None:
     together = run.predict([*TEXTS, "x " * 40])
-    for text, answer in zip(TEXTS, together, strict=False):
+    for text, found in zip(TEXTS, together, strict=False):
         alone = run.predict([text])[0]
-        assert alone.probabilities == pytest.approx(answer.probabilities, abs=1e-6)
+        assert alone.probabilities == pytest.approx(found.probabilities, abs=1e-6)
 
 
-def test_empty_text_has_an_answer(run) -> None:
+def test_empty_text_has_a_prediction(run) -> None:
     assert run.predict([""])[0].label in run.record.label_names
 
 
 def test_adapter_file_carries_its_record(run) -> None:
     with safe_open(run.folder / "adapter.safetensors", framework="np") as file:
-        record = json.loads(file.metadata()["record"])
+        (record,) = map(json.loads, file.metadata().values())
         names = set(file.keys())
     assert record["fingerprint"] == fingerprint(mt.Transformer.from_pretrained("tiny"))
     assert record["label_names"] == ["negative", "positive"]
     assert record["task"] == "toy-reviews"
-    assert record["adapter"]["bottleneck"] == 64
-    assert "transformer.blocks.0.attention.adapter.down.weight" in names
+    assert record["adapters"].keys() == {"task"}
+    assert "blocks.0.attention.adapters.task.down.weight" in names
     assert "head.linear.weight" in names
-    assert all(".adapter." in name or name.startswith("head.") for name in names)
+    assert all(".adapters.task." in name or name.startswith("head.") for name in names)
 
 
 @pytest.mark.parametrize("method", ["head", "full"])
 def test_other_methods_train_what_they_say(tmp_path, method) -> None:
-    run = train("toy-reviews", options(method=method), tmp_path / method, progress=False)
+    run = train("toy-reviews", options(method=method), tmp_path / method)
     metrics = run.metrics
     base_changed = metrics["base_sha256_before"] != metrics["base_sha256_after"]
     assert base_changed == (method == "full")
@@ -99,11 +100,11 @@ def test_other_methods_train_what_they_say(tmp_path, method) -> None:
     assert loaded.evaluate("toy-reviews").accuracy == metrics["test_accuracy"]
 
 
-def test_layer_norms_travel_in_the_file(tmp_path) -> None:
-    run = train("toy-reviews", options(layer_norm=True), tmp_path / "n", progress=False)
+def test_layer_norms_are_in_the_file(tmp_path) -> None:
+    run = train("toy-reviews", options(layer_norm=True), tmp_path / "n")
     assert load_run(run.folder).predict(TEXTS) == run.predict(TEXTS)
     with safe_open(run.folder / "adapter.safetensors", framework="np") as file:
-        assert "transformer.blocks.1.ffn.norm.weight" in file.keys()  # noqa: SIM118
+        assert "blocks.1.ffn.norm.weight" in file.keys()  # noqa: SIM118
 
 
 def test_wrong_base_is_refused_with_both_fingerprints(run, tmp_path) -> None:
@@ -118,7 +119,7 @@ def test_wrong_base_is_refused_with_both_fingerprints(run, tmp_path) -> None:
     assert run.record.fingerprint in str(caught.value)
 
 
-def test_same_base_in_another_place_is_welcome(run, tmp_path) -> None:
+def test_same_base_in_another_place_is_accepted(run, tmp_path) -> None:
     model = mt.Transformer.from_pretrained("tiny")
     write_checkpoint(tmp_path, model.config, model.state_dict())
     tokenizer = find_checkpoint("tiny") / "tokenizer.json"
@@ -163,17 +164,17 @@ def test_unknown_label_is_named(run, tmp_path) -> None:
 def test_own_file_is_a_task(tmp_path) -> None:
     rows = [f"{'good' if i % 2 else 'bad'} number {i},{i % 2}" for i in range(80)]
     (tmp_path / "own.csv").write_text("text,label\n" + "\n".join(rows))
-    run = train(tmp_path / "own.csv", options(), tmp_path / "run", progress=False)
+    run = train(tmp_path / "own.csv", options(), tmp_path / "run")
     assert run.record.label_names == ("0", "1")
     assert run.metrics["task"] == "own"
 
 
 def test_a_run_is_never_overwritten(run, tmp_path, monkeypatch) -> None:
     with pytest.raises(ConfigError, match="holds a run already"):
-        train("toy-reviews", options(), run.folder, progress=False)
+        train("toy-reviews", options(), run.folder)
     monkeypatch.chdir(tmp_path)
-    first = train("toy-reviews", options(), progress=False)
-    second = train("toy-reviews", options(), progress=False)
+    first = train("toy-reviews", options())
+    second = train("toy-reviews", options())
     assert str(first.folder) == os.path.join("runs", "toy-reviews-adapter-seed0")
     assert second.folder.name == "toy-reviews-adapter-seed0-2"
 
@@ -190,12 +191,12 @@ import sys
 import minitransformer as mt
 training = mt.TrainingOptions(epochs=6, batch_size=8)
 options = mt.RunOptions(base="tiny", limit=400, dropout=0.1, threads=2, training=training)
-run = mt.train("toy-reviews", options, sys.argv[1], progress=False)
+run = mt.train("toy-reviews", options, sys.argv[1])
 print(run.metrics["finished"])
 """
 
 
-def test_ctrl_c_keeps_what_was_learnt_and_resume_ends_where_the_whole_run_does(tmp_path) -> None:
+def test_ctrl_c_saves_what_was_learnt_and_resume_ends_where_the_whole_run_does(tmp_path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     subprocess.run([sys.executable, "-c", PROGRAM, whole], check=True, capture_output=True)
     child = subprocess.Popen(
@@ -210,7 +211,7 @@ def test_ctrl_c_keeps_what_was_learnt_and_resume_ends_where_the_whole_run_does(t
     assert child.communicate(timeout=60)[0].strip() == "False"
     assert load_run(stopped).predict(TEXTS)  # what was learnt so far is usable
 
-    run = train("toy-reviews", out=stopped, resume=True, progress=False)
+    run = train("toy-reviews", out=stopped, resume=True)
     assert run.metrics["finished"]
     assert not (stopped / "state.safetensors").exists()
     with (
@@ -224,13 +225,56 @@ def test_ctrl_c_keeps_what_was_learnt_and_resume_ends_where_the_whole_run_does(t
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "lora"}, "method='lora': expected one of adapter, head, full"),
+        ({"method": "loar"}, "method='loar': expected one of adapter, lora, ia3, prefix"),
         ({"pooling": "max"}, "pooling='max'"),
         ({"dropout": 1.0}, "dropout=1.0"),
         ({"head_dropout": -0.1}, "head_dropout=-0.1"),
-        ({"method": "head", "layer_norm": True}, "layer_norm goes with method='adapter'"),
+        ({"method": "head", "layer_norm": True}, "layer_norm goes with one of adapter, lora"),
+        ({"method": "head", "adapter": mt.AdapterConfig(8)}, "expected none, because nothing is"),
+        ({"method": "lora", "adapter": mt.AdapterConfig(8)}, "expected LoRAConfig"),
+        ({"max_length": 0}, "max_length=0: expected a whole number, 1 or more"),
+        ({"max_length": 8.0}, "max_length=8.0"),
+        ({"max_length": True}, "max_length=True"),
+        ({"limit": -1}, "limit=-1: expected a whole number, 1 or more"),
+        ({"limit": "9"}, "limit='9'"),
+        ({"threads": -3}, "threads=-3: expected a whole number, 0 or more"),
+        ({"dropout": "0"}, "dropout='0'"),
+        ({"head_dropout": None}, "head_dropout=None"),
+        ({"base": 3}, "base=3: expected text"),
+        ({"layer_norm": 1}, "layer_norm=1: expected True or False"),
+        ({"adapter": 16}, "adapter=16: expected AdapterConfig"),
+        ({"training": {}}, "training={}: expected TrainingOptions"),
     ],
 )
 def test_options_check_themselves(changes, message) -> None:
     with pytest.raises(ConfigError, match=message):
         options(**changes)
+
+
+def test_what_is_left_open_stays_open() -> None:
+    """`replace` must not carry over what suits another method."""
+    default = RunOptions()
+    assert default.training.lr is None and default.dropout is None
+    for method, lr in (("adapter", 1e-3), ("head", 5e-3), ("full", 5e-5)):
+        changed = replace(default, method=method)
+        assert changed.learning_rate == lr
+        assert changed.resolved(512).training.lr == lr
+    back = replace(replace(default, method="head"), method="full")
+    assert back.learning_rate == 5e-5 and back.resolved_dropout is None
+    assert replace(default, method="head").resolved_dropout == 0.0
+    given = RunOptions(training=mt.TrainingOptions(lr=0.5))
+    assert replace(given, method="full").learning_rate == 0.5
+
+
+def test_resume_takes_no_options(run) -> None:
+    with pytest.raises(ConfigError, match="resume takes no options"):
+        train("toy-reviews", options(), run.folder, resume=True)
+    with pytest.raises(ConfigError, match="expected RunOptions"):
+        train("toy-reviews", mt.LanguageOptions())
+
+
+def test_nothing_is_printed_but_what_was_asked_for(tmp_path, capfd) -> None:
+    train("toy-reviews", options(), tmp_path / "quiet")
+    assert capfd.readouterr() == ("", "")
+    train("toy-reviews", options(), tmp_path / "bar", progress=True)
+    assert "step" in capfd.readouterr().err

@@ -1,9 +1,10 @@
-"""Language models: pretrained from scratch, adapted with the base frozen, and writing."""
+"""Language models: pretrained from scratch, adapted with the base frozen, and generating."""
 
 from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from minitransformer.runs.language_modeling import (
     pretrain,
     train_language,
 )
-from minitransformer.runs.options import PretrainOptions, RunOptions
+from minitransformer.runs.options import LanguageOptions, PretrainOptions, from_dict, to_dict
 from minitransformer.training.data_parallel import DataParallel
 from minitransformer.training.evaluation import perplexity
 from minitransformer.training.history import History
@@ -54,20 +55,20 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def base(texts, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "base"
-    pretrain(texts["sea"], TINY, folder, progress=False)
+    pretrain(texts["sea"], TINY, folder)
     return folder
 
 
-def adapting(base: Path, **changes: object) -> RunOptions:
+def adapting(base: Path, **changes: object) -> LanguageOptions:
     adapter = mt.AdapterConfig(bottleneck=8)
-    return RunOptions(
+    return LanguageOptions(
         **{"base": str(base), "adapter": adapter, "threads": 2, "training": SHORT, **changes}
     )
 
 
 @pytest.fixture(scope="module")
 def adapted(texts, base):
-    return train_language(texts["war"], adapting(base), base.parent / "war", progress=False)
+    return train_language(texts["war"], adapting(base), base.parent / "war")
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def decoder(small_transformer) -> LanguageModel:
 
 
 def log_probability(model: LanguageModel, context: np.ndarray, token: int) -> float:
-    """log p(token | context), from a walk over nothing but the context."""
+    """log p(token | context), from a forward pass over the context alone."""
     return math.log(softmax(model(context[None]))[0, -1, token])
 
 
@@ -99,7 +100,7 @@ def test_perplexity_is_that_of_each_token_after_those_in_its_window(decoder) -> 
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_loss_and_gradients_are_of_the_mean_token_however_rows_are_cut(decoder, threads) -> None:
+def test_loss_and_gradients_are_of_the_mean_token_for_any_shards(decoder, threads) -> None:
     encoded = windows(np.random.default_rng(2).integers(0, 50, 38), 9)  # the last overlaps
     assert (encoded.labels == IGNORE).sum() == 8
     batch = batches(encoded, len(encoded))[0]
@@ -116,7 +117,7 @@ def test_loss_and_gradients_are_of_the_mean_token_however_rows_are_cut(decoder, 
         np.testing.assert_allclose(found[name], p.grad, rtol=1e-9, atol=1e-13)
 
 
-def test_a_slice_without_a_label_has_no_say(decoder) -> None:
+def test_a_shard_without_a_label_adds_nothing(decoder) -> None:
     encoded = windows(np.arange(19) % 50, 9)
     encoded.labels[1] = IGNORE
     with DataParallel(decoder, 2) as data_parallel:
@@ -158,18 +159,18 @@ def test_pretraining_leaves_a_base_that_learnt(texts, base) -> None:
         "config.json", "model.safetensors", "tokenizer.json", "held-out.txt",
         "history.csv", "curves.png", "metrics.json", "options.json",
     }  # fmt: skip
-    writer = load_language_run(base)
-    metrics, rows = writer.metrics, writer.history.evaluations()
-    assert metrics["finished"] and metrics["text"] == "sea"
+    run = load_language_run(base)
+    metrics, rows = run.metrics, run.history.evaluations()
+    assert metrics["finished"] and metrics["task"] == "sea"
     assert rows[-1].validation_loss < 0.7 * rows[0].validation_loss
     assert math.log(metrics["held_out_perplexity"]) == pytest.approx(
         rows[-1].validation_loss, abs=0.5
     )
     held_out = (base / "held-out.txt").read_text(encoding="utf-8")
     assert texts["sea"].read_text(encoding="utf-8").endswith(held_out)
-    tokens = np.array(writer.tokenizer.encode([held_out])[0])
+    tokens = np.array(run.tokenizer.encode([held_out])[0])
     assert len(tokens) == metrics["tokens"]["held_out"]
-    assert perplexity(writer.model, tokens, threads=2) == metrics["held_out_perplexity"]
+    assert perplexity(run.model, tokens, threads=2) == metrics["held_out_perplexity"]
 
 
 def test_the_best_epoch_is_the_one_with_the_lowest_loss() -> None:
@@ -196,10 +197,10 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 def test_interrupted_pretraining_goes_on_bit_for_bit(texts, base, tmp_path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         stop_after(patch, 35)
-        stopped = pretrain(texts["sea"], TINY, tmp_path / "base", progress=False)
+        stopped = pretrain(texts["sea"], TINY, tmp_path / "base")
     assert not stopped.metrics["finished"]
     assert load_language_run(tmp_path / "base").write("the", 5).startswith("the")
-    resumed = pretrain(texts["sea"], out=tmp_path / "base", resume=True, progress=False)
+    resumed = pretrain(texts["sea"], out=tmp_path / "base", resume=True)
     whole = read_tensors(base / "model.safetensors")
     for name, value in read_tensors(tmp_path / "base" / "model.safetensors").items():
         np.testing.assert_array_equal(value, whole[name])
@@ -208,10 +209,10 @@ def test_interrupted_pretraining_goes_on_bit_for_bit(texts, base, tmp_path, monk
     assert not (tmp_path / "base" / "state.safetensors").exists()
 
 
-# -- another style ------------------------------------------------------------------------
+# -- another text -------------------------------------------------------------------------
 
 
-def test_an_adapter_learns_a_style_and_the_base_stays_to_the_last_bit(base, adapted) -> None:
+def test_an_adapter_learns_a_text_and_the_base_is_unchanged(base, adapted) -> None:
     metrics = adapted.metrics
     assert metrics["perplexity_adapter_on"] < 0.9 * metrics["perplexity_adapter_off"]
     assert metrics["base_sha256_before"] == metrics["base_sha256_after"]
@@ -220,7 +221,7 @@ def test_an_adapter_learns_a_style_and_the_base_stays_to_the_last_bit(base, adap
         metrics["base_perplexity_before"] == load_language_run(base).metrics["held_out_perplexity"]
     )
     names = read_tensors(adapted.folder / "adapter.safetensors")
-    assert all(".adapter." in name for name in names)
+    assert all(".adapters.task." in name for name in names)
     assert metrics["trainable_parameters"] == sum(value.size for value in names.values())
 
 
@@ -228,15 +229,15 @@ def test_interrupted_adaptation_goes_on_bit_for_bit(texts, base, adapted, monkey
     folder = base.parent / "stopped"
     with monkeypatch.context() as patch:
         stop_after(patch, 40)
-        train_language(texts["war"], adapting(base), folder, progress=False)
+        train_language(texts["war"], adapting(base), folder)
     assert load_language_run(folder).write("the", 5)
-    train_language(texts["war"], None, folder, resume=True, progress=False)
+    train_language(texts["war"], None, folder, resume=True)
     whole = read_tensors(adapted.folder / "adapter.safetensors")
     for name, value in read_tensors(folder / "adapter.safetensors").items():
         np.testing.assert_array_equal(value, whole[name])
 
 
-def test_a_run_writes_with_its_adapter_and_without(base, adapted) -> None:
+def test_a_run_generates_with_its_adapter_and_without(base, adapted) -> None:
     loaded, plain = load_language_run(adapted.folder), load_language_run(base)
     with_adapter = loaded.write("the", 30)
     assert (
@@ -256,19 +257,17 @@ def test_a_run_writes_with_its_adapter_and_without(base, adapted) -> None:
 
 
 def test_what_does_not_fit_is_said(texts, base, adapted, tmp_path) -> None:
-    with pytest.raises(ConfigError, match="'tiny' is an encoder, which cannot write"):
-        train_language(texts["war"], adapting("tiny"), tmp_path / "a", progress=False)
-    with pytest.raises(ConfigError, match="method='full': a language model is adapted with"):
-        train_language(texts["war"], adapting(base, method="full"), tmp_path / "b", progress=False)
+    with pytest.raises(ConfigError, match="'tiny' is an encoder, which cannot generate"):
+        train_language(texts["war"], adapting("tiny"), tmp_path / "a")
+    with pytest.raises(ConfigError, match="expected LanguageOptions"):
+        train_language(texts["war"], mt.RunOptions(str(base)), tmp_path / "b")
     with pytest.raises(ConfigError, match="holds a run already"):
-        pretrain(texts["sea"], TINY, base, progress=False)
+        pretrain(texts["sea"], TINY, base)
     with pytest.raises(ConfigError, match="finished: nothing to resume"):
-        pretrain(texts["sea"], out=base, resume=True, progress=False)
+        pretrain(texts["sea"], out=base, resume=True)
     with pytest.raises(CheckpointError, match="has no labels"):
         load_run(adapted.folder)
-    other = pretrain(
-        texts["war"], TINY, tmp_path / "other", progress=False
-    )  # the same shape, other weights
+    other = pretrain(texts["war"], TINY, tmp_path / "other")  # the same shape, other weights
     with pytest.raises(CheckpointError, match="trained on another base"):
         load_language_run(other.folder, adapted.folder)
     for name in ("a", "b"):
@@ -282,4 +281,43 @@ def test_options_check_themselves() -> None:
         PretrainOptions(vocab_size=100)
     with pytest.raises(ConfigError, match="dropout=1"):
         PretrainOptions(dropout=1)
-    assert PretrainOptions.from_dict(TINY.to_dict()) == TINY
+    assert from_dict(PretrainOptions, to_dict(TINY)) == TINY
+
+
+def test_language_options_have_what_is_used_and_no_more() -> None:
+    with pytest.raises(TypeError, match="pooling"):
+        LanguageOptions(pooling="mean")
+    for changes, message in (
+        ({"max_length": 0}, "max_length=0"),
+        ({"threads": -3}, "threads=-3"),
+        ({"dropout": 2}, "dropout=2"),
+        ({"base": None}, "base=None: expected text"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            LanguageOptions(**changes)
+    assert LanguageOptions().training.lr is None
+    assert LanguageOptions().learning_rate == 1e-3 and PretrainOptions().learning_rate == 2e-3
+    assert PretrainOptions(training=TrainingOptions()).learning_rate == 2e-3
+
+
+def test_without_options_the_base_is_the_one_that_pretraining_leaves(
+    texts, base, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"no decoder in runs/.*`minitransformer pretrain` makes"):
+        train_language(texts["war"])
+    shutil.copytree(base, LanguageOptions().base)
+    monkeypatch.setattr(Trainer, "train_step", lambda *args: 1 / 0)  # the start is enough
+    with pytest.raises(ZeroDivisionError):
+        train_language(texts["war"])
+    assert (tmp_path / "runs" / "war-adapter-seed0" / "options.json").exists()
+
+
+def test_no_option_is_ignored_in_silence(base, adapted) -> None:
+    with pytest.raises(ConfigError, match="give one of the two"):
+        load_language_run(base, base=base)
+    with pytest.raises(ConfigError, match="is a run with an adapter of its own"):
+        load_language_run(adapted.folder, adapted.folder)
+    for options in ({"top_k": 3}, {"top_p": 0.5}):
+        with pytest.raises(ConfigError, match="nothing is drawn"):
+            adapted.write("the", 5, temperature=0, **options)

@@ -1,11 +1,14 @@
-"""Several trained runs on one base: each answers as if it were alone, and comes and goes."""
+"""Several trained runs on one base: each predicts as if it were alone; added and removed."""
 
 from __future__ import annotations
 
 import io
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +28,7 @@ TEXTS = ["the soup was fresh", "", "the plot was not gripping", LONG, "the soup 
 def run(folder: Path, task: str | Path = "toy-reviews", **changes: object) -> Path:
     training = mt.TrainingOptions(epochs=1, batch_size=16, lr=1e-2)
     options = mt.RunOptions(**{"base": "tiny", "limit": 48, "training": training, **changes})
-    mt.train(task, options, folder, progress=False)
+    mt.train(task, options, folder)
     return folder
 
 
@@ -53,20 +56,20 @@ def tasks(folders: dict[str, Path]) -> mt.Tasks:
     return mt.load_runs(folders)
 
 
-def same_answers(found: list, expected: list) -> None:
+def same_predictions(found: list, expected: list) -> None:
     assert [(p.text, p.label) for p in found] == [(p.text, p.label) for p in expected]
     for p, q in zip(found, expected, strict=True):
         assert p.probabilities == pytest.approx(q.probabilities, abs=1e-5)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_all_together_answer_as_each_alone(tasks, folders, threads) -> None:
+def test_all_together_predict_as_each_alone(tasks, folders, threads) -> None:
     texts = [*TEXTS, *(text for text, _ in generate_reviews(60, seed=5))]
     together = tasks.predict(texts, threads)
     assert list(together) == list(folders)
     for name, folder in folders.items():
-        same_answers(together[name], mt.load_run(folder).predict(texts))
-        same_answers(tasks[name].predict(texts), together[name])
+        same_predictions(together[name], mt.load_run(folder).predict(texts))
+        same_predictions(tasks[name].predict(texts), together[name])
 
 
 def test_accuracy_with_all_loaded_is_that_of_each_alone(tasks, folders) -> None:
@@ -81,36 +84,60 @@ def test_accuracy_with_all_loaded_is_that_of_each_alone(tasks, folders) -> None:
         np.testing.assert_array_equal(found, alone.predictions)
 
 
-def test_shared_blocks_are_walked_once_for_each_text(folders, monkeypatch) -> None:
+def test_shared_blocks_compute_each_text_once(folders, monkeypatch) -> None:
     tasks = mt.load_runs([folders["top"], folders["head"]])  # nothing adapts block 0
-    walked: list[tuple[int, int]] = []
+    computed: list[tuple[int, int]] = []
     for i, block in enumerate(tasks.transformer.blocks):
 
         def counted(x, *rest, i=i, forward=block.forward):
-            walked.append((i, len(x)))
+            computed.append((i, len(x)))
             return forward(x, *rest)
 
         monkeypatch.setattr(block, "forward", counted)
     tasks.predict(["the soup was fresh", "the plot was not gripping"], threads=1)
     n = len(tasks.transformer.blocks)
-    assert walked == [(0, 2), *((i, 4) for i in range(1, n))]
+    assert computed == [(0, 2), *((i, 4) for i in range(1, n))]
 
 
-def test_use_makes_the_model_one_task(tasks) -> None:
-    plain = tasks.transformer.active_adapters
-    with tasks.use("my.sizes") as single:
-        assert single.record.label_names == ("long", "short")
-        assert tasks.transformer.active_adapters == ("my_sizes",) == (single.adapter,)
-        with pytest.raises(DataError):
-            tasks["reviews"].predict([])
-        assert tasks.transformer.active_adapters == ("my_sizes",)
-    assert tasks.transformer.active_adapters == plain == ()
+def test_tasks_by_name(tasks) -> None:
+    assert tasks["my.sizes"].record.label_names == ("long", "short")
+    assert tasks["my.sizes"].adapter == "my_sizes"
     assert tasks["head"].adapter is None
     with pytest.raises(ConfigError, match="no task 'x'; loaded: reviews, top, my"):
         tasks["x"]
 
 
-def test_tasks_come_and_go(folders) -> None:
+def test_predicting_leaves_the_shared_model_as_it_is(tasks) -> None:
+    tasks.transformer.set_active("top")
+    tasks["my.sizes"].predict(TEXTS)
+    tasks["head"].evaluate("toy-reviews", "validation")
+    tasks.predict(TEXTS)
+    with pytest.raises(DataError):
+        tasks["reviews"].predict([])
+    assert tasks.transformer.active_adapters == ("top",)
+    assert not tasks.transformer.training
+
+
+@pytest.mark.parametrize("ways", ["two tasks", "all tasks and one"])
+def test_two_threads_may_predict_with_one_object(tasks, ways) -> None:
+    texts = [text for text, _ in generate_reviews(30, seed=6)]
+    calls = [tasks["reviews"].predict, tasks["top"].predict]
+    if ways == "all tasks and one":
+        calls[1] = lambda texts: tasks.predict(texts, threads=1)["my.sizes"]
+    expected = [call(texts) for call in calls]
+    start = threading.Barrier(2)
+
+    def repeat(call: Any) -> list[Any]:
+        start.wait()
+        return [call(texts) for _ in range(12)]
+
+    with ThreadPoolExecutor(2) as pool:
+        for found, right in zip(pool.map(repeat, calls), expected, strict=True):
+            for predictions in found:
+                same_predictions(predictions, right)
+
+
+def test_tasks_are_added_and_removed(folders) -> None:
     tasks = mt.load_runs([folders["reviews"]])
     assert list(tasks) == ["toy-reviews"]
     base = fingerprint(tasks.transformer)
@@ -118,7 +145,7 @@ def test_tasks_come_and_go(folders) -> None:
     tasks.add(folders["my.sizes"])
     tasks.add(folders["head"], "plain")
     assert list(tasks) == ["toy-reviews", "my.sizes", "plain"]
-    same_answers(tasks.predict(TEXTS)["toy-reviews"], before)
+    same_predictions(tasks.predict(TEXTS)["toy-reviews"], before)
     with pytest.raises(ConfigError, match="'plain' is loaded already"):
         tasks.add(folders["top"], "plain")
     tasks.remove("my.sizes")
@@ -127,7 +154,7 @@ def test_tasks_come_and_go(folders) -> None:
     assert len(tasks) == 1
     assert tasks.transformer.adapter_names == ["toy-reviews"]
     assert fingerprint(tasks.transformer) == base
-    same_answers(tasks.predict(TEXTS)["toy-reviews"], before)
+    same_predictions(tasks.predict(TEXTS)["toy-reviews"], before)
     tasks.remove("toy-reviews")
     with pytest.raises(ConfigError, match="no task is loaded"):
         tasks.predict(TEXTS)
@@ -150,7 +177,7 @@ def test_what_cannot_share_the_base_is_refused(tasks, tmp_path) -> None:
     with pytest.raises(CheckpointError, match="fully fine-tuned"):
         tasks.add(full, "new")
     norms = run(tmp_path / "norms", layer_norm=True)
-    with pytest.raises(CheckpointError, match="--layer-norm"):
+    with pytest.raises(CheckpointError, match="trained layer norms of the base"):
         tasks.add(norms, "new")
     other = mt.Transformer.from_pretrained("tiny")
     other.blocks[0].ffn.norm.bias.value[0] += 1e-3
@@ -212,7 +239,7 @@ def test_predict_says_which_run_does_not_fit(folders, tmp_path) -> None:
     norms = run(tmp_path / "norms", layer_norm=True)
     status, out, err = call("predict", folders["top"], "--also", norms, "text")
     assert (status, out) == (1, "")
-    assert f"{norms / 'adapter.safetensors'} was trained with --layer-norm" in err
+    assert f"{norms / 'adapter.safetensors'} holds trained layer norms of the base" in err
     status, _, err = call("predict", folders["top"], "--also", tmp_path / "nowhere", "text")
     assert status == 1
     assert "nowhere is not a run" in err

@@ -42,14 +42,6 @@ def test_losses_are_the_same_with_and_without(classifier, layers, limit) -> None
     assert (len(prefix.filled) == len(SEQUENCES)) == (limit > 1000 * NUMBER)
 
 
-def test_states_on_disk_are_the_same_as_in_memory(classifier, tmp_path) -> None:
-    model = classifier()
-    prefix = PrefixCache(model.transformer, ENCODED, folder=tmp_path)
-    assert isinstance(prefix.states, np.memmap)
-    np.testing.assert_allclose(losses(model, prefix), losses(classifier(), None), rtol=1e-5)
-    assert list(tmp_path.iterdir()) == []  # no file is left under a name
-
-
 def test_the_second_epoch_does_not_enter_the_lower_blocks(classifier) -> None:
     model = classifier()
     prefix = PrefixCache(model.transformer, ENCODED)

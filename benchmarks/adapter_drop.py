@@ -1,0 +1,110 @@
+"""AdapterDrop: accuracy and speed when the lowest n blocks are without adapters.
+
+    python benchmarks/adapter_drop.py
+    python benchmarks/adapter_drop.py --quick
+
+MiniLM on rotten-tomatoes, one seed, trained as always and with a random number of blocks left out
+in each step (robust). Speed: a forward pass for one task, and for eight tasks that share the
+blocks below, over the same without dropping. Writes `results/adapter_drop.json` and
+`adapter_drop.png`. (Rücklé et al. 2021, arXiv 2010.11918, sections 4 and 5.)
+"""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from typing import Any
+
+import numpy as np
+from report import RESULTS, arguments, show, write
+
+import minitransformer as mt
+from minitransformer.costs.latency import measure_latencies
+from minitransformer.plots import BLUE, GREY, ORANGE, new_figure, write_png
+from minitransformer.runs.classification import train
+from minitransformer.runs.multitask import ManyHeads
+from minitransformer.runs.options import RunOptions
+from minitransformer.training.trainer import TrainingOptions
+
+TASKS = 8
+
+
+def accuracies(robust: bool, limit: int, epochs: int) -> list[float]:
+    """Test accuracy for n = 0, 1, ... blocks without adapters."""
+    training = TrainingOptions(epochs=epochs, adapter_drop=5 if robust else 0)
+    options = RunOptions(limit=limit, max_length=64, training=training)
+    with tempfile.TemporaryDirectory() as folder:
+        run = train("rotten-tomatoes", options, f"{folder}/run")
+        transformer, found = run.model.transformer, []
+        for n in range(len(transformer.blocks) + 1):
+            transformer.drop_adapters(n)
+            found.append(run.evaluate("rotten-tomatoes").accuracy)
+    return found
+
+
+def speeds(rounds: int) -> dict[str, list[float]]:
+    """A forward pass of 8 x 32 tokens without dropping over that with n blocks dropped."""
+    found: dict[str, list[float]] = {}
+    for count, name in ((1, "one task"), (TASKS, f"{TASKS} tasks")):
+        base = mt.Transformer.from_pretrained("minilm")
+        names = [f"task{i}" for i in range(count)]
+        for task in names:
+            base.add_adapter(task)
+        heads = {task: mt.Classifier(base, 2).eval() for task in names}
+        base.freeze()
+        model = ManyHeads(base, heads, {task: task for task in names}).eval()
+        ids = np.random.default_rng(0).integers(1000, 30000, (8, 32))
+        reads = {task: np.arange(len(ids)) for task in names}
+
+        def forward(n: int, model: ManyHeads = model, ids: Any = ids, reads: Any = reads) -> object:
+            model.transformer.drop_adapters(n)
+            return model.forward(ids, np.ones_like(ids), reads)
+
+        works = {str(n): partial(forward, n) for n in range(len(base.blocks) + 1)}
+        latencies = measure_latencies(works, rounds)
+        found[name] = [latencies["0"].over(latency) for latency in latencies.values()]
+    return found
+
+
+def draw(record: dict[str, Any]) -> Any:
+    figure = new_figure(10, 4)
+    left, right = figure.subplots(1, 2)
+    for axes, lines, label in (
+        (left, record["accuracy"], "test accuracy"),
+        (right, record["speed"], "times as fast"),
+    ):
+        for (name, values), colour in zip(lines.items(), (BLUE, ORANGE, GREY), strict=False):
+            axes.plot(values, "o-", color=colour, label=name)
+        axes.set_xlabel("blocks without adapters, from the lowest")
+        axes.set_ylabel(label)
+        axes.legend()
+    return figure
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--limit", type=int, default=2000, help="training examples")
+    parser.add_argument("--epochs", type=int, default=3)
+    args = parser.parse_args()
+    limit, epochs = (64, 1) if args.quick else (args.limit, args.epochs)
+    speed = speeds(3 if args.quick else 25)
+    trained = {"trained as always": False, "trained robust": True}
+    accuracy = {name: accuracies(robust, limit, epochs) for name, robust in trained.items()}
+    record = {"examples": limit, "epochs": epochs, "accuracy": accuracy, "speed": speed}
+    blocks = range(len(speed["one task"]))
+    show(
+        f"MiniLM, rotten-tomatoes, {limit} examples, {epochs} epochs",
+        [
+            {"blocks without adapters": str(n)}
+            | {name: f"{values[n]:.3f}" for name, values in accuracy.items()}
+            | {f"{name}, times as fast": f"{values[n]:.2f}" for name, values in speed.items()}
+            for n in blocks
+        ],
+    )
+    write("adapter_drop", args, record)
+    if not args.quick:
+        write_png(draw(record), RESULTS / "adapter_drop.png")
+
+
+if __name__ == "__main__":
+    main()
