@@ -147,7 +147,7 @@ def embeddings(draw: Draw, rows: int, d: int, scale: float) -> float:
 
 
 def fusions(draw: Draw, rows: int, d: int, scale: float) -> float:
-    q, o = draw(rows, 2, d), draw(rows, 2, 3, d)
+    q, o = draw(rows, 2, d, scale=0.3), draw(rows, 2, 3, d)  # scores of about 2: exp magnifies
     key, value, df = draw(d, d, scale=0.2), draw(d, d, scale=0.2), draw(rows, 2, d)
     _, p = functional.fusion(q, o, key, value)
     return max(error("fusion", q, o, key, value), error("fusion_backward", df, q, o, p, key, value))
