@@ -1,5 +1,6 @@
 """minitransformer: adapter-based fine-tuning of transformers in NumPy, every gradient by hand."""
 
+from . import errors
 from .adapters.bottleneck import Adapter
 from .adapters.combine import average_adapters, fusion_weights
 from .adapters.config import AdapterConfig, IA3Config, LoRAConfig, PrefixConfig
@@ -50,6 +51,7 @@ __all__ = [
     "batches",
     "clip_by_global_norm",
     "encode_split",
+    "errors",
     "evaluate",
     "export_adapterhub",
     "export_peft",

@@ -14,7 +14,6 @@ from ..errors import ConfigError
 from ..nn.module import Module, Parameter
 from .config import CONFIGS, METHODS
 
-BASE_PARTS = ("none", "layer_norms", "biases", "all")
 PART_OF_METHOD = {"layer-norm": "layer_norms", "bitfit": "biases", "full": "all"}  # others: "none"
 
 

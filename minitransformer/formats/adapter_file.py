@@ -132,6 +132,8 @@ def save_adapter(
     transformer.check_unmerged("save adapters")
     for name in names:
         transformer.check_adapter(name)
+    if len(set(names)) < len(names):
+        raise ConfigError(f"names={list(names)}: expected each name once")
     if not head:
         head_parameters = {}
     if not names and not head_parameters:
@@ -190,6 +192,8 @@ def find_adapter(path: str | Path) -> Path:
         if (path / f"{method}.safetensors").is_file():
             return path / f"{method}.safetensors"
     names = " or ".join(f"{method}.safetensors" for method in METHODS)
+    if path.suffix == ".safetensors":
+        raise CheckpointError(f"{path} is not there: expected an adapter file or a run's folder")
     raise CheckpointError(f"{path} is not a run: no {names} there; train one first")
 
 

@@ -257,3 +257,13 @@ def test_a_run_is_loaded_by_its_folder(tmp_path: Path) -> None:
     assert model.load_adapter(tmp_path / "run", "reviews") == "reviews"
     batch = mt.pad(run.tokenizer.encode(["the soup was fresh", "the plot was dull"]))
     assert np.array_equal(predicted(model, batch), predicted(run.model, batch))
+
+
+def test_a_name_given_twice_and_a_file_that_is_not_there(tmp_path: Path) -> None:
+    model = mt.Transformer.from_pretrained("tiny").freeze()
+    model.add_adapter("a", mt.AdapterConfig(4))
+    with pytest.raises(ConfigError, match="each name once"):
+        model.save_adapter(tmp_path / "twice.safetensors", "a", "a")
+    assert not (tmp_path / "twice.safetensors").exists()
+    with pytest.raises(CheckpointError, match=r"no\.safetensors is not there"):
+        model.load_adapter(tmp_path / "no.safetensors")

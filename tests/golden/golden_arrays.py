@@ -88,7 +88,7 @@ def classifier(model: mt.Transformer, g: dict[str, Array], pooling: str) -> mt.C
 def logits_and_loss(
     model: mt.Classifier | mt.LanguageModel, labels: Array, *inputs: Array
 ) -> tuple[Array, float]:
-    """One step: forward, loss, and the walk back."""
+    """One step: forward, loss, and the backward pass."""
     criterion = mt.CrossEntropy()
     logits = model(*inputs)
     loss = criterion(logits, labels)

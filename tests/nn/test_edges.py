@@ -130,9 +130,9 @@ def test_the_left_tail_is_right_in_relative_terms(module: object, name: str) -> 
     lowest = {"silu": -80.0, "gelu_tanh": -9.0}[name]
     x = np.linspace(lowest, -2, 5_000).astype(np.float32)
     y, derivative = getattr(module, name)(x)
-    value, slope = exact(name, x)
+    value, expected = exact(name, x)
     assert np.abs(y / value - 1).max() < 2e-5
-    assert np.abs(derivative / slope - 1).max() < 4e-5
+    assert np.abs(derivative / expected - 1).max() < 4e-5
 
 
 @BOTH
@@ -355,10 +355,10 @@ def tail_errors(name: str, low: float, high: float) -> tuple[Pair, Pair]:
     y = f(leaf, **kind)
     y.sum().backward()
     assert leaf.grad is not None
-    value, slope = exact(name, x)
+    value, expected = exact(name, x)
 
     def errors(found: Array, derivative: Array) -> Pair:
-        return float(np.abs(found - value).max()), float(np.abs(derivative - slope).max())
+        return float(np.abs(found - value).max()), float(np.abs(derivative - expected).max())
 
     return errors(*getattr(kernels, name)(x)), errors(y.detach().numpy(), leaf.grad.numpy())
 

@@ -17,7 +17,7 @@ IGNORED = -100
 
 
 def leaf(value: np.ndarray, dtype: torch.dtype = torch.float64) -> Tensor:
-    """A tensor at which autograd's walk ends: it gets a `.grad`."""
+    """A tensor at which autograd ends: it gets a `.grad`."""
     return torch.tensor(value, dtype=dtype, requires_grad=True)
 
 

@@ -79,7 +79,7 @@ def last_hidden(model: torch.nn.Module, arrays: Mapping[str, Array]) -> Array:
 
 
 def classify(model: torch.nn.Module, arrays: Mapping[str, Array]) -> tuple[Array, float, Arrays]:
-    """A linear classifier on the first position's last state, and the walk back by autograd.
+    """A linear classifier on the first position's last state, and the backward pass by autograd.
 
     Returns logits, loss, and gradients under this library's names, the head's among them.
     """

@@ -1,7 +1,7 @@
 """Golden arrays of adapters: every case of `cases` on the two tiny models, some on MiniLM.
 
 Gradients are condensed (norm and two products of each); where only the activation changes, those
-of the lowest block's adapters, which the walk back reaches last, are kept whole too.
+of the lowest block's adapters, which the backward pass reaches last, are kept whole too.
 """
 
 from __future__ import annotations
