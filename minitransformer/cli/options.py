@@ -6,7 +6,6 @@ run fills the rest with the defaults, a resumed one with what it was started wit
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -25,7 +24,7 @@ from ..adapters.config import (
 from ..costs.parameters import SHAPES
 from ..errors import ConfigError
 from ..runs.folder import resumed
-from ..runs.options import LEARNING_RATES, LanguageOptions, RunOptions
+from ..runs.options import LEARNING_RATES, LanguageOptions, RunOptions, parse_whole_numbers
 from ..training.trainer import TrainingOptions
 
 INSERTED = {  # method -> the options of its configuration
@@ -261,11 +260,4 @@ def number_or_learned(name: str, text: str) -> float | str:
 
 def whole_numbers(name: str, text: str) -> tuple[int, ...]:
     """ "0,3-5" -> (0, 3, 4, 5). Raises: ConfigError for anything else."""
-    numbers: list[int] = []
-    for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if found is None:
-            raise ConfigError(f"{flag(name)} {text!r}: expected numbers such as 0,1 or 3-5")
-        first, last = int(found[1]), int(found[2] or found[1])
-        numbers += range(first, last + 1)
-    return tuple(numbers)
+    return parse_whole_numbers(text, f"{flag(name)} {text!r}")

@@ -7,6 +7,7 @@ resumed must use the same ones, whatever the machine.
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -268,6 +269,17 @@ def from_dict(kind: type[Options], values: dict[str, Any]) -> Options:
 
 
 # -- checks --------------------------------------------------------------------------------
+
+
+def parse_whole_numbers(text: str, what: str) -> tuple[int, ...]:
+    """ "0,3-5" -> (0, 3, 4, 5). Raises: ConfigError for anything else, which begins with `what`."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if found is None:
+            raise ConfigError(f"{what}: expected numbers such as 0,1 or 3-5")
+        numbers += range(int(found[1]), int(found[2] or found[1]) + 1)
+    return tuple(numbers)
 
 
 def check_kinds(options: Any, **kinds: type) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 from ..errors import ConfigError, TrainingError
 from .runner import run_to_row
 from .study import RunSpec
-from .table import Row, write_row
+from .table import Row, row_file, write_row
 
 TIMEOUT = 10  # seconds for a scheduler to answer
+PREFIX = "minitransformer-"  # of our names on the scheduler
 
 
 def run_on_cluster(runs: Sequence[RunSpec], folder: Path, address: str) -> Iterator[Row]:
@@ -36,13 +37,20 @@ def run_on_cluster(runs: Sequence[RunSpec], folder: Path, address: str) -> Itera
             "expected an address such as tcp://10.0.0.1:8786"
         ) from error
     with client:
-        by_key = {f"minitransformer-{run.key}": run for run in runs}
+        for name in client.list_datasets():  # of a process that died after it had written the row
+            if name.startswith(PREFIX) and row_file(folder, name.removeprefix(PREFIX)).exists():
+                client.unpublish_dataset(name)
+        by_key = {PREFIX + run.key: run for run in runs}
         futures = {key: client.submit(run_to_row, run, key=key) for key, run in by_key.items()}
         for key, future in futures.items():
             client.publish_dataset(future, name=key, override=True)
-        for future in as_completed(list(futures.values()), loop=client.loop):
+        ended = as_completed(list(futures.values()), loop=client.loop)
+        for future in ended:
             if future.status == "finished":
                 row = future.result()
+            elif future.status in ("lost", "pending"):
+                ended.add(future)  # its worker died before the row arrived: it is done again
+                continue
             elif future.status == "error":
                 problem, run = future.exception(), by_key[future.key]
                 row = Row(
@@ -58,5 +66,5 @@ def run_on_cluster(runs: Sequence[RunSpec], folder: Path, address: str) -> Itera
                 )
             write_row(folder, row)
             client.unpublish_dataset(future.key)
-            del futures[future.key]
+            futures.pop(future.key).release()
             yield row

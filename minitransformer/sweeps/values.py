@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from ..errors import ConfigError
-from ..runs.options import RunOptions
+from ..runs.options import RunOptions, parse_whole_numbers
 from ..training.trainer import TrainingOptions
 
 LISTS = ("sites", "targets")  # written "attention,ffn"
@@ -32,8 +31,7 @@ def run_options(values: Mapping[str, Any]) -> RunOptions:
     """
     method = values.get("method", RunOptions.method)
     usual = RunOptions(method=method)
-    inserts = usual.adapter if method == "adapter" else None
-    config = getattr(usual, "config", inserts)  # what the method inserts, if anything
+    config = usual.config  # what the method inserts, if anything
     top = [name for name in names(usual) if name not in ("adapter", "training")]
     of_training = names(TrainingOptions())
     fields_of = {} if config is None else {name: name for name in names(config)}
@@ -72,12 +70,4 @@ def parsed(name: str, value: Any) -> Any:
         return (value,) if name == "layers" and type(value) is int else value
     if name in LISTS:
         return tuple(value.split(","))
-    if name == "layers":
-        blocks: list[int] = []
-        for part in value.split(","):
-            found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-            if found is None:
-                raise ConfigError(f"layers={value!r}: expected numbers such as 0,1 or 3-5")
-            blocks += range(int(found[1]), int(found[2] or found[1]) + 1)
-        return tuple(blocks)
-    return value
+    return parse_whole_numbers(value, f"layers={value!r}") if name == "layers" else value

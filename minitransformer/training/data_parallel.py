@@ -133,9 +133,10 @@ class DataParallel:
                 parameter.grad = None
             if shard.counted == 0 < batch.counted:
                 return 0.0, 0
-            generator = PerExampleGenerator(self.seed, self.step, shard.index)
-            for dropout in self.dropouts[i]:
-                dropout.rng = cast(np.random.Generator, generator)
+            if self.dropouts[i]:
+                generator = PerExampleGenerator(self.seed, self.step, shard.index)
+                for dropout in self.dropouts[i]:
+                    dropout.rng = cast(np.random.Generator, generator)
             cached: dict[str, Any] = {}
             if prefix is not None:
                 hidden = prefix.hidden(replica.transformer, shard)
@@ -180,5 +181,5 @@ def shards(batch: Batch, n: int) -> list[Batch]:
 
 
 def dropouts(model: Model) -> list[Dropout]:
-    """Every Dropout in a model, in the order of their names."""
-    return [module for _, module in model.named_modules() if isinstance(module, Dropout)]
+    """Every Dropout in a model that drops anything, in the order of their names."""
+    return [m for _, m in model.named_modules() if isinstance(m, Dropout) and m.p > 0]

@@ -20,7 +20,7 @@ from minitransformer.errors import ConfigError
 from minitransformer.sweeps.cluster import run_on_cluster
 from minitransformer.sweeps.study import read_study
 from minitransformer.sweeps.sweep import sweep
-from minitransformer.sweeps.table import read_rows
+from minitransformer.sweeps.table import Row, read_rows, write_row
 from sweeps.studies import RUNS, TINY, row_files, write_study
 
 distributed = pytest.importorskip("distributed")
@@ -56,6 +56,14 @@ def wait_for_rows(out: Path, wanted: int, process: subprocess.Popen[bytes]) -> d
     return row_files(out)
 
 
+def wait_until_released(cluster: Any, rows: dict[str, bytes]) -> None:
+    """Until the scheduler has forgotten the runs that have these rows."""
+    keys = {f"minitransformer-{name.removesuffix('.json')}" for name in rows}
+    deadline = time.monotonic() + 60
+    while keys & set(map(str, list(cluster.scheduler.tasks))) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 def driver(folder: Path, address: str) -> subprocess.Popen[bytes]:
     """A process of its own that runs the sweep in `folder`."""
     program = f"""if True:
@@ -73,6 +81,7 @@ def test_a_worker_is_killed_half_way(tmp_path: Path, monkeypatch: pytest.MonkeyP
         process = driver(tmp_path, cluster.scheduler_address)
         before = wait_for_rows(out, 3, process)
         assert 3 <= len(before) < RUNS
+        wait_until_released(cluster, before)
         os.kill(next(iter(cluster.workers.values())).pid, signal.SIGKILL)
         assert process.wait(timeout=120) == 0
     rows = row_files(out)
@@ -91,9 +100,10 @@ def test_the_driver_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     out = tmp_path / "out"
     with cluster_of(2, monkeypatch) as (cluster, completed):
         killed = driver(tmp_path, cluster.scheduler_address)
-        before = wait_for_rows(out, 1, killed)
+        wait_for_rows(out, 1, killed)
         killed.kill()
         killed.wait()
+        before = row_files(out)
         due = 2 * 2  # the runs that it had submitted: two sizes at two rates
         assert 1 <= len(before) < due
         deadline = time.monotonic() + 60
@@ -108,6 +118,48 @@ def test_the_driver_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len(rows) == RUNS
     assert {name: rows[name] for name in before} == before
     assert completed == Counter(name.removesuffix(".json") for name in rows)
+
+
+def test_the_driver_was_killed_between_a_row_and_its_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had left on the scheduler is cleared by the next call."""
+    first, second = read_study(write_study(tmp_path)).parts[0].cells[0].first_phase()
+    with cluster_of(1, monkeypatch) as (cluster, _):
+        list(run_on_cluster([first], tmp_path, cluster.scheduler_address))
+        with distributed.Client(cluster.scheduler_address, set_as_default=False) as client:
+            left = client.submit(int, key=f"minitransformer-{first.key}")
+            client.publish_dataset(left, name=left.key)
+            list(run_on_cluster([second], tmp_path, cluster.scheduler_address))
+            assert not client.list_datasets()
+    assert row_files(tmp_path).keys() == {f"{first.key}.json", f"{second.key}.json"}
+
+
+def test_a_worker_dies_with_a_row_that_has_not_arrived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run is done again."""
+    runs = read_study(write_study(tmp_path)).parts[0].cells[0].first_phase()
+    lost: list[str] = []
+    with cluster_of(2, monkeypatch) as (cluster, completed):
+
+        def write_slowly(folder: Path, row: Row) -> None:
+            if not lost:  # while the first row is written, the other run ends, and all workers die
+                while len(completed) < 2:
+                    time.sleep(0.02)
+                lost.extend(set(completed) - {row.key})
+                task = cluster.scheduler.tasks[f"minitransformer-{lost[0]}"]
+                for nanny in cluster.workers.values():
+                    os.kill(nanny.pid, signal.SIGKILL)
+                while task.state == "memory":
+                    time.sleep(0.02)
+                time.sleep(0.2)  # for the client to hear of it; new workers take longer to start
+            write_row(folder, row)
+
+        monkeypatch.setattr("minitransformer.sweeps.cluster.write_row", write_slowly)
+        rows = list(run_on_cluster(runs, tmp_path, cluster.scheduler_address))
+    assert len(rows) == 2 and all(row.finished for row in rows)
+    assert completed[lost[0]] == 2
 
 
 def test_a_run_that_kills_its_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
