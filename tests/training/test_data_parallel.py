@@ -150,8 +150,10 @@ import minitransformer as mt
 from minitransformer.data.batches import Batch
 from minitransformer.training.data_parallel import FEW_TOKENS, DataParallel
 
+found = []
+
 def report():
-    print({lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}.pop())
+    found.append({l["num_threads"] for l in threadpool_info() if l["user_api"] == "blas"}.pop())
 
 class Reports(mt.Classifier):
     def forward(self, *args, **kwargs):
@@ -168,6 +170,7 @@ with DataParallel(model, 2) as data_parallel:
         data_parallel.forward_backward(Batch(ids, ids, rows, np.arange(len(ids))))
     report()
 report()
+print(*found)
 """
 
 
