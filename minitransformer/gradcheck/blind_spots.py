@@ -238,7 +238,7 @@ def arrays_in(module: Module) -> Iterator[tuple[str, Array]]:
     """Arrays that modules hold as attributes or have saved, with names."""
     for path, inner in module.named_modules():
         for name, value in vars(inner).items():
-            held = value[1] if name == "_saved" and value is not None else (value,)
+            held = value.arrays if name == "_saved" and value is not None else (value,)
             for array in held:
                 if isinstance(array, np.ndarray):
                     yield f"{path}.{name}" if path else name, array

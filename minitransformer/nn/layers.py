@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import ConfigError, ShapeError
 from . import kernels
@@ -83,15 +84,16 @@ class Linear(Module):
 class Embedding(Module):
     """A row of the weight for each integer: y = W[ids].
 
-    Shapes: ids (...) integers -> y (..., d); weight (n, d). Integers have no gradient, so
-    `backward` returns None.
+    Shapes: ids (...) integers, an array or a list -> y (..., d); weight (n, d). Integers have no
+    gradient, so `backward` returns None.
     Raises: ShapeError if ids are not integers or out of range.
     """
 
     def __init__(self, n: int, d: int, rng: Rng | None = None, sigma: float = 0.02) -> None:
         self.weight = Parameter(truncated_normal(rng, (n, d), sigma))
 
-    def forward(self, ids: Array) -> Array:
+    def forward(self, ids: npt.ArrayLike) -> Array:
+        ids = np.asarray(ids)
         if not np.issubdtype(ids.dtype, np.integer):
             raise ShapeError(f"Embedding looks rows up by integers; got ids of dtype {ids.dtype}")
         n, d = self.weight.shape

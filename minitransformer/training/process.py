@@ -27,6 +27,12 @@ class SingleThreadedProducts:
     """
 
     def __init__(self) -> None:
+        self.forget_users()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.forget_users)
+
+    def forget_users(self) -> None:
+        """As at the start. In a forked child there are no other threads: not ours, not theirs."""
         self.lock = Lock()
         self.users = 0
 
@@ -40,6 +46,8 @@ class SingleThreadedProducts:
 
     def __exit__(self, *problem: object) -> None:
         with self.lock:
+            if self.users == 0:  # it entered before this process was forked
+                return
             self.users -= 1
             if self.users == 0:
                 self.thread.submit(self.limits.__exit__, None, None, None).result()
