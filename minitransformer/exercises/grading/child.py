@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ...errors import WrongAnswer
+from ...errors import DataError, WrongAnswer
 from ...formats.files import write_text
 from ..catalogue import exercise
 from ..checking import checked
@@ -45,7 +45,7 @@ def main(job: dict[str, Any]) -> None:
     try:
         with at_most(share):
             solution = read_solution(job["file"], job["student"])
-    except (WrongAnswer, TimeoutError) as stop:
+    except (WrongAnswer, DataError, TimeoutError) as stop:
         for part in parts:
             add(Item(part.name, 0, part.points, False, str(stop)))
         return
