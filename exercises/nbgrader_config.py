@@ -27,6 +27,7 @@ c.FileNameCollectorPlugin.named_regexp = (
 )
 
 SECONDS = 60  # for each cell
+KEPT = 20_000  # characters of what a cell prints
 
 
 class Prepare(NbGraderPreprocessor):
@@ -42,11 +43,22 @@ class Prepare(NbGraderPreprocessor):
         return notebook, resources
 
 
+class ShortenOutput(NbGraderPreprocessor):
+    """After a submission has run: nbgrader limits the lines of its output, but not their length."""
+
+    def preprocess_cell(self, cell, resources, index):
+        for output in cell.get("outputs", []):
+            if len(output.get("text", "")) > KEPT:
+                output["text"] = output["text"][:KEPT] + "\n[... the rest is left out ...]\n"
+        return cell, resources
+
+
 c.Execute.timeout = SECONDS
 c.LimitOutput.max_lines = 200
 c.Autograde.autograde_preprocessors = [
     Prepare,
     Execute,
+    ShortenOutput,
     IgnorePattern,
     ClearMetadataPreprocessor,
     LimitOutput,
