@@ -8,6 +8,7 @@ from .checking import check, check_part
 from .hooks import use
 from .plain_files import start
 from .report import Item, Report
+from .research_question import run_study
 from .rewards import reward
 from .solution import Solution, variant
 
@@ -21,6 +22,7 @@ __all__ = [
     "check_part",
     "my_numbers",
     "reward",
+    "run_study",
     "start",
     "use",
     "variant",

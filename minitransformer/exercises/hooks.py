@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
-from unittest.mock import patch
 
 from ..adapters import bottleneck, lora
 from ..errors import ConfigError
@@ -49,10 +48,16 @@ def use(**replacements: Any) -> Iterator[None]:
         for name, mine in replacements.items():
             if HOMES[name] is kernels:
                 mine = as_kernel(name, mine)
-                stack.enter_context(patch.object(kernels, "over_inputs_is_cheaper", never))
+                put(stack, kernels, "over_inputs_is_cheaper", never)
             for place in places(name):
-                stack.enter_context(patch.object(place, name, mine))
+                put(stack, place, name, mine)
         yield
+
+
+def put(stack: ExitStack, place: ModuleType, name: str, value: Any) -> None:
+    """Set a name in a module; the stack puts back what was there."""
+    stack.callback(setattr, place, name, getattr(place, name))
+    setattr(place, name, value)
 
 
 def places(name: str) -> list[ModuleType]:
