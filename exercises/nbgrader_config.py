@@ -5,6 +5,7 @@ Run nbgrader's commands here, or in a copy of this folder. docs/instructors.md h
 
 import os
 
+from nbconvert.preprocessors import ClearMetadataPreprocessor
 from nbgrader.preprocessors import (
     AssignLatePenalties,
     CheckCellMetadata,
@@ -14,7 +15,7 @@ from nbgrader.preprocessors import (
     NbGraderPreprocessor,
     SaveAutoGrades,
 )
-from nbconvert.preprocessors import ClearMetadataPreprocessor
+
 from minitransformer.exercises.grading.limits import Limits
 
 c = get_config()  # noqa: F821 (nbgrader provides it)

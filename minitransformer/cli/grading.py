@@ -52,7 +52,9 @@ def grade(
     try:
         graded = grade_class(submissions, exercise, out, limits, jobs, seed, replace, progress=True)
     except KeyboardInterrupt:
-        say(f"stopped: {out} has those that were graded; the same command with --replace begins anew")
+        say(
+            f"stopped: {out} has those that were graded; the same command with --replace begins anew"
+        )
         return INTERRUPTED
     print(summary(graded))
     say(f"points: {out}; hints: {out.with_suffix('')}")

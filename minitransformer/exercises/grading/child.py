@@ -50,16 +50,20 @@ def main(job: dict[str, Any]) -> None:
             add(Item(part.name, 0, part.points, False, str(stop)))
         return
     for part in parts:
-        with at_most(share):
-            add(checked(part, solution, job["seed"]))
+        try:
+            with at_most(share):
+                item = checked(part, solution, job["seed"])
+        except TimeoutError as stop:
+            item = Item(part.name, 0, part.points, False, str(stop))
+        add(item)
 
 
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
     """Raises TimeoutError inside after so many seconds (Linux and macOS; Python code only).
 
-    Code of C that never returns to Python, and a solution that catches every error, are stopped
-    by the parent process.
+    C code that never returns to Python, and code that catches every error, are stopped by the
+    parent process.
     """
     if not hasattr(signal, "setitimer"):
         yield
@@ -69,7 +73,7 @@ def at_most(seconds: float) -> Iterator[None]:
         raise TimeoutError(f"stopped after {seconds:.0f} s: is there a loop without an end?")
 
     previous = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again each second: it may be caught
     try:
         yield
     finally:

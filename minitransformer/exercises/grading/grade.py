@@ -1,6 +1,6 @@
 """Grades a class: each submission in a process of its own, on all cores.
 
-    minitransformer grade submissions --exercise 3 --out points.csv
+minitransformer grade submissions --exercise 3 --out points.csv
 """
 
 from __future__ import annotations

@@ -36,7 +36,9 @@ def find_submissions(folder: Path, exercise: int) -> list[Submission]:
     Raises: DataError if there is no such folder, nothing in it, or one student twice.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder: expected one that holds a file or a folder a student")
+        raise DataError(
+            f"{folder} is no folder: expected one that holds a file or a folder a student"
+        )
     entries = sorted(p for p in folder.iterdir() if not p.name.startswith((".", "__")))
     found = [
         from_folder(entry, exercise) if entry.is_dir() else Submission(entry.stem, entry)
@@ -65,7 +67,8 @@ def from_folder(folder: Path, exercise: int) -> Submission:
     if not files:
         return Submission(folder.name, None, "no .py or .ipynb file")
     names = ", ".join(str(path.relative_to(folder)) for path in chosen or files)
-    return Submission(folder.name, None, f"several files, keep the one of exercise {exercise}: {names}")
+    problem = f"several files, keep the one of exercise {exercise}: {names}"
+    return Submission(folder.name, None, problem)
 
 
 def hidden(path: Path) -> bool:
@@ -75,4 +78,5 @@ def hidden(path: Path) -> bool:
 
 def is_of(path: Path, exercise: int) -> bool:
     """Whether a file, or a folder that it lies in, is named after an exercise."""
-    return any(re.match(rf"(exercise[-_ ]?)?0*{exercise}(?!\d)", part.lower()) for part in path.parts)
+    pattern = re.compile(rf"(exercise[-_ ]?)?0*{exercise}(?!\d)", re.IGNORECASE)
+    return any(pattern.match(part) for part in path.parts)

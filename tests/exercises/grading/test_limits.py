@@ -64,11 +64,15 @@ def test_a_hundred_megabytes_of_output_are_read_and_dropped() -> None:
 @pytest.mark.parametrize("detached", [False, True])
 def test_what_it_started_is_stopped_as_well(tmp_path: Path, detached: bool) -> None:
     """Also a process that has left the group, and holds the output open."""
-    start = f"subprocess.Popen([sys.executable, '-c', loop], start_new_session={detached})"
     file = tmp_path / "beats"
-    loop = f"import time\\nwhile True: open({str(file)!r}, 'a').write('.'); time.sleep(0.01)"
-    wait = f"\nwhile not os.path.exists({str(file)!r}): time.sleep(0.01)"
-    ended = run(f"import os, subprocess, sys, time\nloop = {loop!r}\n{start}{wait}".replace("\\\\", "\\"))
+    loop = f"import time\nwhile True: open({str(file)!r}, 'a').write('.'); time.sleep(0.01)"
+    ended = run(
+        f"""import os, subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", {loop!r}], start_new_session={detached})
+while not os.path.exists({str(file)!r}):
+    time.sleep(0.01)
+"""
+    )
     assert ended.status == 0
     before = file.stat().st_size
     time.sleep(0.1)
