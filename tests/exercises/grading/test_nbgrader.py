@@ -1,0 +1,146 @@
+"""nbgrader's own commands on every exercise: release, submissions, autograde, feedback."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from course import ROOT, STUB, Course, read, solution_cells, with_solutions
+from solution_text import PAGES, secret_lines, secrets_in
+
+from minitransformer.exercises import EXERCISES, Exercise
+from minitransformer.exercises.grading.grade import grade_one
+from minitransformer.exercises.grading.limits import Limits
+from minitransformer.exercises.grading.submissions import Submission
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("nbgrader")
+
+each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.slug)
+
+
+@each_exercise
+def test_the_points_of_every_kind_of_submission(exercise: Exercise, tmp_path: Path) -> None:
+    """Untouched, perfect, and with one solution missing: nbgrader's points, cell by cell.
+
+    Those of the incomplete ones must be those that `minitransformer grade` gives.
+    """
+    course = Course(tmp_path / "course", exercise.slug)
+    release, source = read(course.release()), course.source()
+    submitted = {
+        "untouched": course.submit("untouched", release),
+        "perfect": course.submit("perfect", with_solutions(release, source)),
+    }
+    for name in solution_cells(source):
+        submitted[name] = course.submit(name, with_solutions(release, source, without=name))
+    course.run("autograde", exercise.slug, "--create")
+    scores = course.scores()
+    by_hand = {cell for cell in scores["perfect"]} - {part.name for part in exercise.parts()}
+    assert scores.keys() == submitted.keys()
+    for student, cells in scores.items():
+        points = {name: score for name, (score, _) in cells.items() if name not in by_hand}
+        if student == "untouched":
+            assert set(points.values()) == {0}
+        elif student == "perfect":
+            assert points == {part.name: part.points for part in exercise.parts()}
+        else:
+            submission = Submission(student, submitted[student])
+            graded = grade_one(submission, exercise.number, Limits(seconds=300))
+            assert points == {item["name"]: item["points"] for item in graded.items}, student
+            assert graded.points < graded.max_points, f"{student} is needed for no point"
+    course.run("generate_feedback", exercise.slug)
+    for student in submitted:
+        page = course.folder / "feedback" / student / exercise.slug / f"{exercise.slug}.html"
+        assert "Score:" in page.read_text("utf-8")
+
+
+@each_exercise
+def test_the_release_has_no_solution_and_stops_at_the_first_gap(
+    exercise: Exercise, tmp_path: Path
+) -> None:
+    import nbclient
+    import nbformat
+
+    course = Course(tmp_path / "course", exercise.slug)
+    path = course.release()
+    text = "\n".join("".join(cell["source"]) for cell in read(path)["cells"])
+    page = (PAGES / f"{exercise.slug}.py").read_text("utf-8")
+    secrets = secret_lines(page)
+    assert len(secrets) > 5
+    assert not secrets_in(text, secrets)
+    assert "BEGIN SOLUTION" not in text and "HIDDEN" not in text and STUB in text
+    files = {file.name for file in path.parent.rglob("*") if file.is_file()}
+    assert files == {path.name}
+    client = nbclient.NotebookClient(
+        nbformat.read(path, as_version=4), timeout=120, kernel_name="python3"
+    )
+    with pytest.raises(nbclient.exceptions.CellExecutionError) as stopped:
+        client.execute(env={**os.environ, "PYTHONPATH": str(ROOT)})
+    message = f"{stopped.value.ename}: {stopped.value.evalue}"
+    assert "write this part" in message or "not written yet" in message
+
+
+def test_zip_collect_and_the_exchange(tmp_path: Path) -> None:
+    """The ways in and out: zip files of a learning platform, and nbgrader's exchange folder."""
+    exercise = EXERCISES[2]
+    course = Course(tmp_path / "course", exercise.slug)
+    release, source = read(course.release()), course.source()
+    perfect = with_solutions(release, source)
+    archive = course.folder / "downloaded" / exercise.slug / "archive"
+    for name in (f"ada/{exercise.slug}", f"bob_{exercise.slug}", f"cleo_{exercise.slug}-1"):
+        path = archive / f"{name}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(perfect).replace("your-name", name[:3]), "utf-8")
+    course.run("zip_collect", exercise.slug)
+    collected = sorted(
+        (course.folder / "submitted").glob(f"*/{exercise.slug}/{exercise.slug}.ipynb")
+    )
+    assert [path.parts[-3] for path in collected] == ["ada", "bob", "cleo"]
+
+    exchange = tmp_path / "exchange"
+    exchange.mkdir(mode=0o777)
+    exchange.chmod(0o777)
+    where = f"--Exchange.root={exchange}", f"--Exchange.cache={tmp_path / 'cache'}"
+    course.run("release_assignment", exercise.slug, *where)
+    student = replace_folder(course, tmp_path / "home")
+    student.run("fetch_assignment", exercise.slug, "--course", "adapters", *where)
+    fetched = student.folder / exercise.slug / f"{exercise.slug}.ipynb"
+    fetched.write_text(json.dumps(perfect), "utf-8")
+    student.run("submit", exercise.slug, "--course", "adapters", *where)
+    course.run("collect", exercise.slug, *where)
+    assert len(list((course.folder / "submitted").iterdir())) == 4
+
+
+def replace_folder(course: Course, folder: Path) -> Course:
+    """Another person's folder: nbgrader's commands run there, without the course's files."""
+    folder.mkdir()
+    other = object.__new__(Course)
+    other.folder, other.slug = folder, course.slug
+    return other
+
+
+def test_what_harms_nbgrader_is_kept_from_it(tmp_path: Path) -> None:
+    """A loop without end loses its cell; 100 MB of output are shortened; a crash is reported."""
+    exercise = EXERCISES[2]
+    course = Course(tmp_path / "course", exercise.slug)
+    perfect = json.dumps(with_solutions(read(course.release()), course.source()))
+    for student, end in {
+        "ada": "",
+        "bob": "\nwhile True: pass",
+        "cleo": "\nprint('x' * 100_000_000)",
+        "dan": "\nimport os; os.abort()",
+    }.items():
+        notebook = json.loads(perfect)
+        cell = next(c for c in notebook["cells"] if "STUDENT =" in "".join(c["source"]))
+        cell["source"] = "".join(cell["source"]) + end
+        course.submit(student, notebook)
+    run = course.run("autograde", exercise.slug, "--create", "--Execute.timeout=20", check=False)
+    assert "for student 'dan'" in run.stderr
+    points = {s: sum(score for score, _ in cells.values()) for s, cells in course.scores().items()}
+    most = sum(part.points for part in exercise.parts())
+    assert points == {"ada": most, "bob": most, "cleo": most, "dan": 0}
+    course.run("generate_feedback", exercise.slug)
+    pages = list((course.folder / "feedback").rglob("*.html"))
+    assert len(pages) == 3 and max(page.stat().st_size for page in pages) < 2_000_000
