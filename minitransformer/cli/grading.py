@@ -10,6 +10,7 @@ import typer
 
 from ..exercises.grading.grade import HIDDEN_SEED, Graded
 from ..exercises.grading.grade import grade as grade_class
+from ..exercises.grading.classroom import write_template
 from ..exercises.grading.gradescope import write_autograder
 from ..exercises.grading.limits import Limits
 from . import options as opt
@@ -28,6 +29,10 @@ Seed = Annotated[int, opt.option("Of the random inputs of the checks.", HIDDEN_S
 Replace = Annotated[bool, opt.option("Write over the points of an earlier run.", flag="--replace")]
 Number = Annotated[int, typer.Argument(metavar="EXERCISE", help="Its number, 1 to 9.")]
 Zip = Annotated[Path, opt.option("Where the zip goes.", "autograder.zip", flag="--out")]
+Template = Annotated[Path, opt.option("Folder of the template repository.", flag="--out")]
+Install = Annotated[
+    str, opt.option("What pip installs there, as git+https://...", flag="--install")
+]
 
 
 @app.command()
@@ -78,5 +83,18 @@ def gradescope(exercise: Number, out: Zip = Path("autograder.zip")) -> int:
     Example: `minitransformer gradescope 3 --out autograder-3.zip`
     """
     write_autograder(out, exercise)
+    say(f"wrote {out}")
+    return 0
+
+
+@app.command()
+def classroom(exercise: Number, out: Template, install: Install) -> int:
+    """Make the template repository of an exercise for GitHub Classroom.
+
+    It holds the file to complete, and a workflow that checks each part when a student pushes.
+
+    Example: `minitransformer classroom 3 --out template --install git+https://HOST/minitransformer`
+    """
+    write_template(out, exercise, install)
     say(f"wrote {out}")
     return 0

@@ -45,7 +45,9 @@ class Course:
         return self.python("-m", "nbgrader", *arguments, check=check)
 
     def python(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+        scripts = str(Path(sys.executable).parent)  # nbgrader calls `alembic` by its name
+        path = os.pathsep.join((scripts, os.environ["PATH"]))
+        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
         environment.pop("MPLBACKEND", None)
         run = subprocess.run(
             [sys.executable, *arguments], cwd=self.folder, env=environment, text=True,

@@ -37,7 +37,7 @@ def test_the_points_of_every_kind_of_submission(exercise: Exercise, tmp_path: Pa
         submitted[name] = course.submit(name, with_solutions(release, source, without=name))
     course.run("autograde", exercise.slug, "--create")
     scores = course.scores()
-    by_hand = {cell for cell in scores["perfect"]} - {part.name for part in exercise.parts()}
+    by_hand = set(scores["perfect"]) - {part.name for part in exercise.parts()}
     assert scores.keys() == submitted.keys()
     for student, cells in scores.items():
         points = {name: score for name, (score, _) in cells.items() if name not in by_hand}
