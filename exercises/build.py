@@ -22,7 +22,6 @@ import hashlib
 import json
 import re
 import sys
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,11 +113,10 @@ def solution_file(cells: list[Cell]) -> str:
 
 def start_file(slug: str, cells: list[Cell]) -> str:
     """What a student begins with: the texts as comments, and gaps in place of solutions."""
-    parts = [f'"""Exercise {int(slug[:2])}. Check it with: minitransformer exercise FILE"""']
-    parts[0] = (
-        f'"""Exercise {int(slug[:2])}; check it with `minitransformer exercise {int(slug[:2])}` and '
-        'the name of this file."""'
-    )
+    n = int(slug[:2])
+    parts = [
+        f'"""Exercise {n}. To check it: `minitransformer exercise {n}` and this file\'s name."""'
+    ]
     for cell in cells:
         if cell.kind in ("[markdown]", "answer"):
             parts.append("\n".join(f"# {line}".rstrip() for line in cell.source.splitlines()))

@@ -55,6 +55,7 @@ class ShortenOutput(NbGraderPreprocessor):
 
 
 c.Execute.timeout = SECONDS
+c.Execute.iopub_timeout = SECONDS  # so long may output take that a cell has left behind
 c.LimitOutput.max_lines = 200
 c.Autograde.autograde_preprocessors = [
     Prepare,

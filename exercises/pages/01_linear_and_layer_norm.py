@@ -12,8 +12,8 @@
 #
 # **Time:** about 45 minutes. **Before:** matrix products, the chain rule. **Points:** 17.
 #
-# Write between the comments; leave the names as they are. The cells that check your work say
-# what is wrong and where to look, as often as you like.
+# Write your solutions where they are missing, and leave the names as they are. The checks say what
+# is wrong and where to look, as often as you like.
 
 # %% setup
 import numpy as np

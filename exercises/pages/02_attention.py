@@ -11,13 +11,12 @@
 #
 # **Time:** about 60 minutes. **Before:** exercise 1. **Points:** 18.
 #
-# Write between the comments; leave the names as they are. The cells that check your work say
-# what is wrong and where to look, as often as you like.
+# Write your solutions where they are missing, and leave the names as they are. The checks say what
+# is wrong and where to look, as often as you like.
 
 # %% setup
 import numpy as np
 
-import minitransformer as mt
 from minitransformer import exercises
 from minitransformer.nn.functional import softmax
 

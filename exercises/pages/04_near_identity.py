@@ -11,15 +11,13 @@
 #
 # **Time:** about 40 minutes. **Before:** exercise 3. **Points:** 15.
 #
-# Write between the comments; leave the names as they are. The cells that check your work say
-# what is wrong and where to look, as often as you like.
+# Write your solutions where they are missing, and leave the names as they are. The checks say what
+# is wrong and where to look, as often as you like.
 
 # %% setup
 import numpy as np
 
-import minitransformer as mt
 from minitransformer import exercises
-from minitransformer.adapters.bottleneck import Adapter
 
 # %% student
 STUDENT = "your-name"  # your name or number: some questions have your own numbers

@@ -11,8 +11,8 @@
 #
 # **Time:** about 50 minutes. **Before:** exercise 3. **Points:** 16.
 #
-# Write between the comments; leave the names as they are. The cells that check your work say
-# what is wrong and where to look, as often as you like.
+# Write your solutions where they are missing, and leave the names as they are. The checks say what
+# is wrong and where to look, as often as you like.
 
 # %% setup
 import numpy as np

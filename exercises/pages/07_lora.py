@@ -11,13 +11,12 @@
 #
 # **Time:** about 50 minutes. **Before:** exercises 1 and 3. **Points:** 17.
 #
-# Write between the comments; leave the names as they are. The cells that check your work say
-# what is wrong and where to look, as often as you like.
+# Write your solutions where they are missing, and leave the names as they are. The checks say what
+# is wrong and where to look, as often as you like.
 
 # %% setup
 import numpy as np
 
-import minitransformer as mt
 from minitransformer import exercises
 from minitransformer.nn.layers import default_rng, flat
 from minitransformer.nn.module import Module, Parameter

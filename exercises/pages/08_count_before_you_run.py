@@ -11,13 +11,12 @@
 #
 # **Time:** about 40 minutes. **Before:** exercises 2 and 5. **Points:** 17.
 #
-# Write between the comments; leave the names as they are. The cells that check your work say
-# what is wrong and where to look, as often as you like.
+# Write your solutions where they are missing, and leave the names as they are. The checks say what
+# is wrong and where to look, as often as you like.
 
 # %% setup
 import numpy as np
 
-import minitransformer as mt
 from minitransformer import exercises
 
 # %% student

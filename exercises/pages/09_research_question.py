@@ -11,13 +11,12 @@
 #
 # **Time:** about 60 minutes. **Before:** exercises 3 and 6. **Points:** 13, and 3 for your report.
 #
-# Write between the comments; leave the names as they are. The cells that check your work say
-# what is wrong and where to look, as often as you like.
+# Write your solutions where they are missing, and leave the names as they are. The checks say what
+# is wrong and where to look, as often as you like.
 
 # %% setup
 import numpy as np
 
-import minitransformer as mt
 from minitransformer import exercises
 
 # %% student

@@ -1,6 +1,5 @@
 import numpy as np
 
-import minitransformer as mt
 from minitransformer import exercises
 from minitransformer.nn.functional import softmax
 

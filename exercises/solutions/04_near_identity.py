@@ -1,8 +1,6 @@
 import numpy as np
 
-import minitransformer as mt
 from minitransformer import exercises
-from minitransformer.adapters.bottleneck import Adapter
 
 
 STUDENT = "your-name"  # your name or number: some questions have your own numbers

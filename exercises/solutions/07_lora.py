@@ -1,6 +1,5 @@
 import numpy as np
 
-import minitransformer as mt
 from minitransformer import exercises
 from minitransformer.nn.layers import default_rng, flat
 from minitransformer.nn.module import Module, Parameter

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..adapters.config import AdapterConfig
+from ..errors import WrongAnswer
 from ..models.transformer import Transformer
 from ..nn import functional
 from ..nn.attention import additive_attention_mask
@@ -54,6 +55,55 @@ class AttentionUnderTest(Module):
         return call("attention_backward", self.student_backward, dcontext, q, k, v, self.mask)
 
 
+def known_of_softmax(mine: Any, inputs: tuple[Any, ...], dp: Array) -> Any:
+    """What known mistakes make of ds."""
+    p = functional.softmax(inputs[0])
+    along = (dp * p).sum(axis=-1, keepdims=True)
+    mistakes = {
+        "the sum over all p is missing: every p depends on every score": p * dp,
+        "p in front is missing": dp - along,
+        "the sum of dp p stands alone; it is subtracted from dp": p * along,
+        "the sum is added, but it is subtracted": p * (dp + along),
+        "the sum is one of dp, without p": p * (dp - dp.sum(axis=-1, keepdims=True)),
+        "a mean stands where the sum is meant": p * (dp - along / p.shape[-1]),
+        "it is p (1 - p) dp, which leaves out what every p owes to the other scores": p
+        * (1 - p)
+        * dp,
+    }
+    if p.ndim > 1:
+        columns = (dp * p).sum(axis=-2, keepdims=True)
+        mistakes["the sum goes over the queries; softmax is over the last axis"] = p * (
+            dp - columns
+        )
+        mistakes["the sum goes over everything; each query has its own"] = p * (dp - (dp * p).sum())
+    return {"dscores": mistakes}
+
+
+def known_of_attention(mine: Any, inputs: tuple[Any, ...], dcontext: Array) -> Any:
+    """What known mistakes make of dq, dk and dv."""
+    q, k, v = inputs
+    root = np.sqrt(q.shape[-1])
+    p = functional.attention_weights(q, k, mine.mask)
+    dp = dcontext @ v.swapaxes(-1, -2)
+    ds = functional.softmax_backward(dp, p) / root
+    bare = functional.attention_weights(q, k)
+    wrong_ds = {
+        "the softmax is not passed backward: that is dP, where dS is meant": dp / root,
+        "dS is p dP, without the sum that the softmax's Jacobian has": p * dp / root,
+    }
+    if mine.mask is not None:
+        wrong_ds["P is computed without the mask"] = functional.softmax_backward(dp, bare) / root
+    dq = {sentence: wrong @ k for sentence, wrong in wrong_ds.items()}
+    dk = {sentence: wrong.swapaxes(-1, -2) @ q for sentence, wrong in wrong_ds.items()}
+    dv = {"dV takes the scores' gradient; it is P^T dC": ds.swapaxes(-1, -2) @ dcontext}
+    if mine.mask is not None:
+        dv["P is computed without the mask"] = bare.swapaxes(-1, -2) @ dcontext
+    if q.shape == k.shape:
+        dv["P is not transposed"] = p @ dcontext
+        dk["dS is not transposed"] = ds @ q
+    return {"dq": dq, "dk": dk, "dv": dv}
+
+
 def qkv(seed: int, batch: int = B, heads: int = H) -> tuple[Array, Array, Array]:
     rng = rng_for(seed, 2)
     q = rng.standard_normal((batch, heads, Q, D_HEAD))
@@ -71,7 +121,8 @@ def padding(dtype: Any = np.float64) -> Array:
 
 def softmax_backward(solution: Solution, seed: int) -> None:
     for shape in ((B, H, Q, T), (1, 1, 2, T), (T,)):
-        right_gradients(SoftmaxUnderTest(solution), rng_for(seed, 2).standard_normal(shape))
+        scores = rng_for(seed, 2).standard_normal(shape)
+        right_gradients(SoftmaxUnderTest(solution), scores, known=known_of_softmax)
 
 
 def right_forward(solution: Solution, seed: int, mask: Array | None = None) -> None:
@@ -106,12 +157,32 @@ def attention(solution: Solution, seed: int) -> None:
 def attention_backward(solution: Solution, seed: int) -> None:
     forward_first(lambda: right_forward(solution, seed))
     for batch, heads in ((B, H), (1, 1)):
-        right_gradients(AttentionUnderTest(solution, None), *qkv(seed, batch, heads))
+        inputs = qkv(seed, batch, heads)
+        check_no_memory(solution, inputs)
+        right_gradients(AttentionUnderTest(solution, None), *inputs, known=known_of_attention)
+
+
+def check_no_memory(solution: Solution, inputs: tuple[Array, ...]) -> None:
+    """Raises: WrongAnswer if what a call returns depends on the call before."""
+    function, (q, k, v) = solution.get("attention_backward"), inputs
+    dcontext = np.cos(q)
+    call("attention_backward", function, dcontext, q[::-1], -k, v[::-1])
+    first = call("attention_backward", function, dcontext, q, k, v)
+    call("attention_backward", function, dcontext, -q, k, v)
+    again = call("attention_backward", function, dcontext, q, k, v)
+    p = functional.attention_weights(q[::-1], -k)
+    if not all(np.array_equal(a, b) for a, b in zip(first, again, strict=True)) or np.allclose(
+        first[2], p.swapaxes(-1, -2) @ dcontext
+    ):
+        raise WrongAnswer(
+            "attention_backward returns something else after another call: it keeps something of "
+            "an earlier one; compute it anew each time"
+        )
 
 
 def with_padding(solution: Solution, seed: int) -> None:
     right_forward(solution, seed, padding())
-    right_gradients(AttentionUnderTest(solution, padding()), *qkv(seed))
+    right_gradients(AttentionUnderTest(solution, padding()), *qkv(seed), known=known_of_attention)
 
 
 def prepare(transformer: Transformer) -> None:

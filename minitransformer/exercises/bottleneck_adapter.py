@@ -7,22 +7,24 @@ from typing import Any
 import numpy as np
 
 from ..adapters.config import AdapterConfig
+from ..errors import WrongAnswer
 from ..models.transformer import Transformer
+from ..nn.layers import flat
 from ..nn.module import Array
 from .catalogue import Part
 from .judging import (
     call,
-    close,
     forward_first,
     right_gradients,
     right_in_model,
     rng_for,
     same_values,
 )
-from ..errors import WrongAnswer
+from .linear_and_layer_norm import sums_of_dy
 from .solution import Solution, variant
 
 D, M = 6, 3
+NO_RELU = "the ReLU is not passed backward: da counts only where a is above 0"
 
 
 def numbers(rng: np.random.Generator) -> dict[str, Any]:
@@ -60,6 +62,37 @@ def expected_forward(mine: Any, h: Array) -> tuple[Array, dict[str, Array]]:
     return h + s * f, mistakes
 
 
+def known_gradients(mine: Any, inputs: tuple[Any, ...], dy: Array) -> Any:
+    """What known mistakes make of the gradients."""
+    (h,), s = inputs, mine.scaling
+    w_down, w_up = mine.w_down.value, mine.w_up.value
+    z = h @ w_down + mine.b_down.value
+    a = np.maximum(z, 0)
+    da, on = s * dy @ w_up.T, z > 0  # (..., m)
+    return {
+        "dh": {
+            NO_RELU: dy + da @ w_down.T,
+            "the scaling s is missing on the way through f": dy + (da / s * on) @ w_down.T,
+            "s multiplies the skip connection's share as well": s * dy + (da * on) @ w_down.T,
+            "what comes back through f is subtracted": dy - (da * on) @ w_down.T,
+            "what comes back through f is missing: h is used there, too": dy,
+        },
+        "w_up.grad": {
+            "it takes z, before the ReLU; W_up multiplies a": flat(z).T @ flat(s * dy),
+        },
+        "w_down.grad": {
+            NO_RELU: flat(h).T @ flat(da),
+        },
+        "b_down.grad": {
+            NO_RELU: flat(da).sum(axis=0),
+            **sums_of_dy(da * on),
+        },
+        "b_up.grad": {
+            **sums_of_dy(s * dy),
+        },
+    }
+
+
 def forward(solution: Solution, seed: int) -> None:
     for shape in ((2, 5, D), (1, 4, D), (3, D), (D,)):
         mine, rng = adapter(solution, seed)
@@ -74,14 +107,14 @@ def forward(solution: Solution, seed: int) -> None:
 def gradients(solution: Solution, seed: int) -> None:
     forward_first(lambda: forward(solution, seed))
     mine, rng = adapter(solution, seed)
-    right_gradients(mine, rng.standard_normal((2, 5, D)))
+    right_gradients(mine, rng.standard_normal((2, 5, D)), known=known_gradients)
 
 
 def any_shape(solution: Solution, seed: int) -> None:
     forward_first(lambda: forward(solution, seed))
     for shape in ((1, 4, D), (4, 1, D), (7, D), (D,)):
         mine, rng = adapter(solution, seed)
-        right_gradients(mine, rng.standard_normal(shape))
+        right_gradients(mine, rng.standard_normal(shape), known=known_gradients)
 
 
 def frozen(solution: Solution, seed: int) -> None:
@@ -90,7 +123,7 @@ def frozen(solution: Solution, seed: int) -> None:
         mine, rng = adapter(solution, seed)
         h = rng.standard_normal((2, 5, D))
         getattr(mine, name).requires_grad = False
-        right_gradients(mine, h)
+        right_gradients(mine, h, known=known_gradients)
     mine, rng = adapter(solution, seed)
     mine.call(False, rng.standard_normal((2, 5, D)))
     if mine.backward(rng.standard_normal((2, 5, D))) is not None:
@@ -110,7 +143,8 @@ def parameters(solution: Solution, seed: int) -> None:
         "one of the two projections is missing": (d * m + d + m) * sites,
         "the two biases have not the same length: one has m entries, the other d": (
             2 * d * m + 2 * m
-        ) * sites,
+        )
+        * sites,
     }
     same_values(
         f"PARAMETERS, for d={d}, m={m} and {sites} adapters,", np.float64(answer),

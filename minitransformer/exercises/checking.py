@@ -66,9 +66,7 @@ def checked(part: Part, solution: Solution, seed: int) -> Item:
     return Item(part.name, part.points, part.points, True)
 
 
-def as_solution(
-    solution: str | Path | Mapping[str, Any], student: str | None
-) -> Solution:
+def as_solution(solution: str | Path | Mapping[str, Any], student: str | None) -> Solution:
     if isinstance(solution, Mapping):
         return Solution(solution, student)
     return read_solution(solution, student)

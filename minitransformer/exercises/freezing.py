@@ -14,6 +14,7 @@ from ..models.transformer import Transformer
 from ..nn.module import Array
 from .catalogue import Part
 from .judging import call, forward_first, right_gradients, right_in_model, rng_for, same_values
+from .linear_and_layer_norm import known_of_linear
 from .solution import Solution, in_words, variant
 
 N, D_IN, D_OUT = (2, 5), 4, 3
@@ -53,10 +54,10 @@ def linear_gradients(solution: Solution, seed: int) -> None:
     forward_first(lambda: right_forward(solution, seed))
     for frozen in ((), ("weight",), ("bias",), ("weight", "bias")):
         mine, rng = linear(solution, seed, *frozen)
-        right_gradients(mine, rng.standard_normal((*N, D_IN)))
+        right_gradients(mine, rng.standard_normal((*N, D_IN)), known=known_of_linear)
     for shape in ((1, 3, D_IN), (4, D_IN)):
         mine, rng = linear(solution, seed)
-        right_gradients(mine, rng.standard_normal(shape))
+        right_gradients(mine, rng.standard_normal(shape), known=known_of_linear)
 
 
 def saves_little(solution: Solution, seed: int) -> None:
@@ -144,8 +145,8 @@ def stops(solution: Solution, seed: int) -> None:
         )
     if result is None:
         raise WrongAnswer("backward_through returns None, although the last module returned dx")
-    same_values("the gradient that comes out of three modules", result, 30 * dy,
-                {"it is what the first module returned": 2 * dy, "it is dy itself": dy})  # fmt: skip
+    mistakes = {"it is what the first module returned": 2 * dy, "it is dy itself": dy}
+    same_values("the gradient that comes out of three modules", result, 30 * dy, mistakes)
     result, visited = walk((2.0, True), (None, True), (5.0, False))
     if visited != ["0", "1"] or result is not None:
         raise WrongAnswer(
@@ -191,7 +192,9 @@ def products(solution: Solution, seed: int) -> None:
     answer = solution.get("PRODUCTS")
     mistakes = {
         "the forward products are missing": inputs + trained,
-        "the gradient of the first trained layer's input is read by nobody": n + inputs + 1
+        "the gradient of the first trained layer's input is read by nobody": n
+        + inputs
+        + 1
         + trained,
         "the backward pass does not go down to the first layer": n + n - 1 + trained,
         "layers that are frozen pass gradients on, if something before them trains": n + trained,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -93,16 +95,71 @@ def close(a: Array, b: Array, tolerance: float) -> bool:
     return bool(np.all(np.abs(a - b) <= tolerance * (np.abs(b) + size)))
 
 
-def right_gradients(module: Module, *inputs: Any, **options: Any) -> None:
-    """Raises: WrongAnswer with the advice of the gradient check, if it does not pass."""
+Known = Callable[[Any, tuple[Any, ...], Array], Mapping[str, Mapping[str, Array]]]
+
+
+def right_gradients(
+    module: Module, *inputs: Any, known: Known | None = None, **options: Any
+) -> None:
+    """Raises: WrongAnswer with the advice of the gradient check, if it does not pass.
+
+    `known(module, inputs, dy)` gives for the gradients by name ("dx", "weight.grad") what known
+    mistakes would make of them; a sentence is said only if exactly that is found.
+    """
     report = gradcheck(module, *inputs, raises=False, **options)
-    if not report.passed:
-        advice = list(report.advice)
-        more = len(advice) - HINTS
-        rest = [f"(and {more} more that may have the same cause)"] if more > 0 else []
-        raise WrongAnswer("\n".join([*advice[:HINTS], *rest]))
-    if report.untested:
+    if report.passed and not report.untested:
+        return
+    if report.passed:
         raise WrongAnswer(f"no gradient reaches {', '.join(report.untested)}")
+    advice = list(report.problems)
+    recognised = recognise(module, inputs, known) if known is not None else {}
+    for row in report.rows:
+        if row.wrong:
+            label = next((x for x in (f"d{row.name}", f"{row.name}.grad") if x in recognised), None)
+            advice.append(recognised[label] if label else row.advice)
+    more = len(advice) - HINTS
+    shown = advice[:HINTS] + ([f"(and {more} more that may have the same cause)"] * (more > 0))
+    if right_for_one(module, inputs, options):
+        shown.append(
+            "With a single sentence everything is right, with several it is not: look at what is "
+            "done with the first axis, the batch"
+        )
+    raise WrongAnswer("\n".join(shown))
+
+
+def recognise(module: Module, inputs: tuple[Any, ...], known: Known) -> dict[str, str]:
+    """For each gradient that is what a known mistake makes of it: the sentence for that."""
+    copied, rng = copy.deepcopy(module).astype(np.float64).train(), rng_for(0, 7)
+    given = tuple(np.array(x) for x in inputs)
+    try:
+        dy = rng.standard_normal(np.shape(copied.forward(*given)))
+        dx = copied.backward(dy.copy())
+    except Exception:
+        return {}  # the gradient check has said what is wrong
+    names = inspect.signature(module.forward).parameters
+    found: dict[str, Any] = dict(
+        zip((f"d{name}" for name in names), dx if isinstance(dx, tuple) else (dx,), strict=False)
+    )
+    found |= {f"{name}.grad": p.grad for name, p in copied.named_parameters()}
+    return {
+        label: f"{label} is wrong: {sentence}"
+        for label, sentences in known(copied, given, dy).items()
+        for sentence, wrong in reversed(list(sentences.items()))  # the first that fits is kept
+        if label in found
+        and np.shape(found[label]) == np.shape(wrong)
+        and close(found[label], wrong, 1e-6)
+    }
+
+
+def right_for_one(module: Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> bool:
+    """Whether the gradients of the first sentence alone are right."""
+    if any(np.ndim(x) < 3 or len(x) < 2 for x in inputs):
+        return False
+    try:
+        one = gradcheck(module, *(x[:1] for x in inputs), raises=False, **options)
+    except Exception:
+        return False
+    return one.passed
 
 
 def forward_first(check_forward: Callable[[], None]) -> None:
@@ -110,9 +167,7 @@ def forward_first(check_forward: Callable[[], None]) -> None:
     try:
         check_forward()
     except WrongAnswer as wrong:
-        raise WrongAnswer(
-            f"not checked, because forward is not right yet. {wrong}"
-        ) from wrong
+        raise WrongAnswer(f"not checked, because forward is not right yet. {wrong}") from wrong
 
 
 # -- inside the model ----------------------------------------------------------------------

@@ -9,7 +9,8 @@ import numpy as np
 from ..errors import WrongAnswer
 from ..models.transformer import Transformer
 from ..nn.functional import layer_norm
-from ..nn.module import Module
+from ..nn.layers import flat
+from ..nn.module import Array, Module
 from .catalogue import Part
 from .judging import call, forward_first, right_gradients, right_in_model, rng_for, same_values
 from .solution import Solution
@@ -32,6 +33,72 @@ def width(name: str) -> int:
     return D_IN if name == "MyLinear" else D
 
 
+def known_of_linear(mine: Any, inputs: tuple[Any, ...], dy: Array) -> Any:
+    """What known mistakes make of the gradients of a Linear."""
+    (x,), weight = inputs, mine.weight.value
+    return {
+        "weight.grad": {
+            "dy is missing; each row of x is multiplied with its dy": np.repeat(
+                flat(x).sum(axis=0)[:, None], weight.shape[1], axis=1
+            ),
+        },
+        "bias.grad": sums_of_dy(dy),
+    }
+
+
+def sums_of_dy(dy: Array) -> dict[str, Array]:
+    """For a bias: what is mostly written instead of the sum over all positions."""
+    rows = flat(dy)
+    return {
+        "the sum goes over the columns as well; each entry of the bias has a sum of its own": (
+            np.full(rows.shape[1], rows.sum())
+        ),
+        "it is dy at a single position; the bias is used at every one": rows[0],
+        "it is dy at the last position alone; the bias is used at every one": rows[-1],
+    }
+
+
+def known_of_layer_norm(mine: Any, inputs: tuple[Any, ...], dy: Array) -> Any:
+    """What known mistakes make of the gradients of a layer norm."""
+    (x,), gain = inputs, mine.weight.value
+    _, x_hat, rstd = layer_norm(x, gain, mine.bias.value, mine.eps)
+
+    def dx(u: Array, mean: float = 1, along: float = 1) -> Array:
+        means = u.mean(axis=-1, keepdims=True), (u * x_hat).mean(axis=-1, keepdims=True)
+        return u - mean * means[0] - along * x_hat * means[1]
+
+    u, d = gain * dy, dy.shape[-1]
+    return {
+        "dx": {
+            "the factor r = 1 / sqrt(variance + eps) is missing": dx(u),
+            "the gain is missing: u = gain dy": rstd * dx(dy),
+            "the mean depends on x as well: mean(u) is to be subtracted": rstd * dx(u, mean=0),
+            "the variance depends on x as well: x_hat mean(u x_hat) is to be subtracted": rstd
+            * dx(u, along=0),
+            "mean and variance depend on x as well: two terms are missing": rstd * u,
+            "the term of the variance is added, but it is subtracted": rstd * dx(u, along=-1),
+            "the term of the mean is added, but it is subtracted": rstd * dx(u, mean=-1),
+            "a sum stands where the mean of u is meant": rstd * dx(u, mean=d),
+            "a sum stands where the mean of u x_hat is meant": rstd * dx(u, along=d),
+            "sums stand where means are meant": rstd * dx(u, mean=d, along=d),
+        },
+        "weight.grad": {
+            "x_hat is missing: the gain multiplies x_hat": flat(dy).sum(axis=0),
+            "it takes x instead of x_hat": flat(dy * x).sum(axis=0),
+            "the gain itself does not belong into its gradient": flat(gain * dy * x_hat).sum(
+                axis=0
+            ),
+        },
+        "bias.grad": {
+            "x_hat does not belong into the bias's gradient": flat(dy * x_hat).sum(axis=0),
+            **sums_of_dy(dy),
+        },
+    }
+
+
+KNOWN = {"MyLinear": known_of_linear, "MyLayerNorm": known_of_layer_norm}
+
+
 def right_forward(solution: Solution, name: str, seed: int) -> None:
     """The forward of the page is given; it must have stayed as it was."""
     mine, rng = module(solution, name, seed)
@@ -45,7 +112,7 @@ def right_backward(solution: Solution, name: str, seed: int, shapes: Any = SHAPE
     forward_first(lambda: right_forward(solution, name, seed))
     for shape in shapes:
         mine, rng = module(solution, name, seed)
-        right_gradients(mine, rng.standard_normal((*shape, width(name))))
+        right_gradients(mine, rng.standard_normal((*shape, width(name))), known=KNOWN[name])
 
 
 def right_frozen(solution: Solution, name: str, seed: int) -> None:
@@ -55,7 +122,7 @@ def right_frozen(solution: Solution, name: str, seed: int) -> None:
         mine, rng = module(solution, name, seed)
         for parameter in frozen:
             getattr(mine, parameter).requires_grad = False
-        right_gradients(mine, rng.standard_normal(shape))
+        right_gradients(mine, rng.standard_normal(shape), known=KNOWN[name])
     mine, rng = module(solution, name, seed)
     y = mine.call(False, rng.standard_normal(shape))
     check_no_input_gradient(mine, rng.standard_normal(y.shape))

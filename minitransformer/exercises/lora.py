@@ -67,11 +67,28 @@ def right_forward(solution: Solution, seed: int) -> None:
         same_values(f"forward(x, y) for x of shape {shape}", got, y + ALPHA / R * u, mistakes)
 
 
+def known_gradients(linear: Any, inputs: tuple[Any, ...], dy: Array) -> Any:
+    """What known mistakes make of the gradients."""
+    mine = linear.adapters["lora"]
+    s, a, b = mine.scaling, mine.a.value, mine.b.value
+    base = dy @ linear.weight.value.T  # the share of the frozen Linear
+    through = s * dy @ b.T @ a.T
+    return {
+        "dx": {
+            "the scaling alpha / r is missing on the way back": base + through / s,
+            "what comes back through the update is missing": base,
+            "what comes back through the update is subtracted": base - through,
+            "the Linear's share is in it twice: return that of the update alone": 2 * base
+            + through,
+        },
+    }
+
+
 def gradients(solution: Solution, seed: int) -> None:
     forward_first(lambda: right_forward(solution, seed))
     for shape in ((2, 4, D_IN), (1, 3, D_IN), (3, D_IN)):
         linear, _, rng = updated(solution, seed)
-        right_gradients(linear, rng.standard_normal(shape))
+        right_gradients(linear, rng.standard_normal(shape), known=known_gradients)
 
 
 def frozen(solution: Solution, seed: int) -> None:
@@ -79,7 +96,7 @@ def frozen(solution: Solution, seed: int) -> None:
     for name in ("a", "b"):
         linear, mine, rng = updated(solution, seed)
         getattr(mine, name).requires_grad = False
-        right_gradients(linear, rng.standard_normal((2, 4, D_IN)))
+        right_gradients(linear, rng.standard_normal((2, 4, D_IN)), known=known_gradients)
     linear, mine, rng = updated(solution, seed)
     y = linear.call(False, rng.standard_normal((2, 4, D_IN)))
     if mine.backward(rng.standard_normal(y.shape)) is not None:

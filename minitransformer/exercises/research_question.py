@@ -43,7 +43,7 @@ def read(text: Any) -> Study:
         raise WrongAnswer(f"STUDY: {error}") from error
 
 
-def run_study(text: str, progress: bool = True) -> list[dict[str, Any]]:
+def run_study(text: Any, progress: bool = True) -> list[dict[str, Any]]:
     """Run a study here, one run at a time: for each run its options and the test accuracy.
 
     A STUDY that is not written yet gives no rows.
@@ -137,13 +137,14 @@ def summary(solution: Solution, seed: int) -> None:
             their_mean, their_std = map(float, got[value])
         except (TypeError, ValueError) as error:
             raise WrongAnswer(f"summary: for {value} expected (mean, deviation)") from error
-        accuracies = [row["accuracy"] for row in rows if row["bottleneck"] == value]
+        everything = [float(row["accuracy"]) for row in rows]
+        accuracies = [float(row["accuracy"]) for row in rows if row["bottleneck"] == value]
         if abs(their_mean - mean) > 1e-9:
             known = {
                 float(np.median(accuracies)): "that is the median",
                 float(np.sum(accuracies)): "that is the sum: divide by the number of seeds",
                 float(np.max(accuracies)): "that is the best seed",
-                float(np.mean([r["accuracy"] for r in rows])): "that is the mean of all rows",
+                float(np.mean(everything)): "that is the mean of all rows",
             }
             raise WrongAnswer(f"summary: the mean for {value} is wrong{said(known, their_mean)}")
         if abs(their_std - std) > 1e-9:
@@ -151,7 +152,7 @@ def summary(solution: Solution, seed: int) -> None:
                 float(np.std(accuracies)): "it divides by n; of a sample it is n - 1, ddof=1",
                 std**2: "that is the variance: take the root",
                 std / len(accuracies) ** 0.5: "that is the standard error of the mean",
-                float(np.std([r["accuracy"] for r in rows], ddof=1)): "that is of all rows",
+                float(np.std(everything, ddof=1)): "that is of all rows",
             }
             raise WrongAnswer(
                 f"summary: the standard deviation for {value} is wrong{said(known, their_std)}"

@@ -1,4 +1,4 @@
-"""A student's solution: the names it defines, read from a namespace, a Python file or a notebook."""
+"""A student's solution: the names that it defines, in a namespace, a file or a notebook."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def in_words(error: BaseException) -> str:
 
 
 def where(error: BaseException) -> str:
-    """`, in line 12 (forward): 'y = x @ w'`: the last line that belongs neither to us nor to a library."""
+    """`, in line 12 (forward): 'y = x @ w'`: the last line that is the student's own."""
     if isinstance(error, SyntaxError):
         return f", in line {error.lineno}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
