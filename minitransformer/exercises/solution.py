@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,8 @@ PACKAGE = str(Path(__file__).parents[1])
 class Solution:
     """What a student wrote, by name; `student` is who says so in the variable STUDENT."""
 
-    def __init__(
-        self, names: Mapping[str, Any], student: str | None = None, stops: Sequence[str] = ()
-    ) -> None:
-        self.names, self.stops = names, stops  # stops: which cells do not run, and why
+    def __init__(self, names: Mapping[str, Any], student: str | None = None) -> None:
+        self.names = names
         own = names.get("STUDENT", NOBODY)
         self.student = str(own if student is None else student)
         self.named = str(own)  # in the file itself
@@ -38,8 +36,7 @@ class Solution:
         Raises: WrongAnswer if there is none, or it is still the `...` of the page.
         """
         if name not in self.names:
-            why = "; ".join(self.stops) or "keep the names of the page, or run its cell"
-            raise WrongAnswer(f"there is no `{name}`: {why}")
+            raise WrongAnswer(f"there is no `{name}`: keep the names of the page, or run its cell")
         value = self.names[name]
         if value is ... or value is None:
             raise WrongAnswer(f"`{name}` is not written yet")
@@ -69,8 +66,7 @@ def variant(student: str, exercise: int) -> np.random.Generator:
 def read_solution(path: str | Path, student: str | None = None) -> Solution:
     """Run a Python file, or the cells that a student writes in a notebook.
 
-    A cell that stops leaves the other cells to count, as when a notebook is graded.
-    Raises: DataError if there is no such file; WrongAnswer with the line at which a file stops.
+    Raises: DataError if there is no such file; WrongAnswer with the line at which it stops.
     """
     path = Path(path).expanduser()
     try:
@@ -78,44 +74,37 @@ def read_solution(path: str | Path, student: str | None = None) -> Solution:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if path.suffix == ".ipynb":
-        pieces = {f"{path}, cell {i}": code for i, code in notebook_code(text, path).items()}
-    else:
-        pieces = {str(path): text}
+        text = notebook_code(text, path)
     module = types.ModuleType("solution")
     module.__file__ = str(path)
+    name = str(path)
+    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
     sys.modules["solution"] = module  # pickling and dataclasses look their module up
     folder = str(path.parent.resolve())
     sys.path.insert(0, folder)  # a solution may be more than one file
-    stops = []
     try:
-        for name, code in pieces.items():
-            linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
-            try:
-                exec(compile(code, name, "exec"), module.__dict__)
-            except (Exception, SystemExit) as error:
-                stops.append(f"{Path(name).name} does not run: {in_words(error)}")
+        exec(compile(text, name, "exec"), module.__dict__)
+    except (Exception, SystemExit) as error:
+        raise WrongAnswer(f"{path.name} does not run: {in_words(error)}") from error
     finally:
         sys.path.remove(folder)
-    if stops and len(pieces) == 1:
-        raise WrongAnswer(stops[0])
-    return Solution(module.__dict__, student, stops)
+    return Solution(module.__dict__, student)
 
 
-def notebook_code(text: str, path: Path) -> dict[int, str]:
-    """The code cells of a notebook by number, without test and reward cells: the instructor's."""
+def notebook_code(text: str, path: Path) -> str:
+    """The code of a notebook without its test and reward cells, which are the instructor's."""
     try:
         cells = json.loads(text)["cells"]
-        code = {}
-        for i, cell in enumerate(cells, 1):
-            metadata = cell.get("metadata", {})
-            graded = metadata.get("nbgrader", {}).get("grade", False)
-            reward = "reward" in metadata.get("tags", ())
-            if cell["cell_type"] == "code" and not graded and not reward:
-                lines = "".join(cell["source"]).splitlines()
-                code[i] = "\n".join(line for line in lines if not line.startswith(("%", "!")))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a notebook: {error!r}") from error
-    return code
+    code = []
+    for cell in cells:
+        metadata = cell.get("metadata", {})
+        graded = metadata.get("nbgrader", {}).get("grade", False)
+        if cell["cell_type"] == "code" and not graded and "reward" not in metadata.get("tags", ()):
+            lines = "".join(cell["source"]).splitlines()
+            code.append("\n".join(line for line in lines if not line.startswith(("%", "!"))))
+    return "\n\n".join(code) + "\n"
 
 
 def in_words(error: BaseException) -> str:

@@ -93,7 +93,7 @@ def is_solution(cell: dict[str, Any]) -> bool:
 def with_solutions(release: Notebook, source: Notebook, without: str = "") -> Notebook:
     """A released notebook with the solutions of the source filled in, all but one of them."""
     solved = {
-        cell["metadata"]["nbgrader"]["grade_id"]: cell["source"]
+        cell["metadata"]["nbgrader"]["grade_id"]: without_marks("".join(cell["source"]))
         for cell in source["cells"]
         if is_solution(cell)
     }
@@ -103,6 +103,21 @@ def with_solutions(release: Notebook, source: Notebook, without: str = "") -> No
         if is_solution(cell) and name != without:
             cell["source"] = solved[name]
     return notebook
+
+
+def without_marks(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if not line.strip().startswith("### "))
+
+
+def with_mistake(perfect: Notebook, old: str, new: str) -> Notebook:
+    """A notebook in which something stands in place of the first `old`."""
+    notebook = copy.deepcopy(perfect)
+    for cell in notebook["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "code" and old in text:
+            cell["source"] = text.replace(old, new, 1)
+            return notebook
+    raise AssertionError(f"{old!r} is not in the solution")
 
 
 def solution_cells(source: Notebook) -> list[str]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
-from course import ROOT, STUB, Course, read, solution_cells, with_solutions
+from course import ROOT, STUB, Course, read, solution_cells, with_mistake, with_solutions
+from exercises.wrong_solutions import WRONG
 from solution_text import PAGES, secret_lines, secrets_in
 
 from minitransformer.exercises import EXERCISES, Exercise
-from minitransformer.exercises.grading.grade import grade_one
-from minitransformer.exercises.grading.limits import Limits
-from minitransformer.exercises.grading.submissions import Submission
+from minitransformer.exercises.checking import FIRST_SEED, checked
+from minitransformer.exercises.solution import read_solution
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("nbgrader")
@@ -23,37 +24,56 @@ each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.s
 
 @each_exercise
 def test_the_points_of_every_kind_of_submission(exercise: Exercise, tmp_path: Path) -> None:
-    """Untouched, perfect, and with one solution missing: nbgrader's points, cell by cell.
+    """Untouched, perfect, one solution missing, each wrong one: nbgrader's points, cell by cell.
 
-    Those of the incomplete ones must be those that `minitransformer grade` gives.
+    A cell is lost if its part fails for the visible inputs or for the hidden ones.
     """
     course = Course(tmp_path / "course", exercise.slug)
     release, source = read(course.release()), course.source()
+    perfect = with_solutions(release, source)
     submitted = {
         "untouched": course.submit("untouched", release),
-        "perfect": course.submit("perfect", with_solutions(release, source)),
+        "perfect": course.submit("perfect", perfect),
     }
     for name in solution_cells(source):
         submitted[name] = course.submit(name, with_solutions(release, source, without=name))
+    wrong = {f"wrong-{i}": w for i, w in enumerate(WRONG) if w.exercise == exercise.number}
+    for student, mistake in wrong.items():
+        notebook = with_mistake(perfect, mistake.old, mistake.new)
+        submitted[student] = course.submit(student, notebook)
     course.run("autograde", exercise.slug, "--create")
     scores = course.scores()
-    by_hand = set(scores["perfect"]) - {part.name for part in exercise.parts()}
     assert scores.keys() == submitted.keys()
+    parts = {part.name: part.points for part in exercise.parts()}
     for student, cells in scores.items():
-        points = {name: score for name, (score, _) in cells.items() if name not in by_hand}
+        points = {name: score for name, (score, _) in cells.items() if name in parts}
+        lost = {name for name in parts if points[name] == 0}
+        assert points == {name: 0 if name in lost else parts[name] for name in parts}
         if student == "untouched":
-            assert set(points.values()) == {0}
+            assert lost == parts.keys()
         elif student == "perfect":
-            assert points == {part.name: part.points for part in exercise.parts()}
+            assert not lost
         else:
-            submission = Submission(student, submitted[student])
-            graded = grade_one(submission, exercise.number, Limits(seconds=300))
-            assert points == {item["name"]: item["points"] for item in graded.items}, student
-            assert graded.points < graded.max_points, f"{student} is needed for no point"
+            assert lost == failing(exercise, submitted[student], student)
+            assert lost, f"{student} is needed for no point"
+            assert student not in wrong or wrong[student].part in lost
     course.run("generate_feedback", exercise.slug)
     for student in submitted:
         page = course.folder / "feedback" / student / exercise.slug / f"{exercise.slug}.html"
         assert "Score:" in page.read_text("utf-8")
+
+
+def failing(exercise: Exercise, path: Path, student: str) -> set[str]:
+    """The parts of a submission that are wrong, for the visible inputs or for the hidden ones."""
+    page = (PAGES / f"{exercise.slug}.py").read_text("utf-8")
+    hidden = dict(re.findall(r'check_part\(\d, "([\w-]+)", globals\(\), seed=(\d+)\)', page))
+    solution = read_solution(path, student)
+    return {
+        part.name
+        for part in exercise.parts()
+        for seed in {FIRST_SEED, int(hidden.get(part.name, FIRST_SEED))}
+        if not checked(part, solution, seed).passed
+    }
 
 
 @each_exercise
