@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from ..exercises.grading.classroom import write_template
 from ..exercises.grading.grade import HIDDEN_SEED, Graded
 from ..exercises.grading.grade import grade as grade_class
-from ..exercises.grading.classroom import write_template
 from ..exercises.grading.gradescope import write_autograder
 from ..exercises.grading.limits import Limits
 from . import options as opt
