@@ -67,7 +67,6 @@ def known_gradients(mine: Any, inputs: tuple[Any, ...], dy: Array) -> Any:
     (h,), s = inputs, mine.scaling
     w_down, w_up = mine.w_down.value, mine.w_up.value
     z = h @ w_down + mine.b_down.value
-    a = np.maximum(z, 0)
     da, on = s * dy @ w_up.T, z > 0  # (..., m)
     return {
         "dh": {

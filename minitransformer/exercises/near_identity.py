@@ -53,9 +53,9 @@ def start_weights(solution: Solution, seed: int) -> None:
             check_start(name, np.asarray(array), shape, sigma)
     function = solution.get("start_weights")
     first, second = (function(d, m, rng_for(seed, 4, i), 0.01)[0] for i in range(2))
-    if np.array_equal(first, second):
+    if np.mean(first == second) > 0.1:
         raise WrongAnswer(
-            "w_down is the same for two generators: draw from the rng that you are given"
+            "w_down is the same for two generators: draw from the rng that you are given, always"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import linecache
@@ -22,9 +23,16 @@ PACKAGE = str(Path(__file__).parents[1])
 
 
 class Solution:
-    """What a student wrote, by name; `student` is who says so in the variable STUDENT."""
+    """What a student wrote, by name.
 
-    def __init__(self, names: Mapping[str, Any], student: str | None = None) -> None:
+    `student`: whose it is, by default the variable STUDENT; `stopped`: the first statement that
+    failed when it was run, in words.
+    """
+
+    def __init__(
+        self, names: Mapping[str, Any], student: str | None = None, stopped: str = ""
+    ) -> None:
+        self.stopped = f"; one statement of it failed: {stopped}" if stopped else ""
         self.names = names
         own = names.get("STUDENT", NOBODY)
         self.student = str(own if student is None else student)
@@ -36,10 +44,10 @@ class Solution:
         Raises: WrongAnswer if there is none, or it is still the `...` of the page.
         """
         if name not in self.names:
-            raise WrongAnswer(f"there is no `{name}`: keep the names of the page, or run its cell")
+            raise WrongAnswer(f"there is no `{name}`: keep the names of the page{self.stopped}")
         value = self.names[name]
         if value is ... or value is None:
-            raise WrongAnswer(f"`{name}` is not written yet")
+            raise WrongAnswer(f"`{name}` is not written yet{self.stopped}")
         return value
 
     def named_student(self) -> str:
@@ -66,7 +74,8 @@ def variant(student: str, exercise: int) -> np.random.Generator:
 def read_solution(path: str | Path, student: str | None = None) -> Solution:
     """Run a Python file, or the cells that a student writes in a notebook.
 
-    Raises: DataError if there is no such file; WrongAnswer with the line at which it stops.
+    A statement that fails does not keep those after it from running.
+    Raises: DataError if there is no such file; WrongAnswer if it is not Python.
     """
     path = Path(path).expanduser()
     try:
@@ -82,13 +91,18 @@ def read_solution(path: str | Path, student: str | None = None) -> Solution:
     sys.modules["solution"] = module  # pickling and dataclasses look their module up
     folder = str(path.parent.resolve())
     sys.path.insert(0, folder)  # a solution may be more than one file
+    stopped = ""
     try:
-        exec(compile(text, name, "exec"), module.__dict__)
-    except (Exception, SystemExit) as error:
+        for statement in ast.parse(text, name).body:
+            try:
+                exec(compile(ast.Module([statement], []), name, "exec"), module.__dict__)
+            except (Exception, SystemExit) as error:  # go on, as a notebook does
+                stopped = stopped or in_words(error)
+    except SyntaxError as error:
         raise WrongAnswer(f"{path.name} does not run: {in_words(error)}") from error
     finally:
         sys.path.remove(folder)
-    return Solution(module.__dict__, student)
+    return Solution(module.__dict__, student, stopped)
 
 
 def notebook_code(text: str, path: Path) -> str:

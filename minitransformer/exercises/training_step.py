@@ -88,11 +88,14 @@ def by_hand(named: dict[str, Parameter], seed: int, steps: int, mistake: str = "
             if mistake == "decay without lr":
                 change = o["lr"] * m_hat / size + decay * p.value
             p.value += change if mistake == "ascent" else -change
-            state[name] = m, v
+            kept = state[name]
+            state[name] = (kept[0] if mistake == "m" else m), (kept[1] if mistake == "v" else v)
 
 
 MISTAKES = {
     "betas": "the two betas are exchanged: the first is that of m",
+    "m": "m is not kept from step to step; write into self.m[name], m[...] = ...",
+    "v": "v is not kept from step to step; write into self.v[name], v[...] = ...",
     "no decay": "there is no weight decay",
     "decays all": "the bias decays as well: only matrices do",
     "coupled": "the decay is added to the gradient (Adam with L2); AdamW adds it to the step",
@@ -210,12 +213,10 @@ def reference_step(
         model.zero_grad()
     loss = CrossEntropy()
     value = loss.forward(model(batch.ids, batch.attention_mask), batch.labels)
-    if mistake == "step first":
-        optimizer.step()
     model.backward(loss.backward())
     if mistake != "clip":
         library_clip(model.trainable_parameters(), max_norm)
-    if mistake not in ("step first", "no step"):
+    if mistake != "no step":
         optimizer.step()
     return value
 
@@ -223,8 +224,7 @@ def reference_step(
 STEP_MISTAKES = {
     "zero_grad": "the gradients of the last step are still there: model.zero_grad() first",
     "clip": "the gradients are not clipped, or only after the step",
-    "no step": "nothing moves: optimizer.step() is missing",
-    "step first": "the optimizer steps before this batch's gradients are there",
+    "no step": "nothing moves: optimizer.step() is missing, or comes before the gradients",
 }
 
 
