@@ -57,9 +57,7 @@ def grade(
     try:
         graded = grade_class(submissions, exercise, out, limits, jobs, seed, replace, progress=True)
     except KeyboardInterrupt:
-        say(
-            f"stopped: {out} has those that were graded; the same command with --replace begins anew"
-        )
+        say(f"stopped: {out} has those that were graded; --replace grades all of them anew")
         return INTERRUPTED
     print(summary(graded))
     say(f"points: {out}; hints: {out.with_suffix('')}")

@@ -12,11 +12,13 @@ PAGES = Path(__file__).parents[3] / "exercises" / "pages"
 
 
 def secret_lines(page: str) -> set[str]:
-    """The lines of a page's solutions and hidden tests that stand nowhere else on the page.
+    """The lines of a page's solutions and hidden tests that the page shows nowhere else.
 
-    A line without a word and an operator or a call, as `else:` or `return y`, says nothing.
+    What its text shows as code, between backticks, is shown. A line without a word and an operator
+    or a call, as `else:` or `return y`, says nothing.
     """
-    shown = {normal(line) for line in REGION.sub("", page).splitlines()}
+    rest = REGION.sub("", page)
+    shown = {normal(line) for line in [*rest.splitlines(), *re.findall(r"`([^`\n]+)`", rest)]}
     found = {normal(line) for _, body in REGION.findall(page) for line in body.splitlines()}
     return {line for line in found - shown if says_something(line)}
 

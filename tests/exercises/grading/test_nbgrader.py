@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from course import ROOT, STUB, Course, read, solution_cells, with_mistake, with_solutions
-from exercises.wrong_solutions import WRONG
 from solution_text import PAGES, secret_lines, secrets_in
 
+from exercises.wrong_solutions import WRONG
 from minitransformer.exercises import EXERCISES, Exercise
 from minitransformer.exercises.checking import FIRST_SEED, checked
 from minitransformer.exercises.solution import read_solution
