@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from exercises.wrong_solutions import WRONG
 from minitransformer.exercises import EXERCISES, Exercise
 from minitransformer.exercises.checking import FIRST_SEED, checked
 from minitransformer.exercises.solution import read_solution
+from minitransformer.training.process import cores
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("nbgrader")
@@ -28,21 +30,24 @@ def test_the_points_of_every_kind_of_submission(exercise: Exercise, tmp_path: Pa
 
     A cell is lost if its part fails for the visible inputs or for the hidden ones.
     """
-    course = Course(tmp_path / "course", exercise.slug)
-    release, source = read(course.release()), course.source()
+    # A course on each core, with a share of the students.
+    courses = [Course(tmp_path / f"course-{i}", exercise.slug) for i in range(cores())]
+    with ThreadPoolExecutor() as pool:
+        release = read(list(pool.map(Course.release, courses))[0])
+    source = courses[0].source()
     perfect = with_solutions(release, source)
-    submitted = {
-        "untouched": course.submit("untouched", release),
-        "perfect": course.submit("perfect", perfect),
-    }
+    notebooks = {"untouched": release, "perfect": perfect}
     for name in solution_cells(source):
-        submitted[name] = course.submit(name, with_solutions(release, source, without=name))
+        notebooks[name] = with_solutions(release, source, without=name)
     wrong = {f"wrong-{i}": w for i, w in enumerate(WRONG) if w.exercise == exercise.number}
     for student, mistake in wrong.items():
-        notebook = with_mistake(perfect, mistake.old, mistake.new)
-        submitted[student] = course.submit(student, notebook)
-    course.run("autograde", exercise.slug, "--create")
-    scores = course.scores()
+        notebooks[student] = with_mistake(perfect, mistake.old, mistake.new)
+    submitted = {
+        student: courses[i % len(courses)].submit(student, notebook)
+        for i, (student, notebook) in enumerate(notebooks.items())
+    }
+    with ThreadPoolExecutor() as pool:
+        scores = {k: v for found in pool.map(graded, courses) for k, v in found.items()}
     assert scores.keys() == submitted.keys()
     parts = {part.name: part.points for part in exercise.parts()}
     for student, cells in scores.items():
@@ -57,10 +62,19 @@ def test_the_points_of_every_kind_of_submission(exercise: Exercise, tmp_path: Pa
             assert lost == failing(exercise, submitted[student], student)
             assert lost, f"{student} is needed for no point"
             assert student not in wrong or wrong[student].part in lost
-    course.run("generate_feedback", exercise.slug)
-    for student in submitted:
-        page = course.folder / "feedback" / student / exercise.slug / f"{exercise.slug}.html"
-        assert "Score:" in page.read_text("utf-8")
+    pages = {
+        page.parts[-3]: page.read_text("utf-8")
+        for course in courses
+        for page in course.folder.glob("feedback/*/*/*.html")
+    }
+    assert pages.keys() == submitted.keys() and all("Score:" in page for page in pages.values())
+
+
+def graded(course: Course) -> dict[str, dict[str, tuple[float, float]]]:
+    """Autograde all that was submitted, and write the feedback; the points, part by part."""
+    course.run("autograde", course.slug, "--create")
+    course.run("generate_feedback", course.slug)
+    return course.scores()
 
 
 def failing(exercise: Exercise, path: Path, student: str) -> set[str]:
