@@ -65,10 +65,10 @@ def grade(
 
 
 def summary(graded: list[Graded]) -> str:
-    """How many, how many points on average, and who was not graded to the end."""
+    """How many, how many points on average, and what the grader has to say of whom."""
     average, most = mean(one.points for one in graded), graded[0].max_points
     lines = [f"{len(graded)} submissions, {average:.1f} of {most:g} points on average"]
-    lines += [f"{one.student}: {one.message}" for one in graded if one.status != "graded"]
+    lines += [f"{one.student}: {one.message}" for one in graded if one.message]
     return "\n".join(lines)
 
 

@@ -23,7 +23,7 @@ from ...formats.files import write_text
 from ...training.process import cores
 from ..catalogue import exercise
 from ..report import Item
-from .limits import Limits, run_limited
+from .limits import KEPT, Limits, run_limited
 from .submissions import Submission, find_submissions
 
 HIDDEN_SEED = 1  # of the random inputs; a student's own checks use 0
@@ -160,6 +160,9 @@ def grade_one(
     status, message = "graded", ""
     if len(verdicts) < len(exercise(number).parts()):
         status, message = "stopped", f"The submission {reason}; parts not reached earn no points."
+    if ended.printed > 2 * KEPT:
+        note = f"It printed {ended.printed:,} bytes, of which the beginning and the end are kept."
+        message = f"{message} {note}".strip()
     items = complete(verdicts, number, f"not reached: the submission {reason}")
     return Graded(
         submission.student, number, str(submission.file), status, message, items,

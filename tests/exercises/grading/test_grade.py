@@ -215,5 +215,6 @@ def test_a_class_of_sixty(tmp_path: Path) -> None:
     assert rows["s07"]["status"] == "stopped" and "stopped after" in rows["s07"]["message"]
     assert rows["s17"]["status"] == "stopped" and "SIGABRT" in rows["s17"]["message"]
     flood = json.loads((tmp_path / "points" / "s27.json").read_text("utf-8"))
+    assert rows["s27"]["message"].startswith("It printed 100,")
     assert flood["printed"] > 100_000_000 and len(flood["output"]) < 100_000
     assert "60 submissions" in run.stdout and "60/60" in run.stderr

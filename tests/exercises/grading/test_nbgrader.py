@@ -33,7 +33,7 @@ def test_the_points_of_every_kind_of_submission(exercise: Exercise, tmp_path: Pa
     # A course on each core, with a share of the students.
     courses = [Course(tmp_path / f"course-{i}", exercise.slug) for i in range(cores())]
     with ThreadPoolExecutor() as pool:
-        release = read(list(pool.map(Course.release, courses))[0])
+        release = read(next(iter(pool.map(Course.release, courses))))
     source = courses[0].source()
     perfect = with_solutions(release, source)
     notebooks = {"untouched": release, "perfect": perfect}
