@@ -41,3 +41,7 @@ class HubError(MiniTransformerError, RuntimeError):
 
 class TrainingError(MiniTransformerError, RuntimeError):
     """Training cannot go on (for instance: the loss is not finite)."""
+
+
+class WrongAnswer(MiniTransformerError, AssertionError):
+    """A solution of an exercise is not right, or not written yet: the message is the hint."""
