@@ -140,6 +140,10 @@ BAD_USAGE = {
         ["train", "toy-reviews", "--method", "head", "--bottleneck", "8"],
         "--bottleneck goes with --method adapter",
     ),
+    "nothing to leave out": (
+        ["train", "toy-reviews", "--method", "head", "--adapter-drop", "1"],
+        "adapter_drop goes with one of adapter,",
+    ),
     "nothing to resume": (["train", "toy-reviews", "--resume"], "--out"),
     "not a run": (["train", "toy-reviews", "--resume", "--out", "x"], "holds no run to resume"),
     "widths": (["cost", "--bottleneck", "8,x"], "'8,x'"),
@@ -254,7 +258,7 @@ def test_train_as_json_for_a_program() -> None:
 
 def test_options_reach_the_run() -> None:
     words = "--activation gelu --layers 1 --layer-norm --pooling mean --batch-size 16 --lr 0.002"
-    words += " --max-length 20 --seed 5 --out out"
+    words += " --max-length 20 --seed 5 --adapter-drop 1 --out out"
     said = call("train", "toy-reviews", "--base", "tiny", *QUICK, *words.split())
     assert said.status == 0
     used = json.loads(Path("out/options.json").read_text())
@@ -262,6 +266,7 @@ def test_options_reach_the_run() -> None:
     assert (adapter["bottleneck"], adapter["activation"], adapter["layers"]) == (4, "gelu", [1])
     assert (used["layer_norm"], used["pooling"], used["max_length"]) == (True, "mean", 20)
     assert (training["epochs"], training["batch_size"], training["lr"]) == (1, 16, 0.002)
+    assert training["adapter_drop"] == 1
     assert (training["seed"], used["limit"], used["base"]) == (5, 150, "tiny")
 
 
@@ -388,6 +393,24 @@ def test_evaluate_another_split(folder: Path) -> None:
     )
     metrics = json.loads((folder / "metrics.json").read_text())
     assert values["accuracy"] == pytest.approx(metrics["validation_accuracy"], abs=1e-6)
+
+
+def test_lowest_blocks_without_adapters(folder: Path) -> None:
+    run = mt.load_run(folder)
+    n = len(run.model.transformer.blocks)
+    text = "a fine film"
+    for depth in (1, n):
+        run.model.transformer.drop_adapters(depth)
+        expected = run.evaluate("toy-reviews").loss
+        told = call("evaluate", folder, "toy-reviews", "--drop-lowest", str(depth), "--json")
+        assert json.loads(told.out)["loss"] == pytest.approx(expected, abs=1e-6)
+        told = call("predict", folder, "--drop-lowest", str(depth), "--json", text)
+        probabilities = json.loads(told.out)["probabilities"]
+        assert probabilities == pytest.approx(run.predict([text])[0].probabilities, abs=1e-6)
+    assert expected != pytest.approx(mt.load_run(folder).evaluate("toy-reviews").loss, abs=1e-3)
+    said = call("evaluate", folder, "toy-reviews", "--drop-lowest", str(n + 1))
+    assert said.status == 2
+    assert f"from 0 to {n}" in said.err
 
 
 def test_evaluate_refuses_labels_it_never_learnt(folder: Path) -> None:
