@@ -34,8 +34,10 @@ from minitransformer.costs.step import count_step
 from minitransformer.plots import BLUE, GREY, ORANGE, new_figure, write_png
 
 BASES = ("minilm", "bert-base")
-BATCHES, LENGTHS = (1, 32), (16, 64, 256)
-CELLS = [(base, batch, length) for batch in BATCHES for length in LENGTHS for base in BASES]
+BATCHES = (1, 32)
+CELLS = [(base, 1, length) for length in (16, 64, 256) for base in BASES]
+CELLS += [("minilm", 32, length) for length in (16, 64, 256)]
+CELLS += [("bert-base", 32, length) for length in (16, 64, 128)]
 LORA = LoRAConfig(rank=8)
 MODELS: dict[str, AnyConfig | None] = {
     "base": None,
@@ -106,7 +108,8 @@ def draw(rows: list[Row]) -> Any:
     panels = figure.subplots(len(BASES), len(BATCHES), sharey=True, squeeze=False)
     for base, line in zip(BASES, panels, strict=True):
         for batch, axes in zip(BATCHES, line, strict=True):
-            for i, (length, colour) in enumerate(zip(LENGTHS, (BLUE, ORANGE, GREY), strict=True)):
+            lengths = [cell[2] for cell in CELLS if cell[:2] == (base, batch)]
+            for i, (length, colour) in enumerate(zip(lengths, (BLUE, ORANGE, GREY), strict=False)):
                 some = [row for row in rows if cell_of(row) == (base, batch, length)]
                 at = np.arange(len(some)) + 0.26 * (i - 1)
                 ratio, low, high = (
@@ -121,8 +124,8 @@ def draw(rows: list[Row]) -> Any:
             axes.set_xticks(range(len(MODELS)), list(MODELS), rotation=40, ha="right")
             axes.set_ylim(0.8, None)
             axes.axhline(1, color=GREY, lw=0.8)
+            axes.legend(fontsize=8, loc="upper left")
         line[0].set_ylabel("latency / base (black: multiply-adds)")
-    panels[0][0].legend()
     return figure
 
 
