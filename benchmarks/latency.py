@@ -36,8 +36,7 @@ from minitransformer.plots import BLUE, GREY, ORANGE, new_figure, write_png
 BASES = ("minilm", "bert-base")
 BATCHES = (1, 32)
 CELLS = [(base, 1, length) for length in (16, 64, 256) for base in BASES]
-CELLS += [("minilm", 32, length) for length in (16, 64, 256)]
-CELLS += [("bert-base", 32, length) for length in (16, 64, 128)]
+CELLS += [(base, 32, length) for length in (16, 64) for base in BASES]
 LORA = LoRAConfig(rank=8)
 MODELS: dict[str, AnyConfig | None] = {
     "base": None,
@@ -154,6 +153,7 @@ def tables(rows: list[Row]) -> None:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--minutes", type=float, default=np.inf, help="begin no cell after these")
+    parser.add_argument("--seconds", type=float, default=20, help="of a cell")
     parser.add_argument("--resume", action="store_true", help="measure the missing cells alone")
     args = parser.parse_args()
     threadpool_limits(args.threads, user_api="blas")
@@ -163,7 +163,7 @@ def main() -> None:
     for base, batch, length in CELLS[:1] if args.quick else CELLS:
         done = (base, batch, length) in map(cell_of, rows)
         if not done and time.monotonic() - begun < 60 * args.minutes:
-            rows += measure(base, batch, length, *((5, 5) if args.quick else (100, 20)))
+            rows += measure(base, batch, length, *((5, 5) if args.quick else (100, args.seconds)))
             write("latency", args, {"rows": rows})
     tables(rows)
     if not args.quick:
