@@ -12,7 +12,7 @@ from ..data.datasets import TASKS
 from ..errors import ConfigError, DataError
 from ..runs.classification import Prediction, Run, load_run
 from ..runs.classification import train as train_run
-from ..runs.folder import new_folder
+from ..runs.folder import default_folders, unfinished
 from ..runs.language_modeling import HISTORIES
 from ..runs.multitask import load_runs
 from ..runs.options import RunOptions
@@ -128,7 +128,7 @@ def train(
 
 def the_interrupted_run() -> Path:
     """The only one below runs/. Raises: ConfigError if there is none, or a choice."""
-    found = sorted(path.parent for path in Path("runs").glob("*/state.safetensors"))
+    found = sorted(folder for folder in Path("runs").glob("*") if unfinished(folder))
     if len(found) == 1:
         return found[0]
     seen = ", ".join(map(str, found)) or "none in runs/"
@@ -301,7 +301,8 @@ def demo(out: opt.DemoOut = None) -> int:
     """
     from . import demo as the_demo
 
-    folder = new_folder("demo", the_demo.OPTIONS, out)
+    free = (folder for folder in default_folders("demo", the_demo.OPTIONS) if not folder.exists())
+    folder = out if out is not None else next(free)
     print(the_demo.INTRODUCTION + "\n", flush=True)
     run = the_demo.run_demo(folder)
     if not run.metrics["finished"]:
