@@ -175,8 +175,8 @@ def load_task(
             examples = [(squeezed(text), label) for text, label in known.read()]
         except OSError as error:
             raise DataError(
-                f"the files of {name_or_path} cannot be read: {error}; remove {hub.cache_dir()} "
-                "to have them fetched again"
+                f"the files of {name_or_path} cannot be read: {error}; delete their folder in "
+                f"{hub.cache_dir()} to have them fetched again"
             ) from error
         task = _random_split(name_or_path, known.label_names, examples, rng)
     else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,10 +104,21 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json`, complete or not at all; `from_folder` reads it."""
         Path(folder).mkdir(parents=True, exist_ok=True)
+        write_text(Path(folder) / "tokenizer.json", self._as_json() + "\n")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that decides the token ids of a text.
+
+        It is taken of what `tokenizers` writes, which is the same in its versions 0.20 to 0.22.
+        """
+        return hashlib.sha256(self._as_json().encode()).hexdigest()
+
+    def _as_json(self) -> str:
         with self._truncating:
             self._backend.no_truncation()
-            text = self._backend.to_str()
-        write_text(Path(folder) / "tokenizer.json", text + "\n")
+            text: str = self._backend.to_str()
+        return text
 
     def encode(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut to at most `max_length` if given.

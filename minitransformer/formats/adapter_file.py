@@ -25,7 +25,8 @@ from ..errors import CheckpointError, ConfigError, MiniTransformerError
 from ..nn.module import Array, Module, Parameter
 from .files import read_safetensors, write_tensors
 
-FORMAT = "minitransformer-adapter-2"  # the metadata's only entry
+FORMAT = "minitransformer-adapter-3"  # the metadata's only entry
+OLDER = ("minitransformer-adapter-1", "minitransformer-adapter-2")  # told the base by its weights
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class AdapterRecord:
     """The metadata of an adapter file: what is in it, and, of a run, how it was trained.
 
     Attributes:
-        fingerprint: SHA-256 of the base that it was trained on.
+        fingerprint: SHA-256 of the base that it was trained on; see the function of that name.
         adapters: name -> configuration, in the order of insertion.
         fusions: name -> names of the sources, in the order of insertion.
         active: the names that `load_adapter` activates; several are a stack.
@@ -41,6 +42,8 @@ class AdapterRecord:
             classification head.
         base_part: which parameters of the base were trained and are in the file too: "none",
             "layer_norms" or "biases" (those of the blocks), or "all".
+        tokenizer: SHA-256 of what made token ids of the texts (`Tokenizer.fingerprint`); "" if not
+            known.
         base: the name or folder under which that base was loaded; "" if not known.
         method: one of METHODS: what a run trained.
         task, label_names, max_length: the task of a run, or the text of a language run, which has
@@ -53,6 +56,7 @@ class AdapterRecord:
     active: tuple[str, ...] = ()
     pooling: str | None = None
     base_part: str = "none"
+    tokenizer: str = ""
     base: str = ""
     method: str = "adapter"
     task: str = ""
@@ -75,6 +79,11 @@ class AdapterRecord:
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> AdapterRecord:
         """The inverse of `to_metadata`. Raises: CheckpointError for a foreign or damaged record."""
+        if not metadata.keys().isdisjoint(OLDER):
+            raise CheckpointError(
+                f"{path} was written by an older version, which knew its base by the weights "
+                "alone, not by heads, activation and tokenizer; train it again"
+            )
         if FORMAT not in metadata:
             found = ", ".join(sorted(metadata)) or "nothing"
             raise CheckpointError(
@@ -349,14 +358,23 @@ def warn_of_trainable_base(transformer: Adaptable) -> None:
 
 
 def fingerprint(base: Module) -> str:
-    """SHA-256 over the base's weights: names, shapes and float32 bytes; adapters are left out.
+    """SHA-256 of a base: what its configuration says of the answers, and its weights in float32.
 
-    Equal before and after adapter training, and different for any other base.
+    Equal before and after adapter training, and different for any other base: with the same
+    weights, another number of heads or another activation gives other answers, too. Adapters are
+    left out, and so is dropout, which is for training.
     Raises: ConfigError while adapters are merged into the weights.
     """
+    digest = hashlib.sha256()
     if isinstance(base, Adaptable):
         base.check_unmerged("save, load or compare adapters")
-    digest = hashlib.sha256()
+        words = {
+            entry.name: value
+            for entry in fields(base.config)
+            if (value := getattr(base.config, entry.name)) != entry.default
+            and "dropout" not in entry.name
+        }  # without defaults: an option that is added later changes no fingerprint
+        digest.update(json.dumps(words, sort_keys=True).encode())
     for name, parameter in sorted(base.named_parameters()):
         if ".adapters." not in name:
             value = np.ascontiguousarray(parameter.value, np.float32)
@@ -373,6 +391,21 @@ def check_base(file: AdapterFile, found: str) -> None:
         raise CheckpointError(
             f"{file.path} was trained on another base: it needs {name} with fingerprint "
             f"{record.fingerprint}, this one has {found}"
+        )
+
+
+def check_tokenizer(file: AdapterFile, found: str) -> None:
+    """Raises: CheckpointError if the adapter was trained on ids of another tokenizer than `found`.
+
+    A file that does not say which one it was passes.
+    """
+    record = file.record
+    if record.tokenizer and record.tokenizer != found:
+        name = repr(record.base) if record.base else "the base"
+        raise CheckpointError(
+            f"{file.path} was trained with another tokenizer: it needs that of {name} with "
+            f"fingerprint {record.tokenizer}, this one has {found}; with it, the same text would "
+            "become other token ids"
         )
 
 

@@ -18,6 +18,7 @@ from ..errors import CheckpointError, ConfigError
 from ..formats.adapter_file import (
     AdapterFile,
     AdapterRecord,
+    check_tokenizer,
     fingerprint,
     load_adapter,
     read_adapter,
@@ -119,9 +120,11 @@ def run_from(file: AdapterFile, base: str | Path | None = None) -> Run:
     assert record.pooling is not None  # there are labels, so there is a head
     model = Classifier(transformer, len(record.label_names), record.pooling)
     adapter = load_adapter(file, model)
+    tokenizer = Tokenizer.from_folder(checkpoint)
+    check_tokenizer(file, tokenizer.fingerprint)
     freeze_for(record.method, model, trained_layer_norms(record))
     model.eval()
-    return Run(file.path.parent, record, model, Tokenizer.from_folder(checkpoint), adapter)
+    return Run(file.path.parent, record, model, tokenizer, adapter)
 
 
 def trained_layer_norms(record: AdapterRecord) -> bool:
@@ -204,6 +207,7 @@ class Classification(Job):
             [self.adapter] if self.adapter is not None else [],
             base_fingerprint=self.base_before,
             base_part="layer_norms" if self.options.layer_norm else part,
+            tokenizer=self.tokenizer.fingerprint,
             base=self.options.base,
             method=self.options.method,
             task=self.name,

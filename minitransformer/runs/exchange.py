@@ -55,6 +55,7 @@ def origin_of(record: AdapterRecord) -> Words:
         "task": record.task,
         "max_length": record.max_length,
         "fingerprint": record.fingerprint,
+        "tokenizer": record.tokenizer,
     }
 
 
@@ -111,6 +112,7 @@ def write_run(
             temporary / f"{method}.safetensors",
             model,
             [ADAPTER_NAME],
+            tokenizer=str(origin.get("tokenizer", "")),  # load_run compares it with the base's
             base=str(base),
             method=method,
             task=str(origin.get("task", task)),

@@ -21,6 +21,7 @@ from ..errors import CheckpointError, ConfigError
 from ..formats.adapter_file import (
     AdapterFile,
     check_base,
+    check_tokenizer,
     fingerprint,
     load_adapter,
     read_adapter,
@@ -91,6 +92,7 @@ class Tasks:
                 f"a task {name!r} is loaded already; choose another name for {file.path}"
             )
         check_base(file, self.fingerprint)
+        check_tokenizer(file, self.tokenizer.fingerprint)
         check_shareable(file)
         adapter = name.translate({ord(c): "_" for c in ".:"}) if record.adapters else None
         model = Classifier(self.transformer, len(record.label_names), record.pooling or "")
