@@ -1,4 +1,4 @@
-"""Ways to damage a file: its bytes, or its structure (JSON, safetensors, TOML) so that it parses."""
+"""Ways to damage a file: its bytes, or its structure, so that it can still be parsed."""
 
 from __future__ import annotations
 
@@ -33,6 +33,10 @@ ODD_TOML = [
 ]  # fmt: skip
 
 
+# what is raised where a file has no such structure any more
+UNPARSED = (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error)
+
+
 def damaged(name: str, content: bytes, random: random.Random) -> bytes:
     """The content with one to four mistakes; `name` says which kind of file it is."""
     for _ in range(random.choice([1, 1, 1, 2, 4])):
@@ -42,8 +46,8 @@ def damaged(name: str, content: bytes, random: random.Random) -> bytes:
             try:
                 content = structured(content, random)
                 continue
-            except (ValueError, KeyError, RecursionError, struct.error):
-                pass  # it does not parse any more
+            except UNPARSED:
+                pass
         content = random.choice(BYTES)(content, random)
     return content
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -17,7 +16,7 @@ from ..runs.language_modeling import HISTORIES
 from ..runs.multitask import load_runs
 from ..runs.options import RunOptions
 from . import options as opt
-from .app import INTERRUPTED, app, failed, print_json, say
+from .app import INTERRUPTED, app, failed, json_text, print_json, say
 from .language_adaptation import adapt
 from .text import (
     gradcheck_record,
@@ -191,7 +190,7 @@ def predict(
                     "label": found.label,
                     "probabilities": found.probabilities,
                 }
-                print(json.dumps(record, ensure_ascii=False))
+                print(json_text(record))
             else:
                 probability = f"{found.probabilities[found.label]:.3f}"
                 cells = (*task.values(), found.label, probability, found.text)

@@ -56,9 +56,12 @@ def find_checkpoint(name: str | Path) -> Path:
         return _checked(Path(__file__).parent / "assets" / "tiny")
     if isinstance(name, str) and name in CHECKPOINTS:
         return _checked(fetch(CHECKPOINTS[name]))
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _checked(folder)
+    try:
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            return _checked(folder)
+    except (OSError, RuntimeError) as error:  # too long a name; ~name without a home
+        raise HubError(f"{str(name)[:100]!r} is no name of a folder: {error}") from error
     if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
         return _from_model_hub(name)
     raise HubError(_unknown(name))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
 
+LONGEST = 1_000_000  # characters of a text that is cut to max_length: more would fill the memory
 END = "<|endoftext|>"  # separates two texts in GPT-2's training
 
 
@@ -73,7 +74,9 @@ class Tokenizer:
             )
         try:
             return cls(_byte_level(*older) if in_parts else Backend.from_file(str(path)))
-        except Exception as error:  # the library raises plain Exception
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # plain Exception, or a panic, which is no Exception
             what = " with ".join(map(str, older)) if in_parts else path
             raise CheckpointError(f"{what} is not a readable tokenizer file: {error}") from error
 
@@ -125,8 +128,9 @@ class Tokenizer:
 
         Empty text is legal: it becomes the special tokens alone, of which GPT-2 has none.
 
-        Raises: DataError for an empty batch or a text that is no string; ConfigError if max_length
-        leaves no space beside the special tokens.
+        Raises: DataError for an empty batch, or a text that is no string or (with max_length) of
+        more than a million characters; ConfigError if max_length leaves no space beside the special
+        tokens; CheckpointError if the tokenizer is damaged.
         """
         if max_length is not None and max_length <= self._special:
             raise ConfigError(
@@ -134,12 +138,25 @@ class Tokenizer:
                 f"this tokenizer adds {self._special} special tokens to each"
             )
         checked = _checked(texts)
+        if max_length is not None:
+            for position, text in enumerate(checked):
+                if len(text) > LONGEST:
+                    raise DataError(
+                        f"text {position} has {len(text):,} characters, expected at most "
+                        f"{LONGEST:,}: it will be cut to {max_length} tokens; is a separator "
+                        "missing in the file?"
+                    )
         with self._truncating:  # several threads may encode, each to a length of its own
             if max_length is None:
                 self._backend.no_truncation()
             else:
                 self._backend.enable_truncation(max_length)
-            return [found.ids for found in self._backend.encode_batch_fast(checked)]
+            try:
+                return [found.ids for found in self._backend.encode_batch_fast(checked)]
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # as in `from_folder`: its vocabulary has gaps
+                raise CheckpointError(f"the tokenizer cannot encode texts: {error}") from error
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
         """The text of token ids, as the tokenizer normalized it (for BERT: in lower case).

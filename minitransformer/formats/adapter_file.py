@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from ..adapters.attach import Adaptable
-from ..adapters.config import CONFIGS, METHODS, AnyConfig
+from ..adapters.config import CONFIGS, METHODS, AnyConfig, size_of
 from ..adapters.fusion import Fusion
-from ..adapters.select import base_parameters
+from ..adapters.select import BASE_PARTS, base_parameters
 from ..errors import CheckpointError, ConfigError, MiniTransformerError
 from ..nn.module import Array, Module, Parameter
 from .files import read_safetensors, write_tensors
+from .kinds import check_kinds
 
 FORMAT = "minitransformer-adapter-3"  # the metadata's only entry
 OLDER = ("minitransformer-adapter-1", "minitransformer-adapter-2")  # told the base by its weights
@@ -100,9 +101,25 @@ class AdapterRecord:
             }
             fusions = {k: tuple(v) for k, v in values["fusions"].items()}
             lists = {k: tuple(values[k]) for k in ("active", "label_names")}
-            return cls(**{**values, **lists, "adapters": adapters, "fusions": fusions})
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            record = cls(**{**values, **lists, "adapters": adapters, "fusions": fusions})
+            record.check()
+            return record
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{path} has a damaged record: {error}") from error
+
+    def check(self) -> None:
+        """Raises: ConfigError for an entry of the wrong kind, or that names what is not there."""
+        check_kinds(type(self), {entry.name: getattr(self, entry.name) for entry in fields(self)})
+        for name, choices in (("base_part", BASE_PARTS), ("method", METHODS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {choices}")
+        known = set(self.adapters)
+        for name, sources in (*self.fusions.items(), ("active", self.active)):
+            if not known.issuperset(sources):
+                raise ConfigError(f"{name}={sources}: expected some of {sorted(known)}")
+            known.add(name)
+        if self.max_length < 0 or len(set(self.label_names)) < len(self.label_names):
+            raise ConfigError(f"max_length={self.max_length}, label_names={self.label_names}")
 
 
 @dataclass(frozen=True)
@@ -225,6 +242,7 @@ def load_adapter(
     file = file if isinstance(file, AdapterFile) else read_adapter(file)
     record, (transformer, head_parameters) = file.record, parts(model)
     check_base(file, base_fingerprint or fingerprint(transformer))
+    check_sizes(file, transformer)
     if head and model is not transformer:
         check_head(file, head_parameters, pooling_of(model))
     else:
@@ -255,6 +273,26 @@ def load_adapter(
     if active:
         transformer.set_active(*active)
     return active[-1] if active else None
+
+
+def check_sizes(file: AdapterFile, transformer: Adaptable) -> None:
+    """Refuse a record that asks for more than the file holds, before any of it is built.
+
+    Raises: CheckpointError.
+    """
+    d, blocks = transformer.config.d_model, len(transformer.blocks)
+    for name, config in file.record.adapters.items():
+        own = [t.size for key, t in file.tensors.items() if f".adapters.{name}." in key]
+        places = blocks if config.layers is None else len(config.layers)
+        what, size = size_of(config, d)
+        if size * d * places > sum(own):  # the least that any method has
+            raise CheckpointError(
+                f"{file.path} does not fit: {what}={size:.14g} in {places} blocks of width {d}, "
+                f"but the tensors of {name!r} have {sum(own):,} values"
+            )
+    n_fused = len(file.record.fusions)
+    if n_fused * d * d > sum(tensor.size for tensor in file.tensors.values()):
+        raise CheckpointError(f"{file.path} does not fit: it holds no {n_fused} fusions")
 
 
 def names_in_model(file: AdapterFile, name: str | None) -> dict[str, str]:

@@ -34,7 +34,7 @@ from ..training.data_parallel import DataParallel, Model
 from ..training.evaluation import AT_ONCE
 from ..training.prefix_cache import frozen_depth
 from ..training.process import cores
-from .classification import Prediction, Run, check_labels
+from .classification import Prediction, Run, check_head_size, check_labels
 from .folder import base_of
 
 
@@ -94,6 +94,7 @@ class Tasks:
         check_base(file, self.fingerprint)
         check_tokenizer(file, self.tokenizer.fingerprint)
         check_shareable(file)
+        check_head_size(file, self.transformer.config.d_model)
         adapter = name.translate({ord(c): "_" for c in ".:"}) if record.adapters else None
         model = Classifier(self.transformer, len(record.label_names), record.pooling or "")
         with self.transformer.restored():
