@@ -201,9 +201,10 @@ class Trainer:
                 f"the loss is {loss} at step {self.step + 1} of {self.total_steps} "
                 f"(learning rate {lr:.1e}); try a lower lr, or a longer warm-up"
             )
-        norm = clip_by_global_norm(self.parameters, self.options.max_grad_norm)
+        spread = self.data_parallel.spread
+        norm = clip_by_global_norm(self.parameters, self.options.max_grad_norm, spread)
         self.optimizer.lr = lr
-        self.optimizer.step()
+        self.optimizer.step(spread)
         self.step += 1
         self.seconds += time.perf_counter() - started
         return HistoryRow(self.step, epoch, loss, right / batch.counted, lr, norm, self.seconds)
