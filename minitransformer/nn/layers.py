@@ -72,12 +72,12 @@ class Linear(Module):
     def backward(self, dy: Array) -> Array | None:
         (x,) = self.pop_saved(dy)
         if self.weight.trainable:
-            self.weight.accumulate(flat(x).T @ flat(dy))  # (d_in, N) @ (N, d_out)
+            self.weight.accumulate(flat(x).T @ flat(dy), own=True)  # (d_in, N) @ (N, d_out)
         if self.bias.trainable:
             self.bias.accumulate(kernels.sum_rows(flat(dy)))
         if not self.needs_input_grad:
             return None
-        dx = flat(dy) @ self.weight.value.T  # (N, d_out) @ (d_out, d_in)
+        dx = kernels.matmul_transposed(flat(dy), self.weight.value)  # (N, d_out) @ (d_out, d_in)
         return dx.reshape(*dy.shape[:-1], -1)
 
 
@@ -109,7 +109,8 @@ class Embedding(Module):
     def backward(self, dy: Array) -> None:
         (ids,) = self.pop_saved(dy)
         if self.weight.trainable:
-            self.weight.accumulate(kernels.embedding_backward(dy, ids, len(self.weight.value)))
+            dweight = kernels.embedding_backward(dy, ids, len(self.weight.value))
+            self.weight.accumulate(dweight, own=True)
 
 
 class LayerNorm(Module):

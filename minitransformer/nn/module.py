@@ -65,9 +65,10 @@ class Parameter:
     def size(self) -> int:
         return self.value.size
 
-    def accumulate(self, grad: Array) -> None:
+    def accumulate(self, grad: Array, own: bool = False) -> None:
         """Add a gradient: a parameter used twice, or in two batches, gets the sum.
 
+        `own`: nobody else holds the array, so that it may become `.grad` without a copy.
         Raises: BackwardError if the parameter is frozen; ShapeError if the shapes differ.
         """
         if not self._requires_grad:
@@ -81,7 +82,7 @@ class Parameter:
                 f"gradient of shape {grad.shape} for a parameter of shape {self.shape}{hint}"
             )
         if self.grad is None:
-            self.grad = np.array(grad, dtype=self.value.dtype)  # a copy: the caller keeps its own
+            self.grad = (np.asarray if own else np.array)(grad, dtype=self.value.dtype)
         else:
             self.grad += grad
 
