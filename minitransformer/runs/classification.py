@@ -29,9 +29,10 @@ from ..models.transformer import Transformer
 from ..nn.module import Array
 from ..training.evaluation import Evaluation, evaluate, predict_probabilities
 from ..training.prefix_cache import PrefixCache
-from .folder import RunFolder, base_of, folder_and_options
+from ..training.state import digest_of
+from .folder import RunFolder, base_of, open_run
 from .options import ADAPTER_NAME, WHAT_TRAINS, RunOptions, build_classifier, freeze_for
-from .pipeline import Job, train_in_folder
+from .pipeline import Job, base_digests, digest, train_in_folder
 
 SPLITS = ("train", "validation", "test")
 
@@ -180,16 +181,17 @@ def train(
 
     The folder (default: runs/TASK-METHOD-seedN, with a number if that exists) receives
     `METHOD.safetensors` (the best epoch), `METHOD-last.safetensors`, `history.csv`, `curves.png`,
-    `metrics.json` and `options.json`. Ctrl-C saves what was learnt so far, and `resume=True` with
-    the same folder goes on from there, with the options of the folder. `progress` shows a bar.
+    `metrics.json` and `options.json`. Ctrl-C (also SIGTERM, SIGHUP) saves what was learnt so far.
+    However a run was stopped, `resume=True` with the same folder goes on, with the options of the
+    folder, to the same files, bit for bit but for the times that it took. `progress` shows a bar.
 
-    Raises: ConfigError if the folder holds a run already, or (resume) none that can go on;
+    Raises: ConfigError if the folder is not empty, or (resume) holds no run that can go on;
     DataError, HubError, CheckpointError for a task or base that cannot be used; TrainingError if
     the loss is not finite.
     """
-    folder, options = folder_and_options(task, options, RunOptions, out, resume)
-    job = Classification(load_task(task, limit=options.limit), options)
-    train_in_folder(job, folder, task, resume, progress)
+    with open_run(task, options, RunOptions, out, resume) as (folder, options):
+        job = Classification(load_task(task, limit=options.limit), options)
+        train_in_folder(job, folder, task, resume, progress)
     return Run(folder, job.record, job.model, job.tokenizer, job.adapter)
 
 
@@ -213,6 +215,11 @@ class Classification(Job):
         self.adapter = ADAPTER_NAME if options.config is not None else None
         self.label_names = task.label_names
         self.base_before = fingerprint(transformer)
+        self.inputs = {
+            "the test examples": digest_of(self.test),
+            "the label names": digest(*task.label_names),
+            **base_digests(transformer, self.base_before, checkpoint),
+        }
         self.model = build_classifier(transformer, len(task.label_names), options)
         if options.prefix_cache:
             self.prefix = PrefixCache(transformer, self.train)
