@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -12,17 +11,18 @@ from ..data.datasets import TASKS
 from ..errors import ConfigError, DataError
 from ..runs.classification import Prediction, Run, load_run
 from ..runs.classification import train as train_run
-from ..runs.folder import new_folder
+from ..runs.folder import default_folders, unfinished
 from ..runs.language_modeling import HISTORIES
 from ..runs.multitask import load_runs
 from ..runs.options import RunOptions
 from . import options as opt
-from .app import INTERRUPTED, app, failed, print_json, say
+from .app import INTERRUPTED, app, failed, json_text, print_json, say
 from .language_adaptation import adapt
 from .text import (
     gradcheck_record,
     gradcheck_text,
     interruption_report,
+    on_one_line,
     table,
     training_report,
 )
@@ -128,7 +128,7 @@ def train(
 
 def the_interrupted_run() -> Path:
     """The only one below runs/. Raises: ConfigError if there is none, or a choice."""
-    found = sorted(path.parent for path in Path("runs").glob("*/state.safetensors"))
+    found = sorted(folder for folder in Path("runs").glob("*") if unfinished(folder))
     if len(found) == 1:
         return found[0]
     seen = ", ".join(map(str, found)) or "none in runs/"
@@ -173,6 +173,8 @@ def predict(
 ) -> None:
     """Print a label and its probability for each text, one line each, in order.
 
+    Tabs and line breaks inside a text are shown as \\t and \\n; --json keeps them.
+
     With --also, several runs on one base predict together, in one forward pass through what they
     share: for each text a line for each task, the task's name first (in JSON: "task").
 
@@ -197,10 +199,11 @@ def predict(
                     "label": found.label,
                     "probabilities": found.probabilities,
                 }
-                print(json.dumps(record, ensure_ascii=False))
+                print(json_text(record))
             else:
                 probability = f"{found.probabilities[found.label]:.3f}"
-                print(*task.values(), found.label, probability, found.text, sep="\t")
+                cells = (*task.values(), found.label, probability, found.text)
+                print(*map(on_one_line, cells), sep="\t")
         sys.stdout.flush()
 
 
@@ -301,7 +304,8 @@ def demo(out: opt.DemoOut = None) -> int:
     """
     from . import demo as the_demo
 
-    folder = new_folder("demo", the_demo.OPTIONS, out)
+    free = (folder for folder in default_folders("demo", the_demo.OPTIONS) if not folder.exists())
+    folder = out if out is not None else next(free)
     print(the_demo.INTRODUCTION + "\n", flush=True)
     run = the_demo.run_demo(folder)
     if not run.metrics["finished"]:
