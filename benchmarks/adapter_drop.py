@@ -100,7 +100,7 @@ def main() -> None:
         record = json.loads(path.read_text(encoding="utf-8"))
         record = {half: record[half] for half in ("accuracy", "speed") if half in record}
     if args.only != "accuracy":
-        record["speed"] = speeds(3 if args.quick else 25, args.threads)
+        record["speed"] = speeds(3 if args.quick else 9, args.threads)
     if args.only != "speed":
         training = {"standard training": False, "robust training": True}
         found = {name: accuracies(robust, limit, epochs) for name, robust in training.items()}

@@ -112,7 +112,7 @@ def main() -> None:
     steps = {method: Step(method, clock_for(args.threads)) for method in METHODS}
     for step in steps.values():
         step.run()  # warm-up
-    turns = [{m: s.run() for m, s in steps.items()} for _ in range(3 if args.quick else 15)]
+    turns = [{m: s.run() for m, s in steps.items()} for _ in range(3 if args.quick else 7)]
     products, memory = rates(clock_for(args.threads))
     rows: list[dict[str, Any]] = []
     for method in METHODS:
