@@ -62,7 +62,7 @@ def known_of_softmax(mine: Any, inputs: tuple[Any, ...], dp: Array) -> Any:
     mistakes = {
         "the sum over all p is missing: every p depends on every score": p * dp,
         "p in front is missing": dp - along,
-        "the sum of dp p stands alone; it is subtracted from dp": p * along,
+        "dp is missing: the sum of dp p stands alone": p * along,
         "the sum is added, but it is subtracted": p * (dp + along),
         "the sum is one of dp, without p": p * (dp - dp.sum(axis=-1, keepdims=True)),
         "a mean stands where the sum is meant": p * (dp - along / p.shape[-1]),

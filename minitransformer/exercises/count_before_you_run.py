@@ -15,7 +15,6 @@ from .catalogue import Part
 from .judging import call, real_batch, rng_for, same_values
 from .solution import Solution, variant
 
-
 SIZES = (7, 11, 13, 29)  # B, T, d, d_ff: no two formulas give the same number
 
 

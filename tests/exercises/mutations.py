@@ -1,4 +1,4 @@
-"""Random mistakes: every small change of a solution that a program can make, and what is said of it.
+"""Random mistakes: each small change that a program can make to a solution, and what is said.
 
     python tests/exercises/mutations.py 300 0      # how many, seed; prints the figures
 
@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from exercises.wrong_solutions import SOLUTIONS, solution  # noqa: E402
+from exercises.wrong_solutions import SOLUTIONS, solution
 
 PAGES = SOLUTIONS.parent / "pages"
 EXERCISES = (1, 2, 3, 4, 5, 6, 7, 8)  # the ninth runs a study for each
@@ -185,16 +185,19 @@ def unique(found: Iterator[Mutation]) -> list[Mutation]:
 # -- what is said of them ------------------------------------------------------------------
 
 FACTS = (  # what can be seen, and names no cause
-    r"in no pattern known here", r", in line \d", r"has shape", r"NaN or infinity", r"all zeros",
+    r"in no pattern known here", r", in line \d", r"has shape", r"NaN or infinity",
     r"arrays are wrong; the backward pass reaches", r"gradients are wrong:", r"more that may have",
     r"no gradient reaches", r"wrong only at", r"to a parameter of shape", r"is not written yet",
     r"merged model gives other values", r"the loss is not finite", r"it visits", r"its drift is",
-    r"has standard deviation", r"has an entry of size", r"has mean", r"changes by", r"forward saves",
+    r"has standard deviation", r"has an entry of size", r"has mean", r"changes by",
+    r"forward saves",
     r"matrix products; \d", r"one entry by|should be", r"is None", r"to the precision of float64",
-    r"numbers for each parameter", r"these are numbers, not bytes", r"has nothing to read",
+    r"got dy of shape", r"cannot go on", r"numbers for each parameter",
+    r"these are numbers, not bytes", r"has nothing to read",
     r"times the norm", r"gives another .* without an error", r"has two gradients",
 )  # fmt: skip
 CAUSES = (  # what is named, and the kinds of mutations of which it is true; the first that fits
+    (r"all zeros", {"off by one", "factor", "dropped term", "sign"}),  # multiplied by zero
     (r"is not subtracted", {"dropped term", "factor"}),
     (r"sign is flipped|subtracted|goes up the gradient|is added, but", {"sign"}),
     (r"transpose|in the wrong order|last two axes", {"transpose"}),
@@ -210,7 +213,8 @@ CAUSES = (  # what is named, and the kinds of mutations of which it is true; the
     (r"are not clipped", {"dropped statement", "dropped term", "off by one", "factor", "condition",
                           "sign"}),
     (r"plays no part|is missing|are missing|without the|not divided|p in front|is one of dp|"
-     r"does not decay|without p|is counted|it is the plain weight|absolute size|the square",
+     r"does not decay|without p|is not added|the gradient alone|is counted|"
+     r"it is the plain weight|absolute size|the square",
      {"dropped term", "off by one", "condition"}),
     (r"both biases|each factor a gradient|weight gradients of frozen|that is zero|the inverse",
      {"dropped term", "off by one", "condition", "factor", "sign", "transpose"}),
@@ -222,7 +226,7 @@ CAUSES = (  # what is named, and the kinds of mutations of which it is true; the
      {"dropped term", "condition", "off by one"}),
     (r"made larger|nothing is scaled|after clipping|sum of the norms", {"condition"}),
     (r"With a single sentence", {"axis", "off by one"}),
-    (r"in place|changes an array|float32|float64|an earlier|again", set[str]()),
+    (r"in place|changes an array|is float|in float32|an earlier|after another call", set[str]()),
     (r"twice too large", {"factor", "off by one"}),
 )  # fmt: skip
 
@@ -253,6 +257,7 @@ def examine(mutation: Mutation, folder: Path) -> tuple[bool, list[tuple[str, str
 EQUIVALENT = (  # the mutated code does the same; a test shows it
     ("axis=0", "axis=-2"),  # of an array with two axes
     ("np.abs(draw) > 2", "np.abs(draw) >= 2"),  # no draw is exactly 2
+    ("norm > max_norm", "norm >= max_norm"),  # a factor of 1
 )
 
 
