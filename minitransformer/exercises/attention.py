@@ -58,14 +58,14 @@ class AttentionUnderTest(Module):
 def known_of_softmax(mine: Any, inputs: tuple[Any, ...], dp: Array) -> Any:
     """What known mistakes make of ds."""
     p = functional.softmax(inputs[0])
-    along = (dp * p).sum(axis=-1, keepdims=True)
+    total = np.einsum("...j,...j->...", dp, p)[..., None]
     mistakes = {
         "the sum over all p is missing: every p depends on every score": p * dp,
-        "p in front is missing": dp - along,
-        "dp is missing: the sum of dp p stands alone": p * along,
-        "the sum is added, but it is subtracted": p * (dp + along),
+        "p in front is missing": dp - total,
+        "dp is missing: the sum of dp p stands alone": p * total,
+        "the sum is added, but it is subtracted": p * (dp + total),
         "the sum is one of dp, without p": p * (dp - dp.sum(axis=-1, keepdims=True)),
-        "a mean stands where the sum is meant": p * (dp - along / p.shape[-1]),
+        "a mean stands where the sum is meant": p * (dp - total / p.shape[-1]),
         "it is p (1 - p) dp, which leaves out what every p owes to the other scores": p
         * (1 - p)
         * dp,

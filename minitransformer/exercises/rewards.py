@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -191,7 +192,8 @@ def timed_steps(here: Lesson) -> Iterator[tuple[str, float, int]]:
             started, loss = time.perf_counter(), CrossEntropy()
             loss.forward(model(ids, np.ones_like(ids)), labels)
             saved = saved_bytes(model)
-            model.backward(loss.backward())
+            dlogits = loss.backward()
+            model.backward(dlogits)
             times.append(time.perf_counter() - started)
         yield what, min(times), saved
 
@@ -231,11 +233,11 @@ def research_question(solution: Solution) -> None:
         return
     options = {"bottleneck": 8, "scaling": 1.0, "placement": "after_norm"}
     options[own["factor"]] = own["values"]
-    lines = [f"{name} = {value!r}".replace("'", '"') for name, value in options.items()]
+    text = "\n".join(f"{key} = {json.dumps(chosen)}" for key, chosen in options.items())
     rows = run_study(
         'name = "reward"\nseeds = [0]\n[run]\nbase = "minilm"\nepochs = 1\nmax_length = 32\n'
         '[[task]]\nname = "rotten-tomatoes"\nlimit = 256\nvalidation_limit = 50\n'
-        'test_limit = 200\n[[part]]\nname = "answer"\nlr = 0.003\n' + "\n".join(lines)
+        'test_limit = 200\n[[part]]\nname = "answer"\nlr = 0.003\n' + text
     )
     for row in rows:
         print(f"{own['factor']} = {row[own['factor']]}: {row['accuracy']:.1%}")

@@ -212,13 +212,15 @@ def reference_step(
     if mistake != "zero_grad":
         model.zero_grad()
     loss = CrossEntropy()
-    value = loss.forward(model(batch.ids, batch.attention_mask), batch.labels)
-    model.backward(loss.backward())
+    logits = model(batch.ids, batch.attention_mask)
+    mean = loss.forward(logits, batch.labels)
+    dlogits = loss.backward()
+    model.backward(dlogits)
     if mistake != "clip":
         library_clip(model.trainable_parameters(), max_norm)
     if mistake != "no step":
         optimizer.step()
-    return value
+    return mean
 
 
 STEP_MISTAKES = {
