@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data.tokenization import Tokenizer, pad
-from ..errors import WrongAnswer
+from ..errors import BackwardError, WrongAnswer
 from ..gradcheck import gradcheck
 from ..models.heads import Classifier, CrossEntropy
 from ..models.transformer import Transformer
@@ -213,6 +213,12 @@ def right_in_model(
             own.value[...] = given.value
         try:
             loss, found = gradients_in_model(mine)
+        except BackwardError as error:
+            raise WrongAnswer(
+                f"inside the model, with {part}, the backward pass cannot go on: does each of your "
+                "forwards end with self.save_for_backward(y.shape, ...), and does backward add "
+                "gradients only where `trainable`?"
+            ) from error
         except Exception as error:
             raise WrongAnswer(f"inside the model, with {part}: {in_words(error)}") from error
     same_values(f"the loss of the model with {part}", np.float32(loss), np.float32(expected_loss),
