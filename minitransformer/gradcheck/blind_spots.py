@@ -20,6 +20,7 @@ from .checked_module import CheckedModule, generators_of, rewind
 Gradients = dict[str, Array]  # "dx", "weight.grad", ... -> values; what is None is left out
 
 SAME = 1e-9  # relative: far above the rounding of float64, far below that of float32
+ROUND_OFF = 1e-13  # times |y * dy|: what a gradient that is zero on paper may come out as
 MAX_FROZEN = 8  # modules with more parameters are tried with all of them frozen alone
 STEP, TINY_STEP = 2.0**-23, 2.0**-36  # of the float32 test: 1e-7 and 1e-11
 
@@ -74,7 +75,7 @@ def stale_cache(checked: CheckedModule, usual: Gradients) -> str | None:
             "forward gives another result after another input: it keeps something of an earlier "
             "forward pass; compute it anew each time"
         )
-    names = different(usual, trial.backward())
+    names = different(checked, usual, trial.backward())
     if not names:
         return None
     return (
@@ -94,7 +95,7 @@ def nothing_before(checked: CheckedModule, usual: Gradients) -> str | None:
         found = trial.backward()
     except Exception:
         return None  # an error is no silent mistake
-    names = different({n: g for n, g in usual.items() if n.endswith(".grad")}, found)
+    names = different(checked, {n: g for n, g in usual.items() if n.endswith(".grad")}, found)
     return names and (
         f"{what}, {names} would be wrong: add the gradients of parameters before "
         "`if not self.needs_input_grad: return None`, and save what they need in either case"
@@ -119,7 +120,7 @@ def frozen_parameters(checked: CheckedModule, usual: Gradients) -> str | None:
             found = trial.backward()
         except Exception:
             continue
-        wrong = different({n: g for n, g in usual.items() if n not in labels}, found)
+        wrong = different(checked, {n: g for n, g in usual.items() if n not in labels}, found)
         if wrong:
             return (
                 f"{what}, {wrong} would be wrong: whether one array is trained must not change the "
@@ -157,7 +158,7 @@ def second_backward(checked: CheckedModule, usual: Gradients) -> str | None:
         found = trial.backward()
     except Exception:
         return None  # as it should be
-    names = different(usual, found)
+    names = different(checked, usual, found)
     return names and (
         f"a second backward after one forward gives another {names} without an error: the first "
         "has changed or used up what forward kept; self.pop_saved(dy) makes that an error"
@@ -169,7 +170,7 @@ def linear_in_dy(checked: CheckedModule, usual: Gradients) -> str | None:
         return None
     trial = Trial(checked)
     trial.forward()
-    names = different({name: 3 * g for name, g in usual.items()}, trial.backward(3.0))
+    names = different(checked, {name: 3 * g for name, g in usual.items()}, trial.backward(3.0))
     return names and (
         f"three times dy does not give three times {names} to the precision of float64: somewhere "
         "backward computes in float32, or it depends on dy in another way than by products"
@@ -237,21 +238,22 @@ def arrays_in(module: Module) -> Iterator[tuple[str, Array]]:
     """Arrays that modules hold as attributes or have saved, with names."""
     for path, inner in module.named_modules():
         for name, value in vars(inner).items():
-            held = value[1] if name == "_saved" and value is not None else (value,)
+            held = value.arrays if name == "_saved" and value is not None else (value,)
             for array in held:
                 if isinstance(array, np.ndarray):
                     yield f"{path}.{name}" if path else name, array
 
 
-def different(expected: Gradients, found: Gradients) -> str:
+def different(checked: CheckedModule, expected: Gradients, found: Gradients) -> str:
     """The names of the gradients that differ or are missing, for a sentence."""
+    noise = ROUND_OFF * checked.size
     return " and ".join(
-        name for name, g in expected.items() if name not in found or not same(found[name], g)
+        name for name, g in expected.items() if name not in found or not same(found[name], g, noise)
     )
 
 
-def same(a: Array, b: Array) -> bool:
-    return a.shape == b.shape and bool(np.all(np.abs(a - b) <= SAME * (np.abs(b) + rms(b))))
+def same(a: Array, b: Array, noise: float = 0.0) -> bool:
+    return a.shape == b.shape and bool(np.all(np.abs(a - b) <= SAME * (np.abs(b) + rms(b)) + noise))
 
 
 def rms(x: Array) -> float:

@@ -302,9 +302,9 @@ def record_calls(parameter: Parameter, name: str, calls: list[str]) -> None:
     """Append `name` to `calls` whenever a gradient is added to this parameter."""
     accumulate = parameter.accumulate
 
-    def recorded(grad: Array) -> None:
+    def recorded(grad: Array, own: bool = False) -> None:
         calls.append(name)
-        accumulate(grad)
+        accumulate(grad, own)
 
     parameter.accumulate = recorded  # type: ignore[method-assign]
 

@@ -265,6 +265,22 @@ def layer_norm_backward(dy: Array, x_hat: Array, rstd: Array, gain: Array) -> Ar
     return g
 
 
+# -- products ------------------------------------------------------------------------------
+
+FEW_ROWS = 128
+
+
+def matmul_transposed(dy: Array, weight: Array) -> Array:
+    """`functional.matmul_transposed`; for few rows as (W dy^T)^T.
+
+    OpenBLAS reads a large matrix faster as it is stored than as its transpose: 1.5 times as fast
+    for 32 rows. From 256 rows on, copying the result into rows costs what that saves.
+    """
+    if len(dy) > FEW_ROWS or min(weight.shape) < FEW_ROWS:
+        return dy @ weight.T
+    return np.ascontiguousarray((weight @ dy.T).T)
+
+
 # -- sums over rows -----------------------------------------------------------------------
 
 ROWS = 64  # so many are added in the array's own dtype, and the sums of them in float64
@@ -333,16 +349,32 @@ def adamw(
     eps: float,
     weight_decay: float,
 ) -> tuple[Array, Array, Array]:
-    """`functional.adamw`, in place: value, m and v are changed and returned."""
+    """`functional.adamw`, in place: value, m and v are changed and returned.
+
+    A few rows at a time, so that each array comes from memory once, and not once an operation.
+    """
     b1, b2 = betas
-    m += (1 - b1) * (grad - m)
-    v += (1 - b2) * (grad * grad - v)
-    if weight_decay:
-        value *= 1 - lr * weight_decay
-    update = np.sqrt(v)
-    update /= math.sqrt(1 - b2**step)
-    update += eps
-    np.divide(m, update, out=update)
-    update *= lr / (1 - b1**step)
-    value -= update
+    for rows in row_tiles(value):
+        own, g, mean, square = value[rows], grad[rows], m[rows], v[rows]
+        update = g - mean
+        update *= 1 - b1
+        mean += update
+        np.multiply(g, g, out=update)
+        update -= square
+        update *= 1 - b2
+        square += update
+        np.sqrt(square, out=update)
+        update /= math.sqrt(1 - b2**step)
+        update += eps
+        np.divide(mean, update, out=update)
+        update *= lr / (1 - b1**step)
+        if weight_decay:
+            own *= 1 - lr * weight_decay
+        own -= update
     return value, m, v
+
+
+def row_tiles(x: Array, size: int | None = None) -> list[slice]:
+    """Cut the first axis into pieces of about `size` (TILE) numbers, at least one row each."""
+    step = max(1, (size or TILE) * len(x) // max(1, x.size))
+    return [slice(start, start + step) for start in range(0, len(x), step)]

@@ -35,6 +35,7 @@ from minitransformer.cli.text import gradcheck_record
 from minitransformer.errors import ConfigError, GradientError, UntestedGradientWarning
 from minitransformer.gradcheck import cases, check_library, gradcheck
 from minitransformer.models.heads import CrossEntropy
+from minitransformer.nn import functional as F
 from minitransformer.nn.layers import Dropout, Embedding, LayerNorm, Linear
 from minitransformer.nn.module import Array, Module, Parameter
 
@@ -222,6 +223,28 @@ def test_a_right_adapter_is_tested_throughout(init: str) -> None:
 
 
 # -- what may look wrong and is right ------------------------------------------------------
+
+
+def test_a_gradient_that_is_zero_up_to_rounding_passes() -> None:
+    """As of the key bias: softmax(x + b) does not depend on b; backward gives 1e-16, not 0."""
+
+    class ShiftedSoftmax(Module):
+        def __init__(self) -> None:
+            self.b = Parameter(np.ones((), np.float32))
+
+        def forward(self, x: Array) -> Array:
+            p = F.softmax(x + self.b.value)
+            self.save_for_backward(p.shape, p)
+            return p
+
+        def backward(self, dy: Array) -> Array:
+            (p,) = self.pop_saved(dy)
+            dx = F.softmax_backward(dy, p)
+            self.b.accumulate(dx.sum())
+            return dx
+
+    report = gradcheck(ShiftedSoftmax(), numbers(50, 12))
+    assert {row.name: abs(row.analytic) < 1e-14 for row in report.rows} == {"x": False, "b": True}
 
 
 def test_dropout_draws_the_same_mask_each_time() -> None:
