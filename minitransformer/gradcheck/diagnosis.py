@@ -255,8 +255,8 @@ def factor_between(g: Array, n: Array, known: Sequence[Factor]) -> str | None:
         elif abs(abs(k) * value - 1) < CLOSE:
             names.append(f"{abs(k):.4g} = 1 / {name}: {if_small}")
     if not names:
-        names = ["look for a factor of forward that backward forgets or applies twice"]
-    return f"{sign}it is {k:.5g} times what it should be ({'; or '.join(names)})"
+        names = ["there is a factor of forward that backward forgets or applies twice"]
+    return f"{sign}it is {k:.5g} times what it should be (perhaps {'; or '.join(names)})"
 
 
 Factor = tuple[str, float, tuple[str, str]]  # name, value, advice if too large and if too small
