@@ -74,9 +74,7 @@ def test_the_map_has_one_line_for_each_package() -> None:
     assert sorted(named) == sorted(there)
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "docs/benchmarks.md", "docs/instructors.md", "benchmarks/README.md"]
-)
+@pytest.mark.parametrize("page", ["README.md", "docs/benchmarks.md", "benchmarks/README.md"])
 def test_commands_and_links_lead_to_files(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     scripts = re.findall(r"python ((?:benchmarks|scripts|tests)/\S+\.py)", text)
