@@ -48,8 +48,8 @@ def interruptible() -> Iterator[Interrupt]:
             signal.signal(number, on_signal)
         yield interrupt
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
 
 
 def received() -> list[signal.Signals]:
