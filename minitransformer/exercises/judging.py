@@ -82,11 +82,13 @@ def same_values(
             raise WrongAnswer(f"{what} is wrong: {sentence}")
     if not np.isfinite(got).all():
         raise WrongAnswer(f"{what} contains NaN or infinity")
+    if not got.ndim:  # a number that is asked for: to name the right one would be the answer
+        raise WrongAnswer(f"{what} is not {got:.6g}; what differs is in no pattern known here")
     i = np.unravel_index(int(np.argmax(np.abs(got - expected))), got.shape)
-    place = f" at {tuple(map(int, i))}" if got.ndim else ""
     raise WrongAnswer(
-        f"{what} is {got[i]:.6g}{place}, but should be {np.asarray(expected)[i]:.6g}; what differs "
-        "is in no pattern known here. Work one entry out by hand, and compare"
+        f"{what} is {got[i]:.6g} at {tuple(map(int, i))}, but should be "
+        f"{np.asarray(expected)[i]:.6g}; what differs is in no pattern known here. Work one entry "
+        "out by hand, and compare"
     )
 
 

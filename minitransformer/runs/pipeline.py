@@ -104,7 +104,11 @@ def train_in_folder(
         trainer.fit()
         metrics = write_results(job, trainer, folder)
     except (KeyboardInterrupt, CheckpointError, OSError, MemoryError):
-        log.warning("stopped. The run in %s is unfinished, and can be resumed", folder)
+        log.warning(
+            "stopped. The run goes on from its last state with --resume --out %s "
+            "(in Python: resume=True and out)",
+            folder,
+        )
         raise
     if metrics["finished"]:
         delete_state(state_file)

@@ -23,7 +23,7 @@ from ...formats.files import write_text
 from ...training.process import cores
 from ..catalogue import exercise
 from ..report import Item
-from .limits import KEPT, Limits, run_limited
+from .limits import GRACE, KEPT, Limits, run_limited
 from .submissions import Submission, find_submissions
 
 HIDDEN_SEED = 1  # of the random inputs; a student's own checks use 0
@@ -151,9 +151,10 @@ def grade_one(
         }
         ended = run_limited(
             [sys.executable, "-m", f"{__package__}.child", json.dumps(job)],
-            limits.seconds,
+            limits.seconds + GRACE,
             environment(),
             cancel or Event(),
+            steps=points,
         )
         verdicts = read_verdicts(points)
     reason = ended.reason or "ended itself before all was graded"

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[3]
 SOLUTIONS = ROOT / "exercises" / "solutions"
 EXERCISE = 3
 SLUG = EXERCISES[EXERCISE - 1].slug
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 ENDLESS = """
 while True:
     try:
@@ -114,7 +115,7 @@ def test_the_solution_gets_all_points_and_copied_numbers_do_not(tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot interrupt a part")
+@POSIX
 def test_a_part_that_hangs_loses_itself_alone(tmp_path: Path) -> None:
     text = (
         solution("ada")
@@ -127,17 +128,17 @@ class Endless:
 PARAMETERS = Endless()
 """
     )
-    one = graded(put(tmp_path, "ada.py", text), seconds=35)
+    one = graded(put(tmp_path, "ada.py", text), seconds=15)
     by_name = {item["name"]: item for item in one.items}
     assert not by_name["parameters"]["passed"]
-    assert "stopped after 5 s" in by_name["parameters"]["hint"]
+    assert "stopped after 15 s" in by_name["parameters"]["hint"]
     assert one.points == one.max_points - by_name["parameters"]["max_points"]
 
 
 @pytest.mark.parametrize(
     ("end", "reason"),
     [
-        ("import os; os.abort()", "SIGABRT"),
+        pytest.param("import os; os.abort()", "SIGABRT", marks=POSIX),
         ("import os; os._exit(0)", "ended itself before all was graded"),
         ("import os; os._exit(7)", "exit status 7"),
     ],
@@ -201,7 +202,7 @@ def test_a_class_of_sixty(tmp_path: Path) -> None:
     put(folder, "s47/solution.py", solution("s47").replace("return dy + dz @", "return dz @"))
     command = [sys.executable, "-m", "minitransformer", "grade", str(folder), "--exercise", "3"]
     run = subprocess.run(
-        [*command, "--out", "points.csv", "--seconds", "120"], cwd=tmp_path, text=True,
+        [*command, "--out", "points.csv"], cwd=tmp_path, text=True,
         capture_output=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     with (tmp_path / "points.csv").open(encoding="utf-8", newline="") as file:
