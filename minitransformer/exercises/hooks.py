@@ -49,8 +49,6 @@ def use(**replacements: Any) -> Iterator[None]:
             if HOMES[name] is kernels:
                 mine = as_kernel(name, mine)
                 put(stack, kernels, "over_inputs_is_cheaper", never)
-            elif HOMES[name] is optim:
-                mine = without_map(mine)
             for place in places(name):
                 put(stack, place, name, mine)
         yield
@@ -92,17 +90,6 @@ def as_kernel(name: str, mine: Callable[..., Any]) -> Callable[..., Any]:
         return gradients
 
     return attention if name == "attention" else attention_backward
-
-
-def without_map(mine: Any) -> Any:
-    """A student's optimizer or clipping, for a trainer that also says how to share the work."""
-    if not isinstance(mine, type):
-        return lambda parameters, max_norm, map=map: mine(parameters, max_norm)
-
-    def step(self: Any, map: Any = map) -> None:
-        mine.step(self)  # type: ignore[attr-defined]
-
-    return type(mine.__name__, (mine,), {"step": step})
 
 
 def check_no_dropout(dropout_mask: Any) -> None:
