@@ -197,7 +197,8 @@ FACTS = (  # what can be seen, and names no cause
     r"times the norm", r"gives another .* without an error", r"has two gradients",
 )  # fmt: skip
 CAUSES = (  # what is named, and the kinds of mutations of which it is true; the first that fits
-    (r"all zeros", {"off by one", "factor", "dropped term", "sign", "condition"}),  # multiplied by zero
+    # ("... or an earlier step has multiplied by zero")
+    (r"all zeros", {"off by one", "factor", "dropped term", "sign", "condition"}),
     (r"is not subtracted", {"dropped term", "factor"}),
     (r"sign is flipped|subtracted|goes up the gradient|is added, but", {"sign"}),
     (r"transpose|in the wrong order|last two axes", {"transpose"}),
