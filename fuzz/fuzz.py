@@ -55,7 +55,8 @@ def fuzz(name: str, seconds: float, seed: int, keep: Path | None) -> dict[str, A
 
     warnings.simplefilter("ignore")
     logging.disable()
-    chosen, found = random.Random(seed), {}
+    chosen = random.Random(seed)
+    found: dict[str, int] = {}
     known, accepted, refused = FORMATS[name], 0, 0
     with tempfile.TemporaryDirectory() as temporary:
         os.chdir(temporary)
