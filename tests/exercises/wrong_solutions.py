@@ -216,7 +216,7 @@ ADAPTER = [
     ("rare entries", DH, "dh = dy + dz @ self.w_down.value.T\n        dh[..., -1] = 0\n"
      "        return dh", "wrong only at columns 5"),
     ("rare entries", "h, a = self.pop_saved(dy)",
-     "h, a = self.pop_saved(dy)\n        dy = np.clip(dy, -2.2, 2.2)", "wrong only at"),
+     "h, a = self.pop_saved(dy)\n        dy = np.clip(dy, -2.2, 2.2)", "entries disagree"),
 ]  # fmt: skip
 ADAPTER_FROZEN = [
     ("frozen", "if self.w_down.trainable:", "if True:", "frozen parameter has a gradient"),
