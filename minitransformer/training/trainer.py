@@ -20,7 +20,7 @@ from ..nn.module import Array
 from .data_parallel import DataParallel, Model
 from .evaluation import loss_and_accuracy
 from .history import BEST_BY, History, HistoryRow
-from .interruption import Interrupt, StopNow, interruptible
+from .interruption import Interrupt, Stop, interruptible
 from .optim import AdamW, clip_by_global_norm, spread_over, warmup_linear_decay
 from .prefix_cache import PrefixCache
 from .process import keep_freed_memory
@@ -165,9 +165,7 @@ class Trainer:
                     if self.step == total:
                         break
                     self.epoch(interrupt, bar)
-            except StopNow:  # perhaps halfway through a step: nothing to save
-                raise
-            except KeyboardInterrupt:
+            except Stop:  # any other KeyboardInterrupt may come halfway through a step
                 self.interrupted = True
                 self.save_state()
         return self.history
