@@ -5,24 +5,31 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
-from ..data.datasets import TASKS
+from ..data.datasets import TASKS, load_task
 from ..errors import ConfigError, DataError
-from ..runs.classification import Prediction, load_run
+from ..runs.classification import Prediction, load_run, measured
 from ..runs.classification import train as train_run
 from ..runs.folder import new_folder
 from ..runs.language_modeling import HISTORIES
 from ..runs.multitask import load_runs
 from ..runs.options import RunOptions
+from ..runs.results import classification_results, correlations, report_text
+from ..runs.results import compare as compare_runs
+from ..training.evaluation import Evaluation
 from . import options as opt
 from .app import INTERRUPTED, app, failed, print_json, say
 from .language_adaptation import adapt
 from .text import (
+    classification_lines,
+    comparison_text,
     gradcheck_record,
     gradcheck_text,
     interruption_report,
+    number_lines,
     table,
     training_report,
 )
@@ -58,18 +65,23 @@ def train(
     lr: opt.Lr = None,
     max_length: opt.MaxLength = None,
     limit: opt.Limit = None,
+    select_by: opt.SelectBy = None,
+    class_weights: opt.ClassWeights = None,
+    patience: opt.Patience = None,
     prefix_cache: opt.UsePrefixCache = None,
     threads: opt.Threads = None,
     seed: opt.Seed = None,
     out: opt.Out = None,
     resume: opt.Resume = False,
+    quiet: opt.Quiet = False,
     as_json: opt.AsJson = False,
 ) -> int:
     """Train a task, measure it on held-out examples, and leave a run folder.
 
     The base is frozen and its weights stay as they are; adapters and a classification head learn.
-    After each epoch the validation accuracy is measured; the best epoch is saved and, at the end,
-    tested. Ctrl-C saves what was learnt and says how to go on (exit status 130).
+    After each epoch the validation split is measured; the best epoch is saved and, at the end,
+    tested, beside the majority's label and a bag of words. Ctrl-C saves what was learnt and says
+    how to go on (exit status 130).
 
     Example: `minitransformer train rotten-tomatoes --bottleneck 16 --epochs 2`
 
@@ -97,6 +109,9 @@ def train(
         "lr": lr,
         "max_length": max_length,
         "limit": limit,
+        "select_by": select_by,
+        "class_weights": opt.class_weights(class_weights) if class_weights is not None else None,
+        "patience": patience,
         "prefix_cache": prefix_cache,
         "threads": threads,
         "seed": seed,
@@ -112,15 +127,17 @@ def train(
         opt.check_resumed(out, task, given, RunOptions)
     else:
         options = opt.new_options(given)
-    run = train_run(task, options, out, resume, progress=True)
+    run = train_run(task, options, out, resume, progress=not quiet)
     metrics = run.metrics
     if as_json:
         print_json({"folder": str(run.folder), **metrics})
     if not metrics["finished"]:
         say(interruption_report(task, run.folder, metrics))
         return INTERRUPTED
-    if not as_json:
+    if not as_json and not quiet:
         print(training_report(run.folder, metrics))
+    for warning in metrics["warnings"]:
+        say(f"warning: {warning}")
     return 0
 
 
@@ -148,13 +165,36 @@ def evaluate(
 
     Example: `minitransformer evaluate runs/rotten-tomatoes-adapter-seed0 imdb`
     """
-    found = load_run(run, base).evaluate(task, split)
-    n = len(found.probabilities)
-    if as_json:
-        values = {"task": task, "split": split, "examples": n}
-        print_json({**values, "accuracy": found.accuracy, "loss": found.loss})
+    trained = load_run(run, base)
+    data = load_task(task)
+    names = trained.record.label_names
+    encoded = trained.encoded(data, split)
+    found = measured(trained.classifier(), encoded)
+    if isinstance(found, Evaluation):
+        values, lines = classification_results(found, names), classification_lines
     else:
-        print(f"accuracy {found.accuracy:.4f}, loss {found.loss:.4f} on {n:,} {split} examples")
+        values, lines = correlations(found), number_lines
+    if as_json:
+        print_json({"task": task, "split": split, **values})
+        return
+    part = getattr(data, split)
+    part = replace(part, labels=encoded.labels)  # counted as the run counts them
+    print("\n".join([*lines(values, split), "", report_text(found, part, names)]))
+
+
+@app.command()
+def compare(first: opt.RunFolder, second: opt.RunFolder, as_json: opt.AsJson = False) -> None:
+    """Compare two finished runs on the same test examples: is the difference more than chance?
+
+    McNemar's exact test: of the examples that one run alone has right, how many are each one's?
+
+    Example: `minitransformer compare runs/tweets-adapter-seed0 runs/tweets-lora-seed0`
+    """
+    found = compare_runs(first, second)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        print(comparison_text(first, second, found))
 
 
 @app.command()

@@ -25,6 +25,7 @@ from ..costs.parameters import SHAPES
 from ..errors import ConfigError
 from ..runs.folder import resumed
 from ..runs.options import LEARNING_RATES, LanguageOptions, RunOptions, parse_whole_numbers
+from ..training.history import BEST_BY
 from ..training.trainer import TrainingOptions
 
 INSERTED = {  # method -> the options of its configuration
@@ -34,7 +35,7 @@ INSERTED = {  # method -> the options of its configuration
     "prefix": ("prefix_length", "layers"),
 }
 FIELDS = {"lora_dropout": "dropout", "prefix_length": "length"}  # named otherwise in there
-TRAINING = ("epochs", "batch_size", "lr", "seed")
+TRAINING = ("epochs", "batch_size", "lr", "seed", "class_weights", "patience")
 
 Given = dict[str, Any]  # option -> value, of the options that were typed
 Trained = TypeVar("Trained", RunOptions, LanguageOptions)
@@ -146,6 +147,21 @@ UsePrefixCache = Annotated[
         flag="--prefix-cache",
     ),
 ]
+SelectBy = Annotated[
+    str | None,
+    option(
+        f"What chooses the best epoch, on validation: {', '.join(BEST_BY)}.",
+        "accuracy; loss for a number",
+    ),
+]
+ClassWeights = Annotated[
+    str | None,
+    option("How much each class counts in the loss: balanced, or numbers as 1,5.", "alike"),
+]
+Patience = Annotated[
+    int | None, option("Stop early, so many epochs after the best one.", "train all epochs")
+]
+Quiet = Annotated[bool, option("No progress bar, and no report but errors.", flag="--quiet")]
 Threads = Annotated[
     int | None, option("Shards of a batch computed side by side.", "one for each core")
 ]
@@ -256,6 +272,16 @@ def number_or_learned(name: str, text: str) -> float | str:
         return text if text == "learned" else float(text)
     except ValueError as error:
         raise ConfigError(f"{name}={text!r}: expected a number, or learned") from error
+
+
+def class_weights(text: str) -> str | tuple[float, ...]:
+    """ "1,5" -> (1.0, 5.0); "balanced" as it is. Raises: ConfigError for anything else."""
+    try:
+        return text if text == "balanced" else tuple(map(float, text.split(",")))
+    except ValueError as error:
+        raise ConfigError(
+            f"--class-weights {text!r}: expected balanced, or a number for each class, as 1,5"
+        ) from error
 
 
 def whole_numbers(name: str, text: str) -> tuple[int, ...]:

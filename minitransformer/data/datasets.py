@@ -30,10 +30,14 @@ VALIDATION, TEST = 0.05, 0.2  # shares of a task's examples; the rest is for tra
 
 @dataclass(frozen=True)
 class Split:
-    """Texts and their labels: `labels` (n,) int64 counts into the task's label names."""
+    """Texts and their labels: `labels` (n,) int64 counts into the task's label names.
+
+    Where the task is a number, labels are that, float64. `pairs`: the second text of each, if any.
+    """
 
     texts: list[str]
     labels: Array
+    pairs: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -49,6 +53,11 @@ class Task:
     validation: Split
     test: Split
     duplicates: int = 0
+
+    @property
+    def is_number(self) -> bool:
+        """Whether a number is predicted; its one label name is what the number is called."""
+        return len(self.label_names) == 1
 
 
 # ----------------------------------------------------------------------------------- built-in tasks

@@ -61,7 +61,8 @@ class PrefixCache:
                 if isinstance(module, Dropout):
                     module.p = 0.0
         self.base = fingerprint(transformer)
-        self.keys = [self.key(sequence) for sequence in encoded.sequences]
+        types = encoded.token_types or [[]] * len(encoded)
+        self.keys = [self.key(*both) for both in zip(encoded.sequences, types, strict=True)]
 
         # One text after the other, in the order of the split, up to the limit.
         d, dtype = transformer.config.d_model, transformer.dtype
@@ -74,10 +75,10 @@ class PrefixCache:
         self.filled: set[bytes] = set()
         self.states: Array = np.empty((end, d), dtype)
 
-    def key(self, sequence: list[int]) -> bytes:
-        """An entry's name: the base, the depth, and the text as token ids."""
+    def key(self, sequence: list[int], types: list[int]) -> bytes:
+        """An entry's name: the base, the depth, and the text as token ids and types."""
         digest = hashlib.sha256(f"{self.base} {self.depth} ".encode())
-        digest.update(np.asarray(sequence, np.int64).tobytes())
+        digest.update(np.asarray([*sequence, *types], np.int64).tobytes())
         return digest.digest()
 
     def hidden(self, transformer: Transformer, batch: Batch) -> Array:
@@ -87,7 +88,9 @@ class PrefixCache:
         """
         keys = [self.keys[i] for i in batch.index]
         if not self.filled.issuperset(keys):
-            x = transformer.forward_below(self.depth, batch.ids, batch.attention_mask)
+            x = transformer.forward_below(
+                self.depth, batch.ids, batch.attention_mask, batch.token_types
+            )
             for row, key in zip(x, keys, strict=True):
                 if key in self.slices:
                     stored = self.states[self.slices[key]]
