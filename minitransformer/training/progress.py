@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 EVERY = 30.0  # seconds between two lines in a log
+LINE = "{n_fmt} of {total_fmt} {unit}s in {elapsed}, {remaining} to go{postfix}"
 
 
 def progress_bar(total: int, unit: str, shown: bool = True, initial: int = 0) -> Any:
@@ -17,7 +18,7 @@ def progress_bar(total: int, unit: str, shown: bool = True, initial: int = 0) ->
     from tqdm.auto import tqdm
     from tqdm.std import tqdm as text_bar
 
-    class LogLines(text_bar):
+    class LogLines(text_bar):  # type: ignore[misc]
         @staticmethod
         def status_printer(file: Any) -> Any:
             return lambda line: print(line.strip(), file=file, flush=True) if line.strip() else None
@@ -25,4 +26,4 @@ def progress_bar(total: int, unit: str, shown: bool = True, initial: int = 0) ->
     options = {"total": total, "initial": initial, "unit": unit, "disable": not shown}
     if sys.stderr.isatty() or "ipykernel" in sys.modules:
         return tqdm(**options)
-    return LogLines(**options, mininterval=EVERY, maxinterval=EVERY, ncols=100)
+    return LogLines(**options, mininterval=EVERY, maxinterval=EVERY, bar_format=LINE)
