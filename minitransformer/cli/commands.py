@@ -30,6 +30,7 @@ from .text import (
     gradcheck_text,
     interruption_report,
     number_lines,
+    on_one_line,
     table,
     training_report,
 )
@@ -207,6 +208,8 @@ def predict(
 ) -> None:
     """Print a label and its probability for each text, one line each, in order.
 
+    Tabs and line breaks inside a text are shown as \\t and \\n; --json keeps them.
+
     With --also, several runs on one base predict together, in one forward pass through what they
     share: for each text a line for each task, the task's name first (in JSON: "task").
 
@@ -231,7 +234,8 @@ def predict(
                 print(json.dumps(record, ensure_ascii=False))
             else:
                 probability = f"{found.probabilities[found.label]:.3f}"
-                print(*task.values(), found.label, probability, found.text, sep="\t")
+                cells = (*task.values(), found.label, probability, found.text)
+                print(*map(on_one_line, cells), sep="\t")
         sys.stdout.flush()
 
 

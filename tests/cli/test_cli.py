@@ -421,6 +421,15 @@ def test_predict_from_standard_input_line_by_line(folder: Path) -> None:
         assert max(record["probabilities"], key=record["probabilities"].get) == record["label"]
 
 
+def test_predict_prints_one_line_for_each_text(folder: Path) -> None:
+    texts = ["a\ttab", "two\nlines", "three\r\nor\u2028more", r"a \n of two characters"]
+    said = call("predict", folder, *texts)
+    shown = [line.split("\t")[2] for line in said.out.splitlines()]
+    assert shown == [r"a\ttab", r"two\nlines", r"three\r\nor\u2028more", texts[3]]
+    said = call("predict", folder, "--json", *texts)
+    assert [json.loads(line)["text"] for line in said.out.split("\n")[:-1]] == texts
+
+
 def test_predict_of_nothing_says_nothing(folder: Path) -> None:
     assert call("predict", folder) == Said(0, "", "")
 
