@@ -3,7 +3,8 @@
 Begin with `commands.py`; `app.py` is the program around them.
 """
 
-from . import commands, cost, exchange, language, sweep  # noqa: F401  (their commands enter the app)
+# Their commands enter the app, in this order.
+from . import commands, measure, predict, cost, exchange, language, sweep  # noqa: F401, I001
 from .app import app, main
 
 __all__ = ["app", "main"]

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from ..data.datasets import TASKS, load_task
-from ..errors import ConfigError, DataError
-from ..runs.classification import Prediction, load_run, measured
+from ..data.datasets import TASKS
+from ..errors import ConfigError
+from ..runs.classification import Prediction
 from ..runs.classification import train as train_run
 from ..runs.folder import new_folder
 from ..runs.language_modeling import HISTORIES
-from ..runs.multitask import load_runs
 from ..runs.options import RunOptions
-from ..runs.results import classification_results, correlations, report_text
-from ..runs.results import compare as compare_runs
-from ..training.evaluation import Evaluation
 from . import options as opt
 from .app import INTERRUPTED, app, failed, print_json, say
 from .language_adaptation import adapt
 from .text import (
-    classification_lines,
-    comparison_text,
     gradcheck_record,
     gradcheck_text,
     interruption_report,
-    number_lines,
-    on_one_line,
     table,
     training_report,
 )
@@ -44,6 +32,13 @@ Predictions = Callable[[Sequence[str]], Iterable[tuple[dict[str, str], Predictio
 @app.command()
 def train(
     task: opt.Task = None,
+    text_column: opt.TextColumn = None,
+    label_column: opt.LabelColumn = None,
+    pair_column: opt.PairColumn = None,
+    number: opt.Number = None,
+    drop_unusable: opt.DropUnusable = None,
+    validation: opt.ValidationFile = None,
+    test: opt.TestFile = None,
     lm: opt.Lm = False,
     base: opt.Base = None,
     method: opt.Method = None,
@@ -86,9 +81,18 @@ def train(
 
     Example: `minitransformer train rotten-tomatoes --bottleneck 16 --epochs 2`
 
+    Example: `minitransformer train train.csv --test test.csv --text-column review`
+
     Example: `minitransformer train --lm my-novel.txt --base runs/shakespeare-comedies-base-seed0`
     """
     typed = {
+        "text_column": text_column,
+        "label_column": label_column,
+        "pair_column": pair_column,
+        "number": number,
+        "drop_unusable": drop_unusable,
+        "validation": validation,
+        "test": test,
         "base": base,
         "method": method,
         "bottleneck": bottleneck,
@@ -152,122 +156,6 @@ def the_interrupted_run() -> Path:
 
 
 @app.command()
-def evaluate(
-    run: opt.RunFolder,
-    task: opt.OtherTask,
-    split: opt.Split = "test",
-    base: opt.BaseNow = None,
-    as_json: opt.AsJson = False,
-) -> None:
-    """Measure a trained run on a task's held-out examples.
-
-    The task may be another one than it was trained on, if its labels have the same names: a
-    sentiment adapter for films, tried on your own reviews.
-
-    Example: `minitransformer evaluate runs/rotten-tomatoes-adapter-seed0 imdb`
-    """
-    trained = load_run(run, base)
-    data = load_task(task)
-    names = trained.record.label_names
-    encoded = trained.encoded(data, split)
-    found = measured(trained.classifier(), encoded)
-    if isinstance(found, Evaluation):
-        values, lines = classification_results(found, names), classification_lines
-    else:
-        values, lines = correlations(found), number_lines
-    if as_json:
-        print_json({"task": task, "split": split, **values})
-        return
-    part = getattr(data, split)
-    part = replace(part, labels=encoded.labels)  # counted as the run counts them
-    print("\n".join([*lines(values, split), "", report_text(found, part, names)]))
-
-
-@app.command()
-def compare(first: opt.RunFolder, second: opt.RunFolder, as_json: opt.AsJson = False) -> None:
-    """Compare two finished runs on the same test examples: is the difference more than chance?
-
-    McNemar's exact test: of the examples that one run alone has right, how many are each one's?
-
-    Example: `minitransformer compare runs/tweets-adapter-seed0 runs/tweets-lora-seed0`
-    """
-    found = compare_runs(first, second)
-    if as_json:
-        print_json(asdict(found))
-    else:
-        print(comparison_text(first, second, found))
-
-
-@app.command()
-def predict(
-    run: opt.RunFolder,
-    texts: opt.Texts = None,
-    also: opt.Also = None,
-    base: opt.BaseNow = None,
-    as_json: opt.AsJsonLines = False,
-) -> None:
-    """Print a label and its probability for each text, one line each, in order.
-
-    Tabs and line breaks inside a text are shown as \\t and \\n; --json keeps them.
-
-    With --also, several runs on one base predict together, in one forward pass through what they
-    share: for each text a line for each task, the task's name first (in JSON: "task").
-
-    Example: `minitransformer predict runs/rotten-tomatoes-adapter-seed0 "a gem"`
-
-    Example: `cat reviews.txt | minitransformer predict RUN --json`
-
-    Example: `minitransformer predict runs/tweets --also runs/bbc-news "the match was a joy"`
-    """
-    predictions = predictions_of_all([run, *also], base) if also else predictions_of_one(run, base)
-    lines = iter(texts) if texts else lines_of_input()
-    at_once = 1 if not texts and sys.stdin.isatty() else AT_ONCE
-    while some := list(islice(lines, at_once)):
-        for task, found in predictions(some):
-            if as_json:
-                record = {
-                    **task,
-                    "text": found.text,
-                    "label": found.label,
-                    "probabilities": found.probabilities,
-                }
-                print(json.dumps(record, ensure_ascii=False))
-            else:
-                probability = f"{found.probabilities[found.label]:.3f}"
-                cells = (*task.values(), found.label, probability, found.text)
-                print(*map(on_one_line, cells), sep="\t")
-        sys.stdout.flush()
-
-
-def predictions_of_one(run: Path, base: str | None) -> Predictions:
-    trained = load_run(run, base)
-    return lambda texts: (({}, found) for found in trained.predict(texts))
-
-
-def predictions_of_all(runs: Sequence[Path], base: str | None) -> Predictions:
-    """Text by text, for each the tasks in the order of the runs."""
-    tasks = load_runs(runs, base)
-
-    def predictions(texts: Sequence[str]) -> Iterator[tuple[dict[str, str], Prediction]]:
-        found = tasks.predict(texts)
-        for i in range(len(texts)):
-            yield from (({"task": name}, found[name][i]) for name in found)
-
-    return predictions
-
-
-def lines_of_input() -> Iterator[str]:
-    """Standard input, line by line. Raises: DataError for what is not UTF-8."""
-    if sys.stdin.isatty():
-        say("type texts, one a line; Ctrl-D ends")
-    try:
-        for line in sys.stdin:
-            yield line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"standard input is not UTF-8: {error}") from error
-
-
-@app.command()
 def tasks(as_json: opt.AsJson = False) -> None:
     """List the built-in tasks.
 
@@ -285,7 +173,9 @@ def tasks(as_json: opt.AsJson = False) -> None:
         return
     rows = [(name, known.description) for name, known in TASKS.items()]
     print(table(("task", "what it is"), rows, left=2))
-    print("\nOr your own .csv, .tsv or .jsonl file with the columns text and label.")
+    print(
+        "\nOr your own .csv, .tsv or .jsonl file with the columns text and label: see train --help."
+    )
 
 
 @app.command()

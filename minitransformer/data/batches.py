@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import ConfigError, DataError
 from ..nn.functional import IGNORE
 from ..nn.module import Array
-from .datasets import Split
+from .splits import Split
 from .tokenization import Tokenizer, pad
 
 POOL = 50  # batches whose examples are sorted by length together

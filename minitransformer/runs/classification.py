@@ -11,8 +11,9 @@ import numpy as np
 
 from ..adapters.select import PART_OF_METHOD
 from ..data.batches import Encoded, encode_split, encode_texts
-from ..data.datasets import Split, Task, load_task, relabel
+from ..data.datasets import load_task, name_of, relabel
 from ..data.hub import find_checkpoint
+from ..data.splits import Split, Task
 from ..data.tokenization import Tokenizer
 from ..errors import CheckpointError, ConfigError, DataError
 from ..formats.adapter_file import (
@@ -125,7 +126,7 @@ class Run(RunFolder):
             wants, got = ("pairs of texts", "single ones")[:: 1 if self.record.pair else -1]
             raise DataError(f"{self.folder} was trained on {wants}, not on {got}")
 
-    def evaluate(self, task: str | Path | Task, split: str = "test") -> Evaluation:
+    def evaluate(self, task: Any, split: str = "test") -> Evaluation:
         """How good it is on a split of a task, whose labels must be known to this run.
 
         Raises: DataError for a task that cannot be read or a label that this run never saw;
@@ -133,24 +134,26 @@ class Run(RunFolder):
         """
         return evaluate(self.classifier(), self.encoded(task, split))
 
-    def evaluate_numbers(self, task: str | Path | Task, split: str = "test") -> NumberEvaluation:
+    def evaluate_numbers(self, task: Any, split: str = "test") -> NumberEvaluation:
         """The same for a run that predicts numbers. Raises: ConfigError if it does not."""
         model = self.classifier()
         if not isinstance(model, Regressor):
             raise ConfigError(f"{self.folder} predicts labels: evaluate measures it")
         return evaluate_numbers(model, self.encoded(task, split))
 
-    def encoded(self, task: str | Path | Task, split: str) -> Encoded:
+    def encoded(self, task: Any, split: str) -> Encoded:
         """A split as this run reads it."""
         if split not in SPLITS:
             raise ConfigError(f"split={split!r}: expected one of {', '.join(SPLITS)}")
-        task = task if isinstance(task, Task) else load_task(task)
+        task = load_task(task)
         if self.is_number != task.is_number:
             kinds = ("a number", "a label")[:: 1 if self.is_number else -1]
             raise DataError(f"{self.folder} predicts {kinds[0]}, but {task.name} has {kinds[1]}")
         if not self.is_number:
             task = relabel(task, self.record.label_names)
         part: Split = getattr(task, split)
+        if len(part) == 0:
+            raise DataError(f"{task.name} has no {split} examples")
         self.check_pairs(part.pairs is not None)
         return encode_split(part, self.tokenizer, self.record.max_length)
 
@@ -203,13 +206,17 @@ def check_labels(file: AdapterFile) -> None:
 
 
 def train(
-    task: str | Path,
+    task: Any,
     options: RunOptions | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = False,
 ) -> Run:
     """Train a task and leave a run folder: what `minitransformer train` does.
+
+    `task`: the name of a built-in one, the user's own file, or data in memory: a list of (text,
+    label), a list of dictionaries, a dictionary of columns, a pandas DataFrame, or a `Task`.
+    `RunOptions.data` says which columns count.
 
     The folder (default: runs/TASK-METHOD-seedN, with a number if that exists) receives
     `METHOD.safetensors` (the best epoch), `METHOD-last.safetensors`, `history.csv`, `curves.png`,
@@ -220,9 +227,10 @@ def train(
     DataError, HubError, CheckpointError for a task or base that cannot be used; TrainingError if
     the loss is not finite.
     """
-    folder, options = folder_and_options(task, options, RunOptions, out, resume)
-    job = Classification(load_task(task, limit=options.limit), options)
-    train_in_folder(job, folder, task, resume, progress)
+    name = task if isinstance(task, str | Path) else name_of(task)
+    folder, options = folder_and_options(name, options, RunOptions, out, resume)
+    job = Classification(load_task(task, limit=options.limit, options=options.data), options)
+    train_in_folder(job, folder, name, resume, progress)
     return Run(folder, job.record, job.model, job.tokenizer, job.adapter)
 
 

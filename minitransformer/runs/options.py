@@ -15,6 +15,7 @@ import numpy as np
 
 from ..adapters.config import CONFIGS, METHODS, AnyConfig
 from ..adapters.select import select_trainable
+from ..data.datafiles import DataOptions
 from ..errors import ConfigError
 from ..models.heads import POOLINGS, Classifier, Regressor
 from ..models.transformer import Transformer
@@ -73,6 +74,7 @@ class RunOptions:
             that later epochs start above them (see `PrefixCache`); no dropout then in those blocks.
         select_by: what chooses the best epoch on the validation split: "accuracy" (within one
             standard error the latest), "macro-f1" or "loss". None: "accuracy"; "loss" for a number.
+        data: the columns and files of the user's own data.
         training: epochs, batch size, learning rate (None: see LEARNING_RATES), seed, ...
     """
 
@@ -88,6 +90,7 @@ class RunOptions:
     threads: int = 0
     prefix_cache: bool = False
     select_by: str | None = None
+    data: DataOptions = field(default_factory=DataOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
 
     def __post_init__(self) -> None:
@@ -99,7 +102,8 @@ class RunOptions:
             if getattr(self, name) not in choices:
                 known = ", ".join(map(str, choices))
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {known}")
-        check_kinds(self, base=str, training=TrainingOptions, layer_norm=bool, prefix_cache=bool)
+        check_kinds(self, base=str, training=TrainingOptions, data=DataOptions)
+        check_kinds(self, layer_norm=bool, prefix_cache=bool)
         check_adapter(self)
         check_whole(self, max_length=1, threads=0)
         check_probabilities(self, "head_dropout")
@@ -271,6 +275,8 @@ def to_dict(options: RunOptions | LanguageOptions | PretrainOptions) -> dict[str
 def from_dict(kind: type[Options], values: dict[str, Any]) -> Options:
     """The inverse of `to_dict`. Raises: ConfigError, TypeError or KeyError for anything else."""
     parts: dict[str, Any] = {"training": TrainingOptions(**values["training"])}
+    if "data" in values:
+        parts["data"] = DataOptions(**values["data"])
     if values.get("adapter") is not None:
         parts["adapter"] = CONFIGS[values["method"]].from_dict(values["adapter"])
     return kind(**{**values, **parts})

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.datasets import Split, Task
+from ..data.splits import Split, Task
 from ..errors import CheckpointError, DataError
 from ..formats.files import write_text
 from ..nn.module import Array

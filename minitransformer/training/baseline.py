@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..data.datasets import Split
+from ..data.splits import Split
 from ..errors import ShapeError
 from ..models.heads import CrossEntropy, SquaredError
 from ..nn.module import Array, Module, Parameter

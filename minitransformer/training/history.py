@@ -84,7 +84,8 @@ class History(list[HistoryRow]):
 
     def evaluations(self) -> list[HistoryRow]:
         """The rows that hold an evaluation: before training, and after each epoch."""
-        return [row for row in self if row.validation_loss is not None]
+        measured = ("validation_loss", "validation_accuracy")
+        return [row for row in self if any(getattr(row, name) is not None for name in measured)]
 
 
 def _row(line: dict[str, str]) -> HistoryRow:

@@ -9,7 +9,7 @@ EVERY = 30.0  # seconds between two lines in a log
 LINE = "{n_fmt} of {total_fmt} {unit}s in {elapsed}, {remaining} to go{postfix}"
 
 
-def progress_bar(total: int, unit: str, shown: bool = True, initial: int = 0) -> Any:
+def progress_bar(total: int | None, unit: str, shown: bool = True, initial: int = 0) -> Any:
     """A tqdm bar on standard error, or in a notebook. A context manager with `update(n)`.
 
     Where standard error is no screen, a bar that is drawn ten times a second would fill the file

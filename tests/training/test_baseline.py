@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import minitransformer as mt
-from minitransformer.data.datasets import Split
+from minitransformer.data.splits import Split
 from minitransformer.errors import ShapeError
 from minitransformer.training.baseline import BagOfWords, Baseline, C, Sparse, Vocabulary
 
