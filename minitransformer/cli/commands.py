@@ -173,9 +173,7 @@ def tasks(as_json: opt.AsJson = False) -> None:
         return
     rows = [(name, known.description) for name, known in TASKS.items()]
     print(table(("task", "what it is"), rows, left=2))
-    print(
-        "\nOr your own .csv, .tsv or .jsonl file with the columns text and label: see train --help."
-    )
+    print("\nOr your own .csv, .tsv, .jsonl or .parquet file: see minitransformer train --help.")
 
 
 @app.command()

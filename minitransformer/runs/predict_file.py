@@ -78,11 +78,10 @@ def answered(
     texts: list[list[str]] = [[] for _ in columns.texts]
     for line, record in some:
         for column, name in zip(texts, columns.texts, strict=True):
-            if not isinstance(record[name], str):
-                raise DataError(
-                    f"{file}, line {line}: {name} is {record[name]!r}, expected a string"
-                )
-            column.append(record[name])
+            text = record[name]
+            if not isinstance(text, str):
+                raise DataError(f"{file}, line {line}: {name} is {text!r}, expected a string")
+            column.append(text)
     p = run.probabilities(*texts)
     names = run.record.label_names
     order = np.argsort(-p, axis=1, kind="stable")[:, : top_k or 1]
