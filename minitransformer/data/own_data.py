@@ -90,18 +90,18 @@ def _without_rare(where: str, rows: list[Row], drop: bool) -> list[Row]:
     Raises: DataError that names all rare labels with their lines.
     """
     least = 3 if rows[0].split is None else 1  # one for each part
-    of_label: dict[str | float, dict[str, int]] = {}
+    of_label: dict[str | float, list[Row]] = {}
     for row in rows:
         if row.split in (None, "train"):
-            of_label.setdefault(row.label, {})[squeezed(row.text) + "\n" + (row.pair or "")] = (
-                row.line
-            )
-    rare = {label: lines for label, lines in of_label.items() if len(lines) < least}
+            of_label.setdefault(row.label, []).append(row)
+    rare = {label: own for label, own in of_label.items() if len(set(map(texts_of, own))) < least}
     if not rare or len(of_label) == 1:
         return rows
     if not drop:
         unit = "row" if where == "data" else "line"
-        told = [f"{label!r} in {listed(unit, list(at.values()))}" for label, at in rare.items()]
+        told = [
+            f"{label!r} in {listed(unit, [row.line for row in own])}" for label, own in rare.items()
+        ]
         more = f"; and {len(told) - 20} more labels" if len(told) > 20 else ""
         raise DataError(
             f"{where}: {len(rare)} of {len(of_label)} labels have fewer than {least} different "
@@ -131,11 +131,8 @@ def _not_numbers(where: str, rows: Sequence[Row], options: DataOptions) -> None:
 def _warn_of_repeats(where: str, rows: Sequence[Row]) -> None:
     """Say which texts stand in a file with two labels, or both in train and in test."""
 
-    def text(row: Row) -> tuple[str, str]:
-        return squeezed(row.text), squeezed(row.pair or "")
-
     first: dict[tuple[str, str], Row] = {}
-    repeats = [(first.setdefault(text(row), row), row) for row in rows]
+    repeats = [(first.setdefault(texts_of(row), row), row) for row in rows]
     contradicting = [(one, other) for one, other in repeats if one.label != other.label]
     if contradicting:
         one, other = contradicting[0]
@@ -145,13 +142,18 @@ def _warn_of_repeats(where: str, rows: Sequence[Row]) -> None:
             f"{other.line} ({other.label!r}) that of line {one.line} ({one.label!r}): {used}. "
             "Decide on one label for each text"
         )
-    trained = {text(row) for row in rows if row.split == "train"}
-    leaked = [row for row in rows if row.split == "test" and text(row) in trained]
+    trained = {texts_of(row) for row in rows if row.split == "train"}
+    leaked = [row for row in rows if row.split == "test" and texts_of(row) in trained]
     if leaked:
         log.warning(
             f"{where}: {len(leaked)} test texts are in train too, as that of line "
             f"{leaked[0].line}: the result will look better than it is. Remove them from one"
         )
+
+
+def texts_of(row: Row) -> tuple[str, str]:
+    """What makes two rows repeat each other."""
+    return squeezed(row.text), squeezed(row.pair or "")
 
 
 def _by_value(label: str) -> tuple[bool, int, str]:

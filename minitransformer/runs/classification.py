@@ -11,6 +11,7 @@ import numpy as np
 
 from ..adapters.select import PART_OF_METHOD
 from ..data.batches import Encoded, encode_split, encode_texts
+from ..data.datafiles import DataOptions
 from ..data.datasets import load_task, name_of, relabel
 from ..data.hub import find_checkpoint
 from ..data.splits import Split, Task
@@ -126,26 +127,34 @@ class Run(RunFolder):
             wants, got = ("pairs of texts", "single ones")[:: 1 if self.record.pair else -1]
             raise DataError(f"{self.folder} was trained on {wants}, not on {got}")
 
-    def evaluate(self, task: Any, split: str = "test") -> Evaluation:
+    def evaluate(
+        self, task: Any, split: str = "test", options: DataOptions | None = None
+    ) -> Evaluation:
         """How good it is on a split of a task, whose labels must be known to this run.
+
+        `task` and `options` as in `load_task`.
 
         Raises: DataError for a task that cannot be read or a label that this run never saw;
         ConfigError if this run predicts numbers.
         """
-        return evaluate(self.classifier(), self.encoded(task, split))
+        if self.is_number:
+            raise ConfigError(f"{self.folder} predicts numbers: evaluate_numbers measures it")
+        return evaluate(self.classifier(), self.encoded(task, split, options))
 
-    def evaluate_numbers(self, task: Any, split: str = "test") -> NumberEvaluation:
+    def evaluate_numbers(
+        self, task: Any, split: str = "test", options: DataOptions | None = None
+    ) -> NumberEvaluation:
         """The same for a run that predicts numbers. Raises: ConfigError if it does not."""
         model = self.classifier()
         if not isinstance(model, Regressor):
             raise ConfigError(f"{self.folder} predicts labels: evaluate measures it")
-        return evaluate_numbers(model, self.encoded(task, split))
+        return evaluate_numbers(model, self.encoded(task, split, options))
 
-    def encoded(self, task: Any, split: str) -> Encoded:
+    def encoded(self, task: Any, split: str, options: DataOptions | None = None) -> Encoded:
         """A split as this run reads it."""
         if split not in SPLITS:
             raise ConfigError(f"split={split!r}: expected one of {', '.join(SPLITS)}")
-        task = load_task(task)
+        task = load_task(task, options=options)
         if self.is_number != task.is_number:
             kinds = ("a number", "a label")[:: 1 if self.is_number else -1]
             raise DataError(f"{self.folder} predicts {kinds[0]}, but {task.name} has {kinds[1]}")

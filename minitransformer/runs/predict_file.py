@@ -127,4 +127,4 @@ def line_count(file: Path) -> int | None:
     if file.suffix.lower() == ".parquet" or not file.is_file():
         return None
     with file.open("rb") as content:
-        return sum(block.count(b"\n") for block in iter(lambda: content.read(1 << 20), b""))
+        return sum(block.count(b"\n") for block in iter(lambda: content.read(1 << 16), b""))

@@ -53,7 +53,7 @@ def results(found: Evaluation | NumberEvaluation, task: Task) -> dict[str, Any]:
         if share < BETTER:
             warnings.append(
                 f"no better than {what}: macro-F1 {found.macro_f1:.3f} against {scores[what]:.3f}, "
-                f"higher in {share:.0%} of the bootstrap samples of {len(labels):,} examples"
+                f"higher in {share:.1%} of the bootstrap samples of {len(labels):,} examples"
             )
     (_, by_majority), (baseline, by_words) = scores.items()
     return {
@@ -100,7 +100,7 @@ def number_results(found: NumberEvaluation, task: Task) -> dict[str, Any]:
         if share < BETTER:
             warnings.append(
                 f"no better than {what}: squared error {found.loss:.4g} against {rival.loss:.4g}, "
-                f"lower in {share:.0%} of the bootstrap samples of {len(labels):,} examples"
+                f"lower in {share:.1%} of the bootstrap samples of {len(labels):,} examples"
             )
     by_mean, by_words = of_rival.values()
     return {

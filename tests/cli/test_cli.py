@@ -376,7 +376,7 @@ def test_evaluate_repeats_the_test_accuracy(folder: Path) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     said = call("evaluate", folder, "toy-reviews")
     assert said.status == 0
-    assert f"accuracy {metrics['test_accuracy']:.4f}" in said.out
+    assert f"test accuracy  {metrics['test_accuracy']:.4f}" in said.out
     values = json.loads(call("evaluate", folder, "toy-reviews", "--json").out)
     assert values["accuracy"] == pytest.approx(metrics["test_accuracy"], abs=1e-6)
     assert values["examples"] == metrics["test_examples"]
