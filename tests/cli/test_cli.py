@@ -30,7 +30,7 @@ from minitransformer.formats.adapter_file import read_adapter
 from minitransformer.runs.classification import load_run
 
 COMMANDS = [
-    *("train", "evaluate", "predict", "pretrain", "generate", "export", "import"),
+    *("train", "evaluate", "compare", "predict", "pretrain", "generate", "export", "import"),
     *("cost", "gradcheck", "tasks", "demo"),
 ]
 QUICK = ["--limit", "150", "--epochs", "1", "--bottleneck", "4"]
