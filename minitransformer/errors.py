@@ -40,4 +40,4 @@ class HubError(MiniTransformerError, RuntimeError):
 
 
 class TrainingError(MiniTransformerError, RuntimeError):
-    """Training cannot go on (for instance: the loss is not finite)."""
+    """Training cannot go on, or its result is of no use (for instance: NaN)."""

@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..nn.layers import Dropout
 from ..nn.module import Module
 from ..nn.sublayer import SubLayer
-from .config import AdapterConfig, AnyConfig, IA3Config, LoRAConfig, PrefixConfig
+from .config import AdapterConfig, AnyConfig, IA3Config, LoRAConfig, PrefixConfig, check_size
 from .drop import check_droppable, deactivate_dropped
 from .fusion import Fusion
 from .linear import AdaptedLinear
@@ -77,6 +77,7 @@ class Adaptable(Module):
         self.check_unmerged("add an adapter")
         rng = rng if rng is not None else np.random.default_rng(0)
         self.check_new_name(name)
+        check_size(config, self.config.d_model)
         dropout_rng = rng.spawn(len(self.adapter_names) + 1)[-1]  # differs from adapter to adapter
         layers = config.layers if config.layers is not None else range(len(self.blocks))
         absent = [i for i in layers if not 0 <= i < len(self.blocks)]

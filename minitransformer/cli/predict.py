@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -14,7 +13,7 @@ from ..runs.classification import Prediction, load_run
 from ..runs.multitask import load_runs
 from ..runs.predict_file import predict_file
 from . import options as opt
-from .app import app, say
+from .app import app, json_text, say
 from .text import on_one_line
 
 AT_ONCE = 64  # texts from standard input in a batch
@@ -79,7 +78,7 @@ def predict(
                 answer: dict[str, Any] = {"number": found.number}
                 if found.number is None:
                     answer = {"label": found.label, "probabilities": found.probabilities}
-                print(json.dumps({**task, "text": found.text, **answer}, ensure_ascii=False))
+                print(json_text({**task, "text": found.text, **answer}))
             else:
                 p = [] if found.number is not None else [found.probabilities[found.label]]
                 cells = (*task.values(), found.label, *(f"{x:.3f}" for x in p), found.text)

@@ -208,8 +208,8 @@ def load_task(
             ]
         except OSError as error:
             raise DataError(
-                f"the files of {data} cannot be read: {error}; remove {hub.cache_dir()} "
-                "to have them fetched again"
+                f"the files of {data} cannot be read: {error}; delete their folder in "
+                f"{hub.cache_dir()} to have them fetched again"
             ) from error
         task = random_split(data, known.label_names, examples, rng)
     else:

@@ -20,6 +20,7 @@ from ..errors import CheckpointError, ConfigError, DataError
 from ..formats.adapter_file import (
     AdapterFile,
     AdapterRecord,
+    check_tokenizer,
     fingerprint,
     load_adapter,
     read_adapter,
@@ -183,14 +184,17 @@ def run_from(file: AdapterFile, base: str | Path | None = None) -> Run:
     checkpoint = base_of(file, base)
     transformer = Transformer.from_pretrained(checkpoint)
     assert record.pooling is not None  # there are labels, so there is a head
+    check_head_size(file, transformer.config.d_model)
     if len(record.label_names) == 1:
         model: Classifier = Regressor(transformer, record.pooling)
     else:
         model = Classifier(transformer, len(record.label_names), record.pooling)
     adapter = load_adapter(file, model)
+    tokenizer = Tokenizer.from_folder(checkpoint)
+    check_tokenizer(file, tokenizer.fingerprint)
     freeze_for(record.method, model, trained_layer_norms(record))
     model.eval()
-    return Run(file.path.parent, record, model, Tokenizer.from_folder(checkpoint), adapter)
+    return Run(file.path.parent, record, model, tokenizer, adapter)
 
 
 def trained_layer_norms(record: AdapterRecord) -> bool:
@@ -205,9 +209,29 @@ def check_labels(file: AdapterFile) -> None:
             f"{file.path} is not from a run: it names no labels; in Python, "
             "Classifier.load_adapter reads it"
         )
+    record = file.record
+    if bool(record.label_names) != (record.pooling is not None):
+        raise CheckpointError(
+            f"{file.path} has a damaged record: pooling={record.pooling!r} with the labels "
+            f"{record.label_names}"
+        )
     if not file.record.label_names:
         raise CheckpointError(
             f"{file.path} has no labels, it continues texts: minitransformer generate"
+        )
+
+
+def check_head_size(file: AdapterFile, d_model: int) -> None:
+    """Refuse more labels than the head in the file has weights for, before it is built.
+
+    Raises: CheckpointError.
+    """
+    n = len(file.record.label_names)
+    there = sum(tensor.size for key, tensor in file.tensors.items() if key.startswith("head."))
+    if n * d_model > there:
+        raise CheckpointError(
+            f"{file.path} does not fit: {n:,} labels on a base of width {d_model}, but the head in "
+            f"it has {there:,} values"
         )
 
 
@@ -286,6 +310,7 @@ class Classification(Job):
             [self.adapter] if self.adapter is not None else [],
             base_fingerprint=self.base_before,
             base_part="layer_norms" if self.options.layer_norm else part,
+            tokenizer=self.tokenizer.fingerprint,
             base=self.options.base,
             method=self.options.method,
             task=self.name,

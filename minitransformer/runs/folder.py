@@ -112,13 +112,17 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
-        values: dict[str, Any] = json.loads(read_text(path))
-    except ValueError as error:
+        values = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} is damaged: expected a JSON object")
     return values
 
 

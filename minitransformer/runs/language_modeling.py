@@ -19,6 +19,7 @@ from ..errors import CheckpointError, ConfigError
 from ..formats.adapter_file import (
     AdapterFile,
     AdapterRecord,
+    check_tokenizer,
     find_adapter,
     fingerprint,
     load_adapter,
@@ -137,6 +138,7 @@ def language_run_from(file: AdapterFile, base: str | Path | None = None) -> Lang
     adapter = load_adapter(file, model)
     model.eval()
     tokenizer = Tokenizer.from_folder(checkpoint)
+    check_tokenizer(file, tokenizer.fingerprint)
     return LanguageRun(file.path.parent, model, tokenizer, file.record, adapter)
 
 
@@ -320,6 +322,7 @@ class Adaptation(Job):
             self.model,
             [ADAPTER_NAME],
             base_fingerprint=self.base_before,
+            tokenizer=self.tokenizer.fingerprint,
             base=self.options.base,
             method=self.options.method,
             task=self.name,

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..data.batches import Batch, Batches, Encoded, batches
 from ..data.corpus import windows
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, TrainingError
 from ..models.heads import Classifier, LanguageModel, Regressor, SquaredError
 from ..nn.functional import IGNORE
 from ..nn.kernels import softmax
@@ -203,7 +203,9 @@ def map_batches(
 
     def forward(model: Model, batch: Batch) -> tuple[Array, Array]:
         logits = model(batch.ids, batch.attention_mask, batch.token_types)
-        return batch.index, function(logits if numbers else softmax(logits), batch)
+        p = logits if numbers else softmax(logits)
+        check_finite(p)
+        return batch.index, function(p, batch)
 
     numbers = isinstance(replicas.replicas[0], Regressor)
 
@@ -212,6 +214,15 @@ def map_batches(
     for index, result in results:
         rows[index] = result
     return rows
+
+
+def check_finite(p: Array) -> None:
+    """Raises: TrainingError for probabilities that are no numbers."""
+    if not np.isfinite(p).all():
+        raise TrainingError(
+            "the model's probabilities are not finite (NaN): its weights are too large for its "
+            "arithmetic, or damaged. Train it again, with a smaller learning rate"
+        )
 
 
 def at_labels(p: Array, labels: Array) -> tuple[Array, Array]:
