@@ -9,7 +9,7 @@ from ..data.datasets import TASKS
 from ..errors import ConfigError
 from ..runs.classification import Prediction
 from ..runs.classification import train as train_run
-from ..runs.folder import new_folder
+from ..runs.folder import default_folders, unfinished
 from ..runs.language_modeling import HISTORIES
 from ..runs.options import RunOptions
 from . import options as opt
@@ -65,6 +65,7 @@ def train(
     class_weights: opt.ClassWeights = None,
     patience: opt.Patience = None,
     prefix_cache: opt.UsePrefixCache = None,
+    adapter_drop: opt.AdapterDrop = None,
     threads: opt.Threads = None,
     seed: opt.Seed = None,
     out: opt.Out = None,
@@ -118,6 +119,7 @@ def train(
         "class_weights": opt.class_weights(class_weights) if class_weights is not None else None,
         "patience": patience,
         "prefix_cache": prefix_cache,
+        "adapter_drop": adapter_drop,
         "threads": threads,
         "seed": seed,
     }
@@ -148,7 +150,7 @@ def train(
 
 def the_interrupted_run() -> Path:
     """The only one below runs/. Raises: ConfigError if there is none, or a choice."""
-    found = sorted(path.parent for path in Path("runs").glob("*/state.safetensors"))
+    found = sorted(folder for folder in Path("runs").glob("*") if unfinished(folder))
     if len(found) == 1:
         return found[0]
     seen = ", ".join(map(str, found)) or "none in runs/"
@@ -214,7 +216,8 @@ def demo(out: opt.DemoOut = None) -> int:
     """
     from . import demo as the_demo
 
-    folder = new_folder("demo", the_demo.OPTIONS, out)
+    free = (folder for folder in default_folders("demo", the_demo.OPTIONS) if not folder.exists())
+    folder = out if out is not None else next(free)
     print(the_demo.INTRODUCTION + "\n", flush=True)
     run = the_demo.run_demo(folder)
     if not run.metrics["finished"]:

@@ -12,6 +12,7 @@ from ..runs.results import compare as compare_runs
 from ..training.evaluation import Evaluation
 from . import options as opt
 from .app import app, print_json, say
+from .predict import drop_adapters
 from .text import classification_lines, comparison_text, number_lines
 
 
@@ -25,6 +26,7 @@ def evaluate(
     label_column: opt.LabelColumn = None,
     pair_column: opt.PairColumn = None,
     drop_unusable: opt.DropUnusable = None,
+    drop_lowest: opt.DropLowest = 0,
     base: opt.BaseNow = None,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -39,6 +41,7 @@ def evaluate(
     Example: `minitransformer evaluate RUN my-reviews.csv --all`
     """
     trained = load_run(run, base)
+    drop_adapters(trained, drop_lowest)
     if all_rows and task in TASKS:
         raise ConfigError("--all is for your own file: built-in tasks have their test split")
     columns = opt.data_options(
@@ -63,7 +66,8 @@ def evaluate(
     else:
         values, lines = correlations(found), number_lines
     if as_json:
-        print_json({"task": task, "split": "all" if all_rows else split, **values})
+        said = {"task": task, "split": "all" if all_rows else split, "drop_lowest": drop_lowest}
+        print_json({**said, **values})
         return
     part = replace(getattr(data, split), labels=encoded.labels)  # as the run counts them
     report = report_text(found, part, names)

@@ -45,7 +45,7 @@ DATA = {  # option -> field of DataOptions
     "validation": "validation_file",
     "test": "test_file",
 }
-TRAINING = ("epochs", "batch_size", "lr", "seed", "class_weights", "patience")
+TRAINING = ("epochs", "batch_size", "lr", "seed", "adapter_drop", "class_weights", "patience")
 
 Given = dict[str, Any]  # option -> value, of the options that were typed
 Trained = TypeVar("Trained", RunOptions, LanguageOptions)
@@ -197,6 +197,10 @@ Patience = Annotated[
     int | None, option("Stop early, so many epochs after the best one.", "train all epochs")
 ]
 Quiet = Annotated[bool, option("No progress bar, and no report but errors.", flag="--quiet")]
+AdapterDrop = Annotated[
+    int | None,
+    option("Leave adapters out of the lowest 0 to N blocks, at random in each step.", "0"),
+]
 Threads = Annotated[
     int | None, option("Shards of a batch computed side by side.", "one for each core")
 ]
@@ -211,6 +215,9 @@ Resume = Annotated[
 
 OtherTask = Annotated[str, typer.Argument(metavar="TASK", help="A task's name, or your own file.")]
 Split = Annotated[str, option("test, validation or train.", "test")]
+DropLowest = Annotated[
+    int, option("Leave adapters out of so many blocks, from the lowest (AdapterDrop).", "0")
+]
 Texts = Annotated[
     list[str] | None,
     typer.Argument(metavar="TEXT...", help="None: standard input, one text a line."),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, DataError
-from ..runs.classification import Prediction, load_run
+from ..runs.classification import Prediction, Run, load_run
 from ..runs.multitask import load_runs
 from ..runs.predict_file import predict_file
 from . import options as opt
@@ -32,6 +32,7 @@ def predict(
     text_column: opt.TextColumn = None,
     pair_column: opt.PairColumn = None,
     also: opt.Also = None,
+    drop_lowest: opt.DropLowest = 0,
     base: opt.BaseNow = None,
     quiet: opt.Quiet = False,
     as_json: opt.AsJsonLines = False,
@@ -59,7 +60,9 @@ def predict(
         if file is None or out is None or texts or also:
             raise ConfigError("--file and --out go together, without TEXT and --also")
         columns = opt.data_options(text_column=text_column, pair_column=pair_column)
-        rows = predict_file(load_run(run, base), file, out, columns, top_k, progress=not quiet)
+        trained = load_run(run, base)
+        drop_adapters(trained, drop_lowest)
+        rows = predict_file(trained, file, out, columns, top_k, progress=not quiet)
         say(f"{rows:,} rows are in {out}")
         return
     if texts and len(texts) == 1 and Path(texts[0]).is_file():
@@ -69,7 +72,10 @@ def predict(
         )
     if top_k is not None or text_column is not None or pair_column is not None:
         raise ConfigError("--top-k, --text-column and --pair-column go with --file")
-    predictions = predictions_of_all([run, *also], base) if also else predictions_of_one(run, base)
+    if also:
+        predictions = predictions_of_all([run, *also], base, drop_lowest)
+    else:
+        predictions = predictions_of_one(run, base, drop_lowest)
     lines = iter(texts) if texts else lines_of_input()
     at_once = 1 if not texts and sys.stdin.isatty() else AT_ONCE
     while some := list(islice(lines, at_once)):
@@ -86,14 +92,24 @@ def predict(
         sys.stdout.flush()
 
 
-def predictions_of_one(run: Path, base: str | None) -> Predictions:
+def drop_adapters(trained: Run, n: int) -> None:
+    """Raises: ConfigError if there are not so many blocks, or nothing is inserted in them."""
+    if n and trained.adapter is None:
+        raise ConfigError(f"--drop-lowest {n}: nothing is inserted in {trained.folder}'s blocks")
+    trained.model.transformer.drop_adapters(n)
+
+
+def predictions_of_one(run: Path, base: str | None, drop_lowest: int) -> Predictions:
     trained = load_run(run, base)
+    drop_adapters(trained, drop_lowest)
     return lambda texts: (({}, found) for found in trained.predict(texts))
 
 
-def predictions_of_all(runs: Sequence[Path], base: str | None) -> Predictions:
+def predictions_of_all(runs: Sequence[Path], base: str | None, drop_lowest: int) -> Predictions:
     """Text by text, for each the tasks in the order of the runs."""
     tasks = load_runs(runs, base)
+    for name in tasks:
+        drop_adapters(tasks[name], drop_lowest)
 
     def predictions(texts: Sequence[str]) -> Iterator[tuple[dict[str, str], Prediction]]:
         found = tasks.predict(texts)

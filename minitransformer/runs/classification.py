@@ -37,10 +37,11 @@ from ..training.evaluation import (
     predict_probabilities,
 )
 from ..training.prefix_cache import PrefixCache
-from .folder import RunFolder, base_of, folder_and_options
+from ..training.state import digest_of
+from .folder import RunFolder, base_of, open_run
 from .options import ADAPTER_NAME, WHAT_TRAINS, RunOptions, build_classifier, freeze_for
-from .pipeline import Job, train_in_folder
-from .results import results, write_results
+from .pipeline import Job, base_digests, digest, train_in_folder
+from .results import results, write_report
 
 SPLITS = ("train", "validation", "test")
 
@@ -253,17 +254,18 @@ def train(
 
     The folder (default: runs/TASK-METHOD-seedN, with a number if that exists) receives
     `METHOD.safetensors` (the best epoch), `METHOD-last.safetensors`, `history.csv`, `curves.png`,
-    `metrics.json` and `options.json`. Ctrl-C saves what was learnt so far, and `resume=True` with
-    the same folder goes on from there, with the options of the folder. `progress` shows a bar.
+    `metrics.json` and `options.json`. Ctrl-C (also SIGTERM, SIGHUP) saves what was learnt so far.
+    However a run was stopped, `resume=True` with the same folder goes on, with the options of the
+    folder, to the same files, bit for bit but for the times that it took. `progress` shows a bar.
 
-    Raises: ConfigError if the folder holds a run already, or (resume) none that can go on;
+    Raises: ConfigError if the folder is not empty, or (resume) holds no run that can go on;
     DataError, HubError, CheckpointError for a task or base that cannot be used; TrainingError if
     the loss is not finite.
     """
     name = task if isinstance(task, str | Path) else name_of(task)
-    folder, options = folder_and_options(name, options, RunOptions, out, resume)
-    job = Classification(load_task(task, limit=options.limit, options=options.data), options)
-    train_in_folder(job, folder, name, resume, progress)
+    with open_run(name, options, RunOptions, out, resume) as (folder, options):
+        job = Classification(load_task(task, limit=options.limit, options=options.data), options)
+        train_in_folder(job, folder, name, resume, progress)
     return Run(folder, job.record, job.model, job.tokenizer, job.adapter)
 
 
@@ -290,6 +292,11 @@ class Classification(Job):
         self.adapter = ADAPTER_NAME if options.config is not None else None
         self.task, self.label_names = task, task.label_names
         self.base_before = fingerprint(transformer)
+        self.inputs = {
+            "the test examples": digest_of(self.test),
+            "the label names": digest(*task.label_names),
+            **base_digests(transformer, self.base_before, checkpoint),
+        }
         labels = task.train.labels
         units = (float(labels.mean()), float(labels.std()) or 1.0)
         self.model = build_classifier(transformer, len(task.label_names), options, units)
@@ -340,7 +347,7 @@ class Classification(Job):
             of_test = results(found, self.task)
             metrics["warnings"] = of_test.pop("warnings")
             metrics |= {f"test_{name}": value for name, value in of_test.items()}
-            write_results(folder, found, self.task.test, self.label_names, self.title)
+            write_report(folder, found, self.task.test, self.label_names, self.title)
         return metrics
 
 

@@ -117,6 +117,10 @@ class RunOptions:
             raise ConfigError(
                 f"layer_norm goes with one of {', '.join(CONFIGS)}, not with {self.method!r}"
             )
+        if self.training.adapter_drop and self.method not in CONFIGS:
+            raise ConfigError(
+                f"adapter_drop goes with one of {', '.join(CONFIGS)}, not with {self.method!r}"
+            )
 
     @property
     def learning_rate(self) -> float:

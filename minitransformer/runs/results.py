@@ -171,7 +171,7 @@ def shown(split: Split, i: int) -> str:
     return split.texts[i] if split.pairs is None else f"{split.texts[i]} | {split.pairs[i]}"
 
 
-def write_results(
+def write_report(
     folder: Path,
     found: Evaluation | NumberEvaluation,
     split: Split,

@@ -18,7 +18,7 @@ from ..errors import CheckpointError, ConfigError
 from ..formats.files import write_text
 from ..formats.kinds import check_kinds
 
-ROWS, LOCKS = "rows", "locks"  # folders below that of the sweep
+ROWS, LOCKS, STATES = "rows", "locks", "states"  # folders below that of the sweep
 
 
 @dataclass(frozen=True)
@@ -118,15 +118,11 @@ def claimed(folder: Path, key: str) -> Iterator[None]:
     """Hold the run of this key, so that no other process on this machine does it meanwhile.
 
     Whoever comes second waits, and then looks whether there is a row: a sweep may be started again
-    while a worker of the killed one still runs, or twice by mistake. The lock belongs to the
-    process and ends with it, however that ends. Without fcntl (Windows) there is no lock.
+    while a worker of the killed one still runs, or twice by mistake. The lock ends with the
+    process, however that ends.
     """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
+    from filelock import FileLock
+
     (folder / LOCKS).mkdir(parents=True, exist_ok=True)
-    with (folder / LOCKS / key).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(folder / LOCKS / key):
         yield

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,16 @@ from ..nn.module import Array
 from .data_parallel import DataParallel, LossFunction, Model
 from .evaluation import validate
 from .history import BEST_BY, History, HistoryRow
-from .interruption import Interrupt, interruptible
+from .interruption import Interrupt, StopNow, interruptible
 from .metrics import balanced_weights
 from .optim import AdamW, clip_by_global_norm, warmup_linear_decay
 from .prefix_cache import PrefixCache
 from .process import keep_freed_memory
 from .progress import progress_bar
-from .state import TrainingState
+from .state import TrainingState, digest_of
 
 LEARNING_RATE = 1e-3  # of a Trainer whose options leave it open
+STATE_EVERY = 50.0  # seconds; with a step and an evaluation, at most a minute's work is lost
 ADAPTER_DROP = 2  # last word of the seed of how many blocks are without adapters in a step
 
 
@@ -99,9 +101,11 @@ class Trainer:
     """Trains what is trainable in a classifier or a language model, and nothing else.
 
     After each epoch it evaluates on the validation split; `best` holds the trained values of the
-    best epoch so far (`History.best`, by `best_by`; of a regressor by the loss). With `state_file`,
-    the complete state is written there after each epoch and on Ctrl-C: a run that is resumed gives
-    bit for bit what it would have given without the interruption. What depends on the number of
+    best epoch so far (`History.best`, by `best_by`; of a regressor by the loss). With
+    `state_file`, the complete state is written there after each epoch, every minute, and on
+    Ctrl-C, SIGTERM or SIGHUP: a run that is resumed gives bit for bit what it would have given
+    without the interruption. It needs the same data and base: the state holds digests of both
+    splits, and of whatever else `inputs` names (name -> digest). What depends on the number of
     `threads`, and how little, says `DataParallel`. `prefix`: see `PrefixCache`.
 
     Raises: TrainingError if the loss is not finite; ConfigError if nothing is trainable;
@@ -119,6 +123,7 @@ class Trainer:
         threads: int = 0,
         prefix: PrefixCache | None = None,
         best_by: str = "accuracy",
+        inputs: Mapping[str, str] | None = None,
     ) -> None:
         if best_by not in BEST_BY:
             raise ConfigError(f"best_by={best_by!r}: expected one of {', '.join(BEST_BY)}")
@@ -130,6 +135,7 @@ class Trainer:
         self.state_file, self.progress, self.prefix = state_file, progress, prefix
         self.best_by = "loss" if isinstance(model, Regressor) else best_by
         self.loss_function = loss_function_for(model, self.options, train.labels)
+        self.inputs = dict(inputs or {})
         self.parameters = model.trainable_parameters()
         if not self.parameters:
             raise ConfigError("nothing to train: every parameter of this model is frozen")
@@ -151,25 +157,36 @@ class Trainer:
         self.seconds = 0.0  # spent in them
         self.best: dict[str, Array] = {}
         self.interrupted = False
+        self.saved = time.monotonic()  # when the last state was written
 
     def fit(self) -> History:
-        """Train to the end, or until Ctrl-C (then `interrupted` is true)."""
+        """Train to the end, or until Ctrl-C (then `interrupted` is true).
+
+        A second Ctrl-C raises KeyboardInterrupt at once; the last state then stays as it is.
+        """
         self.interrupted = False
         keep_freed_memory()
         total, start = self.total_steps, self.step
+        self.saved = time.monotonic()
         with (
             self.data_parallel,
             interruptible() as interrupt,
             progress_bar(total, "step", self.progress, start) as bar,
         ):
             try:
+                if self.prefix is not None:
+                    self.data_parallel.train(False)
+                    self.prefix.fill(self.data_parallel.map, interrupt.check)
                 while True:
                     if self.evaluation_due():
                         self.evaluate(interrupt)
                         self.save_state()
+                        interrupt.check()
                     if self.step == total or self.out_of_patience():
                         break
                     self.epoch(interrupt, bar)
+            except StopNow:  # perhaps halfway through a step: nothing to save
+                raise
             except KeyboardInterrupt:
                 self.interrupted = True
                 self.save_state()
@@ -184,12 +201,14 @@ class Trainer:
         for position in range(done, len(plan)):
             row = self.train_step(plan[position], number + 1)
             self.history.append(row)
+            interrupt.check()  # before the bar, which fails when the terminal is gone
+            if time.monotonic() - self.saved >= STATE_EVERY:
+                self.save_state()
             shown = {"loss": f"{self.recent('loss'):.3f}"}
             if row.accuracy is not None:
                 shown["accuracy"] = f"{self.recent('accuracy'):.3f}"
             bar.set_postfix(shown, refresh=False)  # shown with the bar
             bar.update()
-            interrupt.check()
 
     def train_step(self, batch: Batch, epoch: int) -> HistoryRow:
         """Forward, backward, clip, update: one batch."""
@@ -205,9 +224,10 @@ class Trainer:
                 f"the loss is {loss} at step {self.step + 1} of {self.total_steps} "
                 f"(learning rate {lr:.1e}); try a lower lr, or a longer warm-up"
             )
-        norm = clip_by_global_norm(self.parameters, self.options.max_grad_norm)
+        spread = self.data_parallel.spread
+        norm = clip_by_global_norm(self.parameters, self.options.max_grad_norm, spread)
         self.optimizer.lr = lr
-        self.optimizer.step()
+        self.optimizer.step(spread)
         self.step += 1
         self.seconds += time.perf_counter() - started
         accuracy = None if isinstance(self.model, Regressor) else right / batch.counted
@@ -264,14 +284,13 @@ class Trainer:
 
     # -- state on disk --------------------------------------------------------------------
 
-    def identity(self) -> dict[str, Any]:
-        """What must be the same for a run to go on bit for bit."""
-        threads = len(self.data_parallel.replicas)
-        return {
-            "options": asdict(self.options),
-            "examples": len(self.train_set),
-            "threads": threads,
-        }
+    @cached_property
+    def identity(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """What must be the same for a run to go on bit for bit: its options, and its inputs."""
+        run = {"options": asdict(self.options), "threads": len(self.data_parallel.replicas)}
+        splits = {"training": self.train_set, "validation": self.validation}
+        examples = {f"the {name} examples": digest_of(split) for name, split in splits.items()}
+        return run, {**examples, **self.inputs}
 
     def save_state(self) -> None:
         """Write the complete state into `state_file`, if there is one."""
@@ -279,7 +298,7 @@ class Trainer:
             return
         values = {name: p.value for name, p in self.parameters.items()}
         TrainingState(
-            self.identity(),
+            *self.identity,
             self.step,
             self.seconds,
             self.history,
@@ -287,6 +306,7 @@ class Trainer:
             self.best,
             self.optimizer.state_dict(),
         ).write(self.state_file)
+        self.saved = time.monotonic()
 
     def load_state(self) -> None:
         """Go on where `save_state` left off.
@@ -296,9 +316,9 @@ class Trainer:
         """
         if self.state_file is None:
             raise ConfigError("this trainer has no state_file to go on from")
-        state = TrainingState.read(self.state_file)
+        state = TrainingState.read_last(self.state_file)
         shapes = {name: p.shape for name, p in self.parameters.items()}
-        state.check(self.state_file, self.identity(), shapes)
+        state.check(self.state_file, *self.identity, shapes)
         self.optimizer.load_state_dict(state.optimizer)
         for name, value in state.values.items():
             self.parameters[name].value[...] = value
