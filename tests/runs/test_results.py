@@ -166,6 +166,13 @@ def test_a_number_is_no_class(tmp_path, number_run, run) -> None:
         run.evaluate_numbers("toy-reviews")
 
 
+def test_a_run_on_a_number_is_neither_shared_nor_exported(number_run, tmp_path) -> None:
+    with pytest.raises(CheckpointError, match="is a run on a number: load it alone"):
+        mt.load_runs([number_run.folder])
+    with pytest.raises(CheckpointError, match="predicts a number: only heads for classes"):
+        mt.export_adapterhub(number_run, tmp_path / "hub")
+
+
 # -- a file of texts -----------------------------------------------------------------------
 
 
