@@ -215,8 +215,12 @@ def load_task(
     else:
         if isinstance(data, str | Path):
             path = Path(data).expanduser()
-            if path.suffix.lower() not in READERS and not path.exists():
-                raise DataError(_unknown_task(str(path)))
+            try:
+                exists = path.exists()
+            except OSError:  # too long a name
+                exists = False
+            if path.suffix.lower() not in READERS and not exists:
+                raise DataError(_unknown_task(str(path)[:200]))
         task = task_of_rows(*rows_and_where(data, options or DataOptions()), rng, all_for_test)
     if limit is not None:
         task = replace(task, train=limited(task.train, limit, rng))

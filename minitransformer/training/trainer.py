@@ -20,9 +20,9 @@ from ..nn.module import Array
 from .data_parallel import DataParallel, LossFunction, Model
 from .evaluation import validate
 from .history import BEST_BY, History, HistoryRow
-from .interruption import Interrupt, StopNow, interruptible
+from .interruption import Interrupt, Stop, interruptible
 from .metrics import balanced_weights
-from .optim import AdamW, clip_by_global_norm, warmup_linear_decay
+from .optim import AdamW, clip_by_global_norm, spread_over, warmup_linear_decay
 from .prefix_cache import PrefixCache
 from .process import keep_freed_memory
 from .progress import progress_bar
@@ -185,9 +185,7 @@ class Trainer:
                     if self.step == total or self.out_of_patience():
                         break
                     self.epoch(interrupt, bar)
-            except StopNow:  # perhaps halfway through a step: nothing to save
-                raise
-            except KeyboardInterrupt:
+            except Stop:  # any other KeyboardInterrupt may come halfway through a step
                 self.interrupted = True
                 self.save_state()
         return self.history
@@ -224,10 +222,10 @@ class Trainer:
                 f"the loss is {loss} at step {self.step + 1} of {self.total_steps} "
                 f"(learning rate {lr:.1e}); try a lower lr, or a longer warm-up"
             )
-        spread = self.data_parallel.spread
-        norm = clip_by_global_norm(self.parameters, self.options.max_grad_norm, spread)
         self.optimizer.lr = lr
-        self.optimizer.step(spread)
+        with spread_over(self.data_parallel.spread):
+            norm = clip_by_global_norm(self.parameters, self.options.max_grad_norm)
+            self.optimizer.step()
         self.step += 1
         self.seconds += time.perf_counter() - started
         accuracy = None if isinstance(self.model, Regressor) else right / batch.counted
