@@ -49,7 +49,8 @@ class AdapterRecord:
         base: the name or folder under which that base was loaded; "" if not known.
         method: one of METHODS: what a run trained.
         task, label_names, max_length: the task of a run, or the text of a language run, which has
-            no labels; and to how many tokens its texts are cut.
+            no labels, and of a number one, its name; and to how many tokens its texts are cut.
+        pair: whether a run reads pairs of texts.
     """
 
     fingerprint: str
@@ -64,6 +65,7 @@ class AdapterRecord:
     task: str = ""
     label_names: tuple[str, ...] = ()
     max_length: int = 0
+    pair: bool = False
 
     @property
     def adapter(self) -> Any:

@@ -78,8 +78,8 @@ class Job(ABC):
         """Write what the model has learnt. Returns the file."""
 
     @abstractmethod
-    def measure(self, finished: bool) -> dict[str, Any]:
-        """What is measured of the best epoch, as plain values."""
+    def measure(self, finished: bool, folder: Path) -> dict[str, Any]:
+        """What is measured of the best epoch, as plain values; more of it goes to the folder."""
 
     def last_epoch(self, folder: Path, finished: bool) -> dict[str, Any]:
         """The same of the last epoch, before the best one replaces it; by default nothing."""
@@ -135,6 +135,7 @@ def write_results(job: Job, trainer: Trainer, folder: Path) -> dict[str, Any]:
         "steps": trainer.step,
         "best_epoch": best.epoch if best else None,
         "validation_accuracy": best.validation_accuracy if best else None,
+        "validation_macro_f1": best.validation_macro_f1 if best else None,
         "validation_loss": best.validation_loss if best else None,
         "parameters": summary.total,
         "trainable_parameters": summary.trainable,
@@ -142,7 +143,7 @@ def write_results(job: Job, trainer: Trainer, folder: Path) -> dict[str, Any]:
         "training_seconds": trainer.seconds,
         "peak_memory_mb": peak_memory_mb(),
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
-        **job.measure(finished),
+        **job.measure(finished, folder),
         **of_last,
     }
     write_json(folder / "metrics.json", metrics)

@@ -143,8 +143,9 @@ def delete_state(path: Path) -> None:
 
 
 def digest_of(encoded: Encoded) -> str:
-    """SHA-256 of a split: its texts, as token ids, and its labels."""
-    digest = hashlib.sha256(np.ascontiguousarray(encoded.labels, "<i8").tobytes())
-    for sequence in encoded.sequences:
+    """SHA-256 of a split: its texts, as token ids and types, and its labels."""
+    kind = "<f8" if encoded.labels.dtype.kind == "f" else "<i8"  # numbers, or classes
+    digest = hashlib.sha256(np.ascontiguousarray(encoded.labels, kind).tobytes())
+    for sequence in (*encoded.sequences, *(encoded.token_types or ())):
         digest.update(np.array([len(sequence), *sequence], "<i8").tobytes())
     return digest.hexdigest()
