@@ -208,8 +208,8 @@ def swap_tokens() -> None:
     [
         (swap_labels, EXAMPLES),
         (other_texts, EXAMPLES),
-        (other_weights, "the base's weights"),
-        (other_heads, "the base's configuration"),
+        (other_weights, "the base's weights or configuration"),
+        (other_heads, "the base's weights or configuration"),
         (swap_tokens, "the base's tokenizer.json"),
     ],
 )

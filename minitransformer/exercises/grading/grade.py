@@ -80,8 +80,9 @@ def grade(
 
     The JSON files are in a folder beside the CSV that has its name without the ending. They are
     written as soon as a submission is graded; the CSV is written at the end, also after Ctrl-C.
-    Raises: ConfigError for a number without an exercise, jobs below 1, or if the CSV is there
-    already and is not to be replaced; DataError if there is nothing to grade.
+    Raises: ConfigError for a number without an exercise, jobs below 1, if the CSV is there already
+    and is not to be replaced, or if `out` lies among the submissions; DataError if there is nothing
+    to grade.
     """
     exercise(number)
     if jobs is not None and jobs < 1:
@@ -93,6 +94,8 @@ def grade(
     if table.exists() and not replace:
         raise ConfigError(f"{table} is there already: choose another name, or replace it")
     folder = table.with_suffix("")
+    if folder.resolve().is_relative_to(Path(submissions).resolve()):
+        raise ConfigError(f"out={table}: {folder} would lie among the submissions; choose another")
     folder.mkdir(parents=True, exist_ok=True)
     done: list[Graded] = []
     try:

@@ -179,13 +179,26 @@ def test_points_are_not_written_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"out": "points.txt"}, "ends in .csv"), ({"jobs": 0}, "jobs=0"), ({"number": 99}, "99")],
+    [
+        ({"out": "points.txt"}, "ends in .csv"),
+        ({"out": "week1.csv"}, "would lie among the submissions"),
+        ({"out": "week1/points.csv"}, "would lie among the submissions"),
+        ({"jobs": 0}, "jobs=0"),
+        ({"number": 99}, "99"),
+    ],
 )
-def test_bad_arguments(tmp_path: Path, arguments: dict[str, object], message: str) -> None:
-    put(tmp_path, "ada.py", "")
-    call = {"submissions": tmp_path, "number": 3, "out": tmp_path / "points.csv", **arguments}
+def test_bad_arguments(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: dict[str, object],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, "week1/ada.py", "")
+    call = {"submissions": "week1", "number": 3, "out": "points.csv", **arguments}
     with pytest.raises(ConfigError, match=message):
         grade(**call)  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.rglob("*")] == ["week1", "ada.py"]
 
 
 @pytest.mark.slow
