@@ -212,11 +212,14 @@ def read_adapter(path: str | Path) -> AdapterFile:
 def find_adapter(path: str | Path) -> Path:
     """The adapter file of a run's folder, or the file itself. Raises: CheckpointError if none."""
     path = Path(path).expanduser()
-    if path.is_file():
-        return path
-    for method in METHODS:
-        if (path / f"{method}.safetensors").is_file():
-            return path / f"{method}.safetensors"
+    try:
+        if path.is_file():
+            return path
+        for method in METHODS:
+            if (path / f"{method}.safetensors").is_file():
+                return path / f"{method}.safetensors"
+    except OSError as error:  # too long a name
+        raise CheckpointError(f"cannot read {str(path)[:200]}: {error.strerror}") from error
     names = " or ".join(f"{method}.safetensors" for method in METHODS)
     if path.suffix == ".safetensors":
         raise CheckpointError(f"{path} is not there: expected an adapter file or a run's folder")
