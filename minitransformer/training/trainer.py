@@ -241,9 +241,8 @@ class Trainer:
     def evaluation_due(self) -> bool:
         """Before the first step and at the end of each epoch, once."""
         at_end_of_epoch = self.step % self.steps_per_epoch == 0
-        return at_end_of_epoch and not (
-            self.history and self.history[-1].validation_loss is not None
-        )
+        done = self.history and self.history.evaluations()[-1:] == self.history[-1:]
+        return at_end_of_epoch and not done
 
     def out_of_patience(self) -> bool:
         """Whether the best epoch lies `patience` epochs back."""
