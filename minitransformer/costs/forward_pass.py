@@ -170,7 +170,8 @@ class ForwardPass:
 
     def embeddings(self) -> ArrayShape:
         B, T, d, c = self.batch, self.length, self.config.d_model, self.config
-        sizes = [(c.vocab_size, (B, T)), (c.max_positions, (T,))]
+        positions = (T,) if c.pad_id is None else (B, T)
+        sizes = [(c.vocab_size, (B, T)), (c.max_positions, positions)]
         sizes += [(c.token_types, (B, T))] * (c.token_types > 0)
         for rows, ids in sizes:
             self.train(rows * d, self.full)

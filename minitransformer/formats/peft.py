@@ -85,7 +85,7 @@ def save_peft(
     Linear there: n of them of rank r become one of rank n r.
     Returns the folder; it is complete or not there at all.
     Raises: ConfigError if the folder exists; CheckpointError for another method, a model that is
-    neither a BERT nor a GPT-2, or a head where PEFT's reads another vector.
+    of no family, or a head where PEFT's reads another vector.
     """
     folder, shape = Path(folder).expanduser(), transformer.config
     config, model_type = transformer.adapter_config(name), model_type_of(shape)
@@ -302,8 +302,9 @@ def mis_shaped(
 def check_head(model_type: str, pooling: str) -> None:
     """Raises: CheckpointError where the classifier there reads another vector than ours."""
     if model_type != "bert":
+        other = {"gpt2": "has no bias"}.get(model_type, "has two layers")
         raise CheckpointError(
-            f"a classifier on {model_type!r} reads the last token there and the first one here: "
+            f"a classifier on {model_type!r} {other} there, unlike the one here: "
             "only the adapter can be taken over, without a head"
         )
     if pooling != "pooler":

@@ -179,7 +179,7 @@ class Classification(Job):
         checkpoint = find_checkpoint(options.base)
         self.tokenizer = Tokenizer.from_folder(checkpoint)
         transformer = Transformer.from_pretrained(checkpoint, options.resolved_dropout)
-        self.options = options = options.resolved(transformer.config.max_positions)
+        self.options = options = options.resolved(transformer.config.max_length)
         self.name = task.name
         self.title = f"{task.name}: {describe(options)}"
         self.train, self.validation, self.test = (

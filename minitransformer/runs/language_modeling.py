@@ -297,7 +297,7 @@ class Adaptation(Job):
         checkpoint = find_decoder(options.base)
         self.tokenizer = Tokenizer.from_folder(checkpoint)
         transformer = decoder(checkpoint, options.base, options.dropout)
-        self.options = options = options.resolved(transformer.config.max_positions)
+        self.options = options = options.resolved(transformer.config.max_length)
         self.tokens = tokens_of(corpus, self.tokenizer)
         self.name = corpus.name
         self.title = f"{corpus.name}: {WHAT_TRAINS[options.method]} {options.base}"

@@ -120,13 +120,13 @@ class RunOptions:
         """Dropout inside the base; None for what its config.json says."""
         return 0.0 if self.dropout is None and self.method == "head" else self.dropout
 
-    def resolved(self, max_positions: int) -> RunOptions:
-        """With the numbers that a run on a base of so many positions uses."""
+    def resolved(self, longest: int) -> RunOptions:
+        """With the numbers that a run on a base that takes `longest` tokens uses."""
         return replace(
             self,
             adapter=self.config,
             dropout=self.resolved_dropout,
-            max_length=min(self.max_length, max_positions),
+            max_length=min(self.max_length, longest),
             threads=self.threads or cores(),
             training=replace(self.training, lr=self.learning_rate),
         )
@@ -178,12 +178,12 @@ class LanguageOptions:
         assert config is not None  # such methods alone are allowed
         return config
 
-    def resolved(self, max_positions: int) -> LanguageOptions:
-        """With the numbers that a run on a base of so many positions uses."""
+    def resolved(self, longest: int) -> LanguageOptions:
+        """With the numbers that a run on a base that takes `longest` tokens uses."""
         return replace(
             self,
             adapter=self.config,
-            max_length=min(self.max_length, max_positions),
+            max_length=min(self.max_length, longest),
             threads=self.threads or cores(),
             training=replace(self.training, lr=self.learning_rate),
         )
