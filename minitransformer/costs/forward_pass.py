@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ..adapters.config import AdapterConfig, AnyConfig, IA3Config, LoRAConfig, PrefixConfig
 from ..adapters.methods import LINEARS, QKV
+from ..errors import ConfigError
 from ..nn.config import TransformerConfig
 from ..nn.kernels import over_inputs_is_cheaper
 
@@ -235,6 +236,8 @@ class ForwardPass:
         if not (isinstance(a, AdapterConfig) and a.has_site(block, site)):
             a = None
         placement = a.placement if a else None
+        if placement not in (None, "after_norm", "houlsby", "pfeiffer", "parallel"):
+            raise ConfigError(f"placement {placement!r} is not counted: it has no lines here")
         if placement == "pfeiffer" and pre:
             placement = "after_norm"
         h = self.block_norm(x) if pre else x

@@ -20,6 +20,7 @@ import numpy as np
 from ..adapters.attach import Adaptable
 from ..adapters.config import CONFIGS, METHODS, AnyConfig
 from ..adapters.fusion import Fusion
+from ..adapters.own import AdapterFactory, own_class
 from ..adapters.select import base_parameters
 from ..errors import CheckpointError, ConfigError, MiniTransformerError
 from ..nn.module import Array, Module, Parameter
@@ -36,6 +37,7 @@ class AdapterRecord:
         fingerprint: SHA-256 of the base that it was trained on.
         adapters: name -> configuration, in the order of insertion.
         fusions: name -> names of the sources, in the order of insertion.
+        factories: name -> class, of those that a factory of the user's made; no code is kept.
         active: the names that `load_adapter` activates; several are a stack.
         pooling: how a text becomes the vector that the head sees; None if the file has no
             classification head.
@@ -50,6 +52,7 @@ class AdapterRecord:
     fingerprint: str
     adapters: dict[str, AnyConfig] = field(default_factory=dict)
     fusions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    factories: dict[str, str] = field(default_factory=dict)
     active: tuple[str, ...] = ()
     pooling: str | None = None
     base_part: str = "none"
@@ -82,7 +85,7 @@ class AdapterRecord:
                 f"expected an entry {FORMAT!r}"
             )
         try:
-            values = json.loads(metadata[FORMAT])
+            values = {"factories": {}, **json.loads(metadata[FORMAT])}  # older files have none
             if values.keys() != {entry.name for entry in fields(cls)}:
                 raise ConfigError(f"entries {sorted(values)}")
             adapters = {
@@ -153,6 +156,9 @@ def save_adapter(
         fingerprint=base_fingerprint or fingerprint(transformer),
         adapters=adapters,
         fusions=fusions,
+        factories={
+            name: own for name in adapters if (own := own_class(transformer, name)) is not None
+        },
         active=tuple(names),
         pooling=pooling_of(model) if head_parameters else None,
         base_part=base_part,
@@ -203,12 +209,14 @@ def load_adapter(
     name: str | None = None,
     head: bool = True,
     base_fingerprint: str | None = None,
+    factory: AdapterFactory | None = None,
 ) -> str | None:
     """Insert what an adapter file holds into a model, trainable and active.
 
     Returns the name of the adapter; of a stack that of the last one, None for a head alone. `name`
     is what a single adapter or a fusion is called in the model (default: as in the file).
-    `base_fingerprint` is that of the model's base, where it is known already. A transformer alone
+    `base_fingerprint` is that of the model's base, where it is known already; `factory` makes the
+    adapters that a factory of the user's made. A transformer alone
     takes no head. Where a run trained parameters of the base, those are changed.
     Raises: CheckpointError for a file that cannot be read, or does not fit; ConfigError if a name
     is taken. Then nothing has changed.
@@ -220,6 +228,7 @@ def load_adapter(
         check_head(file, head_parameters, pooling_of(model))
     else:
         head_parameters = {}
+    check_factory(file, factory)
     new_names = names_in_model(file, name)
     active = [new_names[old] for old in record.active]
 
@@ -227,7 +236,9 @@ def load_adapter(
     try:
         with transformer.restored():
             for old, config in record.adapters.items():
-                transformer.add_method(new_names[old], config)
+                own = factory if old in record.factories else None
+                transformer.add_method(new_names[old], config, factory=own)
+                check_class(file, old, own_class(transformer, new_names[old]))
             for old, sources in record.fusions.items():
                 transformer.add_fusion(new_names[old], [new_names[source] for source in sources])
             places = {
@@ -246,6 +257,28 @@ def load_adapter(
     if active:
         transformer.set_active(*active)
     return active[-1] if active else None
+
+
+def check_factory(file: AdapterFile, factory: AdapterFactory | None) -> None:
+    """Raises: CheckpointError without the factory that a file needs, ConfigError with one more."""
+    classes = sorted(set(file.record.factories.values()))
+    if classes and factory is None:
+        raise CheckpointError(
+            f"{file.path} holds adapters of a class of its author's, {classes[0]}; files keep no "
+            f"code: load_adapter(path, factory={classes[0]})"
+        )
+    if factory is not None and len(classes) != 1:
+        seen = ", ".join(classes) or "only those of this library"
+        raise ConfigError(
+            f"factory={factory!r}, but {file.path} holds adapters of {seen}; expected one class"
+        )
+
+
+def check_class(file: AdapterFile, name: str, found: str | None) -> None:
+    """Raises: CheckpointError if the factory made adapters of another class than the file's."""
+    wanted = file.record.factories.get(name)
+    if found != wanted:
+        raise CheckpointError(f"{file.path}: {name!r} is {wanted}, but the factory made {found}")
 
 
 def names_in_model(file: AdapterFile, name: str | None) -> dict[str, str]:

@@ -16,6 +16,7 @@ import numpy as np
 from ..adapters.attach import Adaptable
 from ..adapters.bottleneck import Adapter
 from ..adapters.config import AdapterConfig
+from ..adapters.own import check_not_own
 from ..errors import CheckpointError, ConfigError
 from ..nn.module import Array
 from .adapterhub_config import (
@@ -88,6 +89,7 @@ def save_adapterhub(
             f"{name!r} is of the method {config.method!r}; only bottleneck adapters are written as "
             "a folder of the `adapters` library"
         )
+    check_not_own(transformer, name, "folders of the `adapters` library are")
     model_type = model_type_of(shape)
     about = {
         "model_type": model_type,

@@ -116,6 +116,8 @@ IDLE = set(
 
 def to_words(config: AdapterConfig, d_model: int, n_layers: int) -> Words:
     """An AdapterConfig as the library's BnConfig."""
+    if config.placement not in PLACEMENTS:
+        raise CheckpointError(f"placement {config.placement!r} has no equivalent there")
     layers = config.layers if config.layers is not None else range(n_layers)
     learned = config.scaling == "learned"
     return {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..adapters.attach import Adaptable
+from ..adapters.own import AdapterFactory
 from ..data.hub import find_checkpoint
 from ..errors import ConfigError, ShapeError
 from ..formats import adapter_file
@@ -217,16 +218,19 @@ class Transformer(Adaptable, Module):
         """
         adapter_file.save_adapter(path, self, names)
 
-    def load_adapter(self, path: str | Path, name: str | None = None) -> str | None:
+    def load_adapter(
+        self, path: str | Path, name: str | None = None, factory: AdapterFactory | None = None
+    ) -> str | None:
         """Insert the adapters of a file (or of a run's folder), trainable and active.
 
         Returns their name; of a stack that of the last one, None for a file with a head alone.
-        `name` is what a single adapter or a fusion is called here (default: as in the file). A
-        head in the file is left out: `Classifier.load_adapter` reads it.
+        `name` is what a single adapter or a fusion is called here (default: as in the file);
+        `factory` makes adapters of a class of your own, as for `add_adapter`. A head in the file
+        is left out: `Classifier.load_adapter` reads it.
         Raises: CheckpointError for a file that cannot be read, or was made for another base;
         ConfigError if a name is taken. Then nothing has changed.
         """
-        return adapter_file.load_adapter(path, self, name)
+        return adapter_file.load_adapter(path, self, name, factory=factory)
 
     def forward(
         self,
