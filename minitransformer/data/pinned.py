@@ -31,6 +31,7 @@ CHECKPOINTS = {
 }
 
 
+PINNED_IDS = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}  # what a model hub calls them
 HUB_IDS = {  # well-known bases that a model hub has
     "bert-base": "google-bert/bert-base-uncased",
     "bert-large": "google-bert/bert-large-uncased",

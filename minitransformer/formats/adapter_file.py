@@ -25,6 +25,7 @@ from ..adapters.select import base_parameters
 from ..errors import CheckpointError, ConfigError, MiniTransformerError
 from ..nn.module import Array, Module, Parameter
 from .files import read_safetensors, write_tensors
+from .folders import read_words
 
 FORMAT = "minitransformer-adapter-2"  # the metadata's only entry
 
@@ -194,6 +195,13 @@ def find_adapter(path: str | Path) -> Path:
     path = Path(path).expanduser()
     if path.is_file():
         return path
+    if (path / "adapter_config.json").is_file():
+        theirs = "peft" if "peft_type" in read_words(path / "adapter_config.json") else "adapterhub"
+        raise CheckpointError(
+            f"{path} is a folder of the library {theirs.replace('hub', 's')!r}: import_{theirs}("
+            f"folder, base, out) makes a run of it (minitransformer import), and load_{theirs}("
+            f"transformer, folder) of minitransformer.formats.{theirs} inserts it into a model"
+        )
     for method in METHODS:
         if (path / f"{method}.safetensors").is_file():
             return path / f"{method}.safetensors"

@@ -71,12 +71,14 @@ def save_adapterhub(
     called: str | None = None,
     model_name: str = "",
     origin: Words | None = None,
+    card: str | None = None,
 ) -> Path:
     """Write the adapters called `name` as a folder that the `adapters` library loads.
 
     There: `model.load_adapter(folder, use_safetensors=True)`. `called` is the adapter's name in
     the folder (default: `name`), `model_name` what the base is called, `origin` anything that a
-    later import here should know. Returns the folder; it is complete or not there at all.
+    later import here should know, `card` the text of README.md. Returns the folder; it is complete
+    or not there at all.
     Raises: ConfigError if the folder exists or a name cannot be; CheckpointError for a model that
     no family describes, or a head where the library's reads another position.
     """
@@ -107,6 +109,8 @@ def save_adapterhub(
         for key in theirs:
             tensors[family_of(shape).prefix + key] = turned(values[ours])
     with new_folder(folder) as temporary:
+        if card is not None:
+            (temporary / "README.md").write_text(card, encoding="utf-8")
         write_words(temporary / CONFIG, words)
         write_tensors(temporary / WEIGHTS, tensors, {"format": "pt"})
         if head is not None:

@@ -29,7 +29,14 @@ from ..nn.module import Array
 from ..training.evaluation import Evaluation, evaluate, predict_probabilities
 from ..training.prefix_cache import PrefixCache
 from .folder import RunFolder, base_of, folder_and_options
-from .options import ADAPTER_NAME, WHAT_TRAINS, RunOptions, build_classifier, freeze_for
+from .options import (
+    ADAPTER_NAME,
+    WHAT_TRAINS,
+    RunOptions,
+    build_classifier,
+    freeze_for,
+    with_changes,
+)
 from .pipeline import Job, train_in_folder
 
 SPLITS = ("train", "validation", "test")
@@ -151,8 +158,11 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = False,
+    **changes: Any,
 ) -> Run:
     """Train a task and leave a run folder: what `minitransformer train` does.
+
+    `changes` are options by name, those of training too: `train(task, base="tiny", epochs=1)`.
 
     The folder (default: runs/TASK-METHOD-seedN, with a number if that exists) receives
     `METHOD.safetensors` (the best epoch), `METHOD-last.safetensors`, `history.csv`, `curves.png`,
@@ -163,6 +173,7 @@ def train(
     DataError, HubError, CheckpointError for a task or base that cannot be used; TrainingError if
     the loss is not finite.
     """
+    options = with_changes(RunOptions, options, changes)
     folder, options = folder_and_options(task, options, RunOptions, out, resume)
     job = Classification(load_task(task, limit=options.limit), options)
     train_in_folder(job, folder, task, resume, progress)

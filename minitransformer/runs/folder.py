@@ -12,6 +12,7 @@ from ..data.hub import find_checkpoint
 from ..errors import CheckpointError, ConfigError
 from ..formats.adapter_file import AdapterFile
 from ..training.history import History
+from ..training.trainer import TrainingOptions
 from .options import LanguageOptions, Options, PretrainOptions, RunOptions, from_dict
 
 
@@ -53,7 +54,10 @@ def folder_and_options(
     Raises: ConfigError for options of another kind, or a folder that does not fit.
     """
     if options is not None and not isinstance(options, kind):
-        raise ConfigError(f"options={options!r}: expected {kind.__name__}")
+        hint = ""
+        if isinstance(options, TrainingOptions):
+            hint = f", as {kind.__name__}(training=TrainingOptions(...))"
+        raise ConfigError(f"options={options!r}: expected {kind.__name__}{hint}")
     if not resume:
         options = options if options is not None else kind()
         return new_folder(task, options, out), options

@@ -32,7 +32,14 @@ from ..models.transformer import Transformer
 from ..nn.module import Array
 from ..training.evaluation import perplexity
 from .folder import RunFolder, base_of, folder_and_options, read_text
-from .options import ADAPTER_NAME, PRETRAINED, WHAT_TRAINS, LanguageOptions, PretrainOptions
+from .options import (
+    ADAPTER_NAME,
+    PRETRAINED,
+    WHAT_TRAINS,
+    LanguageOptions,
+    PretrainOptions,
+    with_changes,
+)
 from .pipeline import Job, train_in_folder
 
 COMEDIES, HISTORIES = "shakespeare-comedies", "shakespeare-histories"  # the default texts
@@ -186,17 +193,19 @@ def pretrain(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = False,
+    **changes: Any,
 ) -> LanguageRun:
     """Train a tokenizer and a small decoder on a text: what `minitransformer pretrain` does.
 
     The folder (default: runs/TEXT-base-seedN) is then a base in the Hugging Face layout of GPT-2
     (`config.json`, `model.safetensors`, `tokenizer.json`) with the weights of the best epoch; also
     `held-out.txt`, `history.csv`, `curves.png`, `metrics.json` and `options.json`. Ctrl-C, `resume`
-    and `progress` as in `train`.
+    and `progress` (and options by name) as in `train`.
 
     Raises: ConfigError if the folder holds a run already, or (resume) none that can go on;
     DataError, HubError for a text that cannot be used; TrainingError if the loss is not finite.
     """
+    options = with_changes(PretrainOptions, options, changes)
     folder, options = folder_and_options(text, options, PretrainOptions, out, resume)
     corpus = load_corpus(text)
     if resume:
@@ -269,16 +278,18 @@ def train_language(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = False,
+    **changes: Any,
 ) -> LanguageRun:
     """Adapt a decoder to another text, the base frozen: what `minitransformer train --lm` does.
 
     The folder (default: runs/TEXT-METHOD-seedN) receives `METHOD.safetensors` (the best epoch),
     `history.csv`, `curves.png`, `metrics.json` (perplexities with the adapter and without, those of
-    the base on its own text before and after) and `options.json`. Ctrl-C, `resume` and `progress`
-    as in `train`.
+    the base on its own text before and after) and `options.json`. Ctrl-C, `resume`, `progress` and
+    options by name as in `train`.
 
     Raises: ConfigError for a base that is missing or not causal; else as `pretrain`.
     """
+    options = with_changes(LanguageOptions, options, changes)
     folder, options = folder_and_options(text, options, LanguageOptions, out, resume)
     corpus = load_corpus(text)
     job = Adaptation(corpus, options)

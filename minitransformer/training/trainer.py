@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..adapters.drop import check_droppable
-from ..data.batches import Batch, Encoded, batches
+from ..data.batches import Batch, Encoded, batches, check_encoded
 from ..errors import ConfigError, DataError, TrainingError
 from ..nn.functional import IGNORE
 from ..nn.module import Array
@@ -100,8 +100,12 @@ class Trainer:
         prefix: PrefixCache | None = None,
         best_by: str = "accuracy",
     ) -> None:
+        check_encoded(train=train, validation=validation)
+        options = TrainingOptions() if options is None else options
+        if not isinstance(options, TrainingOptions):
+            raise ConfigError(f"options={options!r}: expected TrainingOptions")
         self.model, self.train_set, self.validation = model, train, validation
-        self.options = options or TrainingOptions()
+        self.options = options
         self.state_file, self.progress, self.prefix = state_file, progress, prefix
         self.best_by = best_by
         self.parameters = model.trainable_parameters()

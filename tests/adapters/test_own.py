@@ -46,8 +46,8 @@ class TwoLayers(mt.Module):
 
     def __init__(self, d_model: int, config: mt.AdapterConfig, rng: np.random.Generator) -> None:
         m = config.width(d_model)
-        self.a, self.b = Linear(d_model, m, rng, 0.3), Linear(m, m, rng, 0.3)
-        self.c = Linear(m, d_model, rng, 0.3)
+        self.a, self.b = Linear(d_model, m, rng, 0.05), Linear(m, m, rng, 0.3)
+        self.c = Linear(m, d_model, rng, 0.05)
         self.act, self.act2 = Activation("tanh"), Activation("silu")
 
     def f(self, h: Array) -> Array:

@@ -529,11 +529,9 @@ def peft_configs(family: str) -> dict[str, Any]:
         }
     elif family in ("roberta", "distilbert"):
         upper = {"roberta": ["key", "dense"], "distilbert": ["q_lin", "lin2"]}[family]
-        loras = {
-            "default targets": {},
-            "upper block": {"target_modules": upper, "layers_to_transform": [2]},
-        }
-        ia3s = {"default": {}} if family == "roberta" else {}
+        loras = {"upper block": {"target_modules": upper, "layers_to_transform": [2]}}
+        defaults = {"default": {}} if family == "roberta" else {}  # PEFT has none for DistilBERT
+        loras, ia3s = loras | defaults, defaults
     else:
         loras = {
             "default targets": {},
