@@ -63,7 +63,7 @@ def test_options_of_training_alone(tmp_path: Path) -> None:
 
 def test_texts_where_token_ids_are_expected(model: Model) -> None:
     task: Any = mt.load_task("toy-reviews", limit=8)
-    words = r"train is a Split, expected token ids: mt\.encode_split\(train, tokenizer"
+    words = r"train is a Split, expected token ids: mt\.encode_split\(split, tokenizer"
     with pytest.raises(DataError, match=words):
         mt.Trainer(model, task.train, task.validation, progress=False)
     for call in (lambda: mt.evaluate(model, task.test), lambda: mt.batches(task.test, 4)):

@@ -15,12 +15,13 @@ the `AdapterConfig` says; what else is in it, the factory may read or leave.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, MiniTransformerError
+from ..errors import CheckpointError, ConfigError, MiniTransformerError
 from ..nn.layers import Rng
 from ..nn.module import Array, Module
 from ..nn.sublayer import f_backward
@@ -125,3 +126,21 @@ def check_not_own(model: Any, name: str, what: str) -> None:
     own = own_class(model, name)
     if own is not None:
         raise ConfigError(f"{name!r} is {own}, a class of your own: {what} of bottleneck adapters")
+
+
+def check_factory(path: Path, classes: Mapping[str, str], factory: AdapterFactory | None) -> None:
+    """Raises: CheckpointError without the factory that a file needs, ConfigError with one more.
+
+    `classes`: of the adapters in the file that a factory made, by their names.
+    """
+    needed = sorted(set(classes.values()))
+    if needed and factory is None:
+        raise CheckpointError(
+            f"{path} holds adapters of a class of its author's, {needed[0]}; files keep no code: "
+            f"load_adapter(path, factory={needed[0]})"
+        )
+    if factory is not None and len(needed) != 1:
+        seen = ", ".join(needed) or "only those of this library"
+        raise ConfigError(
+            f"factory={factory!r}, but {path} holds adapters of {seen}; expected one class"
+        )

@@ -91,7 +91,7 @@ def check_encoded(**splits: Any) -> None:
         if not isinstance(split, Encoded):
             raise DataError(
                 f"{name} is a {type(split).__name__}, expected token ids: "
-                f"mt.encode_split({name}, tokenizer, max_length=128) makes them of a Split, as "
+                f"mt.encode_split(split, tokenizer, max_length=128) makes them of a Split, as "
                 "load_task(...).train is one"
             )
 

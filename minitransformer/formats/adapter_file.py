@@ -20,7 +20,7 @@ import numpy as np
 from ..adapters.attach import Adaptable
 from ..adapters.config import CONFIGS, METHODS, AnyConfig
 from ..adapters.fusion import Fusion
-from ..adapters.own import AdapterFactory, own_class
+from ..adapters.own import AdapterFactory, check_factory, own_class
 from ..adapters.select import base_parameters
 from ..errors import CheckpointError, ConfigError, MiniTransformerError
 from ..nn.module import Array, Module, Parameter
@@ -236,7 +236,7 @@ def load_adapter(
         check_head(file, head_parameters, pooling_of(model))
     else:
         head_parameters = {}
-    check_factory(file, factory)
+    check_factory(file.path, record.factories, factory)
     new_names = names_in_model(file, name)
     active = [new_names[old] for old in record.active]
 
@@ -246,7 +246,11 @@ def load_adapter(
             for old, config in record.adapters.items():
                 own = factory if old in record.factories else None
                 transformer.add_method(new_names[old], config, factory=own)
-                check_class(file, old, own_class(transformer, new_names[old]))
+                if own_class(transformer, new_names[old]) != record.factories.get(old):
+                    raise CheckpointError(
+                        f"{file.path}: {old!r} is {record.factories[old]}, but "
+                        f"the factory made {own_class(transformer, new_names[old])}"
+                    )
             for old, sources in record.fusions.items():
                 transformer.add_fusion(new_names[old], [new_names[source] for source in sources])
             places = {
@@ -265,28 +269,6 @@ def load_adapter(
     if active:
         transformer.set_active(*active)
     return active[-1] if active else None
-
-
-def check_factory(file: AdapterFile, factory: AdapterFactory | None) -> None:
-    """Raises: CheckpointError without the factory that a file needs, ConfigError with one more."""
-    classes = sorted(set(file.record.factories.values()))
-    if classes and factory is None:
-        raise CheckpointError(
-            f"{file.path} holds adapters of a class of its author's, {classes[0]}; files keep no "
-            f"code: load_adapter(path, factory={classes[0]})"
-        )
-    if factory is not None and len(classes) != 1:
-        seen = ", ".join(classes) or "only those of this library"
-        raise ConfigError(
-            f"factory={factory!r}, but {file.path} holds adapters of {seen}; expected one class"
-        )
-
-
-def check_class(file: AdapterFile, name: str, found: str | None) -> None:
-    """Raises: CheckpointError if the factory made adapters of another class than the file's."""
-    wanted = file.record.factories.get(name)
-    if found != wanted:
-        raise CheckpointError(f"{file.path}: {name!r} is {wanted}, but the factory made {found}")
 
 
 def names_in_model(file: AdapterFile, name: str | None) -> dict[str, str]:
