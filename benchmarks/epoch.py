@@ -117,6 +117,8 @@ class OurRun:
             )  # fmt: skip
             keep_freed_memory()
             self.trainer.data_parallel.__enter__()
+            if prefix is not None:
+                prefix.fill(self.trainer.data_parallel.map)
         self.trainer.epoch(Interrupt(), clock)
         clock.stop()
         rows = [row for row in self.trainer.history if row.epoch == number + 1]

@@ -13,7 +13,7 @@ import minitransformer as mt
 from minitransformer.costs.parameters import shape_of
 from minitransformer.data.batches import Batch, Encoded
 from minitransformer.runs.options import RunOptions, build_classifier
-from minitransformer.training.data_parallel import Model, shards
+from minitransformer.training.data_parallel import Model
 from minitransformer.training.process import keep_freed_memory
 from minitransformer.training.trainer import Trainer, TrainingOptions
 
@@ -75,9 +75,7 @@ class Ours(Side):
             return part.index, model(part.ids, part.attention_mask)
 
         found = np.empty((len(batch.labels), 2), np.float32)
-        for index, logits in self.data_parallel.map(
-            forward, shards(batch, len(self.data_parallel.replicas))
-        ):
+        for index, logits in self.data_parallel.map(forward, self.data_parallel.cut(batch)):
             found[index] = logits
         return found
 

@@ -96,6 +96,13 @@ def gradients(module: nn.Module) -> dict[str, Array]:
     return {n: p.grad.numpy() for n, p in module.named_parameters() if p.grad is not None}
 
 
+def named_gradients(model: Classifier) -> dict[str, Array]:
+    """Under this library's names."""
+    bert, head = gradients(model.bert), gradients(model.head)
+    found = names.bert(bert) | names.adapters(bert)
+    return found | {f"head.{name}": names.linear(g) for name, g in head.items()}
+
+
 class Peer(Side):
     """One step or forward pass at a time."""
 
@@ -104,10 +111,12 @@ class Peer(Side):
         threads: int,
         lr: float,
         compiled: bool = False,
+        autocast: bool = False,
         keep_memory: bool = False,
         **settings: Any,
     ) -> None:
-        """`keep_memory`: the C library reuses freed arrays, as it does for our own replicas."""
+        """`autocast`: the forward pass under bfloat16 autocast. `keep_memory`: the C library reuses
+        freed arrays, as it does for our own replicas."""
         if keep_memory:
             from minitransformer.training.process import keep_freed_memory
 
@@ -117,6 +126,7 @@ class Peer(Side):
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = adamw(self.model, lr)
         self.compiled = compiled
+        self.precision = torch.autocast("cpu", torch.bfloat16, enabled=autocast)
         self.run: nn.Module = self.model
 
     def load(self, values: dict[str, Array]) -> None:
@@ -136,7 +146,8 @@ class Peer(Side):
         ids, mask, labels = self.batches[turn % len(self.batches)]
         started = time.perf_counter()
         self.optimizer.zero_grad()
-        loss = cross_entropy(self.run(ids, mask), labels)
+        with self.precision:
+            loss = cross_entropy(self.run(ids, mask), labels)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
@@ -148,19 +159,17 @@ class Peer(Side):
         self.model.eval()
         ids, mask, _ = self.batches[turn % len(self.batches)]
         started = time.perf_counter()
-        with torch.inference_mode():
+        with torch.inference_mode(), self.precision:
             self.run(ids, mask)
         return time.perf_counter() - started
 
     def result(self) -> dict[str, Any]:
         """Of one step on the first batch, under this library's names."""
         self.step(0)
-        bert, head = gradients(self.model.bert), gradients(self.model.head)
-        found = names.bert(bert) | names.adapters(bert)
-        found |= {f"head.{name}": names.linear(g) for name, g in head.items()}
+        found = named_gradients(self.model)
         self.model.eval()
-        with torch.inference_mode():
-            logits = self.run(*self.batches[0][:2]).numpy()
+        with torch.inference_mode(), self.precision:
+            logits = self.run(*self.batches[0][:2]).float().numpy()
         return {"loss": self.loss, "gradients": found, "logits": logits}
 
     def thread_pools(self) -> list[str]:

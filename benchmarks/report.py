@@ -83,7 +83,7 @@ def matrix_library() -> str:
 def versions() -> dict[str, str]:
     """Of everything that takes part."""
     found = {"python": platform.python_version(), "minitransformer": mt.__version__}
-    for name in ("numpy", "torch", "transformers", "adapters", "tokenizers"):
+    for name in ("numpy", "torch", "transformers", "adapters", "tokenizers", "jax", "onnxruntime"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -5,9 +5,10 @@
 
 MiniLM's shape with random weights; the methods take turns in one process. Predicted: the
 multiply-adds that `costs/step.py` counts, at the rate of one large matrix product on this machine,
-and for clipping and AdamW their passes over arrays, each as long as one `a += b`. What predicted
-bars lack is the element-wise work (activations, norms, softmax) and fresh memory. Writes
-`results/step_breakdown.json` and `step_breakdown.png`.
+and for clipping and AdamW the bytes that they must read and write, at the rate of one `a += b` over
+arrays that fit in no cache. What predicted bars lack is the element-wise work (activations, norms,
+softmax), and that small products are slower than large ones. Writes `results/step_breakdown.json`
+and `step_breakdown.png`.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ from minitransformer.nn.functional import cross_entropy, cross_entropy_backward
 from minitransformer.plots import BLUE, GREY, ORANGE, new_figure, write_png
 from minitransformer.runs.options import RunOptions, build_classifier
 from minitransformer.training.optim import AdamW, clip_by_global_norm
+from minitransformer.training.process import keep_freed_memory
 
 METHODS = ("full", "adapter", "lora", "head")
 PARTS = ("forward", "backward", "clipping", "optimizer")
-PASSES = {"clipping": 2, "optimizer": 14}  # over all trained numbers
+# For each trained float32. Clipping: the gradient for its norm, then read and written. AdamW:
+# gradient, m, v and value are read, the last three written.
+BYTES = {"clipping": 4 * 3, "optimizer": 4 * 7}
 BATCH, LENGTH = 32, 32
 
 
@@ -62,22 +66,22 @@ class Step:
         return np.diff(at).tolist()
 
 
-def predict(method: str, multiply_adds_a_second: float, add_seconds: float) -> list[float]:
+def predict(method: str, multiply_adds_a_second: float, bytes_a_second: float) -> list[float]:
     """Seconds of each part, from the shape alone and two rates of the machine."""
     step = count_step(shape_of("minilm"), BATCH, LENGTH, method)
     work = step.multiply_adds
     products = [work.forward / multiply_adds_a_second, work.backward / multiply_adds_a_second]
-    return products + [PASSES[part] * step.trained * add_seconds for part in PARTS[2:]]
+    return products + [BYTES[part] * step.trained / bytes_a_second for part in PARTS[2:]]
 
 
 def rates() -> tuple[float, float]:
-    """Multiply-adds a second of a large product, and seconds an element of `a += b`."""
+    """Multiply-adds a second of a large product, and bytes a second of `a += b` from memory."""
     n, k, m = 1024, 384, 1536
     a, b, c = np.ones((n, k), np.float32), np.ones((k, m), np.float32), np.empty((n, m), np.float32)
-    x, y = np.ones(1 << 22, np.float32), np.ones(1 << 22, np.float32)
+    x, y = np.ones(1 << 25, np.float32), np.ones(1 << 25, np.float32)
     product = min(seconds(lambda: np.matmul(a, b, out=c)) for _ in range(20))
-    addition = min(seconds(lambda: np.add(x, y, out=x)) for _ in range(20))
-    return n * k * m / product, addition / x.size
+    addition = min(seconds(lambda: np.add(x, y, out=x)) for _ in range(5))
+    return n * k * m / product, 3 * x.nbytes / addition
 
 
 def draw(rows: list[dict[str, Any]]) -> Any:
@@ -101,15 +105,16 @@ def draw(rows: list[dict[str, Any]]) -> Any:
 def main() -> None:
     args = arguments(__doc__).parse_args()
     threadpool_limits(args.threads, user_api="blas")
+    keep_freed_memory()  # as the Trainer does
     steps = {method: Step(method) for method in METHODS}
     for step in steps.values():
         step.run()  # warm-up
     turns = [{m: s.run() for m, s in steps.items()} for _ in range(3 if args.quick else 15)]
-    products, addition = rates()
+    products, memory = rates()
     rows: list[dict[str, Any]] = []
     for method in METHODS:
         median = np.median([turn[method] for turn in turns], axis=0).tolist()
-        predicted = predict(method, products, addition)
+        predicted = predict(method, products, memory)
         rows.append(
             {
                 "method": method,
@@ -126,7 +131,11 @@ def main() -> None:
         share = f"{whole[0] / whole[1]:.2f} ({counted[0] / counted[1]:.2f})"
         cells.append({"method": row["method"], **ms, "of full": share})
     show(f"MiniLM, {BATCH} x {LENGTH} tokens: ms, measured (predicted)", cells)
-    write("step_breakdown", args, {"rows": rows, "multiply_adds_a_second": products})
+    write(
+        "step_breakdown",
+        args,
+        {"rows": rows, "multiply_adds_a_second": products, "bytes_a_second": memory},
+    )
     if not args.quick:
         write_png(draw(rows), RESULTS / "step_breakdown.png")
 

@@ -1,6 +1,6 @@
 """minitransformer: adapter-based fine-tuning of transformers in NumPy, every gradient by hand."""
 
-from . import errors
+from . import errors, exercises
 from .adapters.bottleneck import Adapter
 from .adapters.combine import average_adapters, fusion_weights
 from .adapters.config import AdapterConfig, IA3Config, LoRAConfig, PrefixConfig
@@ -57,6 +57,7 @@ __all__ = [
     "encode_split",
     "errors",
     "evaluate",
+    "exercises",
     "export_adapterhub",
     "export_peft",
     "fusion_weights",

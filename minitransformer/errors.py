@@ -40,4 +40,8 @@ class HubError(MiniTransformerError, RuntimeError):
 
 
 class TrainingError(MiniTransformerError, RuntimeError):
-    """Training cannot go on (for instance: the loss is not finite)."""
+    """Training cannot go on, or its result is of no use (for instance: NaN)."""
+
+
+class WrongAnswer(MiniTransformerError, AssertionError):
+    """A solution of an exercise is not right, or not written yet: the message is the hint."""

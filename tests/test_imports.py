@@ -22,7 +22,7 @@ PACKAGE = Path(minitransformer.__file__).parent
 # From the top down: each package may import those below it, and nothing above it. So no two
 # packages import each other. (`data` reads and writes files with `formats`.)
 LEVELS = (
-    "cli", "sweeps", "exercises", "runs", "plots", "training", "gradcheck", "costs", "models",
+    "cli", "exercises", "sweeps", "runs", "plots", "training", "gradcheck", "costs", "models",
     "data", "formats", "adapters", "nn", "errors",
 )  # fmt: skip
 MODULES = {

@@ -21,6 +21,7 @@ from .config import (
     LoRAConfig,
     PrefixConfig,
     check_config,
+    check_size,
 )
 from .drop import check_droppable, deactivate_dropped
 from .fusion import Fusion
@@ -100,6 +101,7 @@ class Adaptable(Module):
         check_config(config, factory)
         rng = rng if rng is not None else np.random.default_rng(0)
         self.check_new_name(name)
+        check_size(config, self.config.d_model)
         dropout_rng = rng.spawn(len(self.adapter_names) + 1)[-1]  # differs from adapter to adapter
         layers = config.layers if config.layers is not None else range(len(self.blocks))
         absent = [i for i in layers if not 0 <= i < len(self.blocks)]

@@ -21,6 +21,8 @@ class Adapter(Module):
     (Houlsby et al. 2019, arXiv 1902.00751, section 2.1 and figure 2.)
     Shapes: h (..., d) -> (..., d); down (d, m), up (m, d); 2 d m + d + m parameters, and 1 for a
     learned scaling s, 2 d for a norm of its own. `rng` draws the start values; default: seed 0.
+    Dropout masks have seed 0: two adapters made by hand drop the same entries, until
+    `layers.seed_dropouts(module, seed)`. `add_adapter` gives each generators of its own.
     """
 
     def __init__(self, d_model: int, config: AdapterConfig, rng: Rng | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -233,6 +233,27 @@ def check_config(config: Any, factory: Any) -> None:
         )
 
 
+def check_size(config: AnyConfig, d_model: int) -> None:
+    """Raises: ConfigError for a size beyond all reason, before it takes all memory."""
+    most = max(1024, 16 * d_model)
+    name, size = size_of(config, d_model)
+    if size > most:
+        raise ConfigError(
+            f"{name}={size:.14g} in a base of width {d_model}: expected at most {most}; an adapter "
+            "is small beside its base"
+        )
+
+
+def size_of(config: AnyConfig, d_model: int) -> tuple[str, float]:
+    """What decides how large a method's arrays are: its name, and its value."""
+    if isinstance(config, AdapterConfig):
+        r = config.reduction_factor
+        return "bottleneck", config.width(d_model) if r is None else d_model / r
+    if isinstance(config, LoRAConfig):
+        return "rank", config.rank
+    return ("length", config.length) if isinstance(config, PrefixConfig) else ("size", 1)
+
+
 def checked_layers(layers: Any) -> tuple[int, ...] | None:
     """Block numbers as a tuple; None for all. Raises: ConfigError if they are anything else."""
     if layers is None:
@@ -255,7 +276,9 @@ def is_whole(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a number that float64 can hold; NaN and infinity are not."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and -sys.float_info.max <= value <= sys.float_info.max
 
 
 def is_each_once(values: tuple[Any, ...]) -> bool:

@@ -17,6 +17,9 @@ from .config import CONFIGS, METHODS
 PART_OF_METHOD = {"layer-norm": "layer_norms", "bitfit": "biases", "full": "all"}  # others: "none"
 
 
+BASE_PARTS = ("none", "layer_norms", "biases", "all")
+
+
 def base_parameters(transformer: Module, part: str) -> dict[str, Parameter]:
     """Parameters of the base by name: a part of them, and never those of adapters.
 

@@ -3,7 +3,15 @@
 Begin with `commands.py`; `app.py` is the program around them.
 """
 
-from . import commands, cost, exchange, language, sweep  # noqa: F401  (their commands enter the app)
+from . import (  # noqa: F401  (their commands enter the app)
+    commands,
+    cost,
+    exchange,
+    exercise,
+    grading,
+    language,
+    sweep,
+)
 from .app import app, main
 
 __all__ = ["app", "main"]

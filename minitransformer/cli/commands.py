@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -10,19 +9,20 @@ from pathlib import Path
 
 from ..data.datasets import TASKS
 from ..errors import ConfigError, DataError
-from ..runs.classification import Prediction, load_run
+from ..runs.classification import Prediction, Run, load_run
 from ..runs.classification import train as train_run
-from ..runs.folder import new_folder
+from ..runs.folder import default_folders, unfinished
 from ..runs.language_modeling import HISTORIES
 from ..runs.multitask import load_runs
 from ..runs.options import RunOptions
 from . import options as opt
-from .app import INTERRUPTED, app, failed, print_json, say
+from .app import INTERRUPTED, app, failed, json_text, print_json, say
 from .language_adaptation import adapt
 from .text import (
     gradcheck_record,
     gradcheck_text,
     interruption_report,
+    on_one_line,
     table,
     training_report,
 )
@@ -59,6 +59,7 @@ def train(
     max_length: opt.MaxLength = None,
     limit: opt.Limit = None,
     prefix_cache: opt.UsePrefixCache = None,
+    adapter_drop: opt.AdapterDrop = None,
     threads: opt.Threads = None,
     seed: opt.Seed = None,
     out: opt.Out = None,
@@ -98,6 +99,7 @@ def train(
         "max_length": max_length,
         "limit": limit,
         "prefix_cache": prefix_cache,
+        "adapter_drop": adapter_drop,
         "threads": threads,
         "seed": seed,
     }
@@ -126,7 +128,7 @@ def train(
 
 def the_interrupted_run() -> Path:
     """The only one below runs/. Raises: ConfigError if there is none, or a choice."""
-    found = sorted(path.parent for path in Path("runs").glob("*/state.safetensors"))
+    found = sorted(folder for folder in Path("runs").glob("*") if unfinished(folder))
     if len(found) == 1:
         return found[0]
     seen = ", ".join(map(str, found)) or "none in runs/"
@@ -138,6 +140,7 @@ def evaluate(
     run: opt.RunFolder,
     task: opt.OtherTask,
     split: opt.Split = "test",
+    drop_lowest: opt.DropLowest = 0,
     base: opt.BaseNow = None,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -148,10 +151,12 @@ def evaluate(
 
     Example: `minitransformer evaluate runs/rotten-tomatoes-adapter-seed0 imdb`
     """
-    found = load_run(run, base).evaluate(task, split)
+    loaded = load_run(run, base)
+    drop_adapters(loaded, drop_lowest)
+    found = loaded.evaluate(task, split)
     n = len(found.probabilities)
     if as_json:
-        values = {"task": task, "split": split, "examples": n}
+        values = {"task": task, "split": split, "drop_lowest": drop_lowest, "examples": n}
         print_json({**values, "accuracy": found.accuracy, "loss": found.loss})
     else:
         print(f"accuracy {found.accuracy:.4f}, loss {found.loss:.4f} on {n:,} {split} examples")
@@ -162,10 +167,13 @@ def predict(
     run: opt.RunFolder,
     texts: opt.Texts = None,
     also: opt.Also = None,
+    drop_lowest: opt.DropLowest = 0,
     base: opt.BaseNow = None,
     as_json: opt.AsJsonLines = False,
 ) -> None:
     """Print a label and its probability for each text, one line each, in order.
+
+    Tabs and line breaks inside a text are shown as \\t and \\n; --json keeps them.
 
     With --also, several runs on one base predict together, in one forward pass through what they
     share: for each text a line for each task, the task's name first (in JSON: "task").
@@ -176,7 +184,10 @@ def predict(
 
     Example: `minitransformer predict runs/tweets --also runs/bbc-news "the match was a joy"`
     """
-    predictions = predictions_of_all([run, *also], base) if also else predictions_of_one(run, base)
+    if also:
+        predictions = predictions_of_all([run, *also], base, drop_lowest)
+    else:
+        predictions = predictions_of_one(run, base, drop_lowest)
     lines = iter(texts) if texts else lines_of_input()
     at_once = 1 if not texts and sys.stdin.isatty() else AT_ONCE
     while some := list(islice(lines, at_once)):
@@ -188,21 +199,32 @@ def predict(
                     "label": found.label,
                     "probabilities": found.probabilities,
                 }
-                print(json.dumps(record, ensure_ascii=False))
+                print(json_text(record))
             else:
                 probability = f"{found.probabilities[found.label]:.3f}"
-                print(*task.values(), found.label, probability, found.text, sep="\t")
+                cells = (*task.values(), found.label, probability, found.text)
+                print(*map(on_one_line, cells), sep="\t")
         sys.stdout.flush()
 
 
-def predictions_of_one(run: Path, base: str | None) -> Predictions:
+def drop_adapters(trained: Run, n: int) -> None:
+    """Raises: ConfigError if there are not so many blocks, or nothing is inserted in them."""
+    if n and trained.adapter is None:
+        raise ConfigError(f"--drop-lowest {n}: nothing is inserted in {trained.folder}'s blocks")
+    trained.model.transformer.drop_adapters(n)
+
+
+def predictions_of_one(run: Path, base: str | None, drop_lowest: int) -> Predictions:
     trained = load_run(run, base)
+    drop_adapters(trained, drop_lowest)
     return lambda texts: (({}, found) for found in trained.predict(texts))
 
 
-def predictions_of_all(runs: Sequence[Path], base: str | None) -> Predictions:
+def predictions_of_all(runs: Sequence[Path], base: str | None, drop_lowest: int) -> Predictions:
     """Text by text, for each the tasks in the order of the runs."""
     tasks = load_runs(runs, base)
+    for name in tasks:
+        drop_adapters(tasks[name], drop_lowest)
 
     def predictions(texts: Sequence[str]) -> Iterator[tuple[dict[str, str], Prediction]]:
         found = tasks.predict(texts)
@@ -282,7 +304,8 @@ def demo(out: opt.DemoOut = None) -> int:
     """
     from . import demo as the_demo
 
-    folder = new_folder("demo", the_demo.OPTIONS, out)
+    free = (folder for folder in default_folders("demo", the_demo.OPTIONS) if not folder.exists())
+    folder = out if out is not None else next(free)
     print(the_demo.INTRODUCTION + "\n", flush=True)
     run = the_demo.run_demo(folder)
     if not run.metrics["finished"]:

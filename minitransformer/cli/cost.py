@@ -14,6 +14,9 @@ Batch = Annotated[int, opt.option("Sequences in a step.", 32, "--batch-size")]
 Length = Annotated[int, opt.option("Tokens in a sequence.", 128)]
 Rank = Annotated[int, opt.option("Rank of LoRA.", LoRAConfig.rank)]
 Prefix = Annotated[int, opt.option("Positions of a prefix.", PrefixConfig.length)]
+Lm = Annotated[
+    bool, opt.option("Of a language model, with logits over the vocabulary.", flag="--lm")
+]
 Placement = Annotated[str, opt.option(f"Where adapters stand: {', '.join(PLACEMENTS)}.")]
 
 
@@ -29,6 +32,7 @@ def cost(
     batch_size: Batch = 32,
     length: Length = 128,
     pooling: Annotated[str, opt.option("What the head sees: cls, mean, pooler.", "cls")] = "cls",
+    lm: Lm = False,
     as_json: opt.AsJson = False,
 ) -> None:
     """Count what each method costs: parameters, arithmetic, memory, disk.
@@ -37,6 +41,8 @@ def cost(
     above. Says why training is not 30 times faster although 97 % is frozen, and what helps.
 
     Example: `minitransformer cost --base bert-base --bottleneck 8,64,256`
+
+    Example: `minitransformer cost --base gpt2 --lm`
     """
     widths = [m for text in bottleneck or [] for m in opt.whole_numbers("bottleneck", text)]
     blocks = opt.whole_numbers("layers", layers) if layers is not None else None
@@ -51,6 +57,7 @@ def cost(
         IA3Config(layers=blocks),
         PrefixConfig(length=prefix, layers=blocks),
         pooling,
+        lm,
     )
     if as_json:
         print_json(costs)
@@ -127,6 +134,9 @@ def answer(costs: dict[str, Any]) -> str:
         )
         for row in costs["faster"]
     ]
+    cached = ["A cached prefix counts from the second epoch on (`train --prefix-cache`)."]
+    if costs["language_model"]:
+        cached = []
     times = full["optimizer_bytes"] / adapters["optimizer_bytes"]
     return "\n".join(
         [
@@ -146,9 +156,10 @@ def answer(costs: dict[str, Any]) -> str:
             "",
             table(("what", "step", "faster", "saved"), rows),
             "",
-            "A cached prefix counts from the second epoch on (`train --prefix-cache`). Dropped at "
-            "random in each step:",
-            "the mean (AdapterDrop); with adapters dropped at inference, tasks share those blocks.",
+            *cached,
+            "Dropped at random in each step: the mean (`train --adapter-drop`); with adapters "
+            "dropped at inference,",
+            "tasks share those blocks.",
         ]
     )
 

@@ -35,7 +35,7 @@ INSERTED = {  # method -> the options of its configuration
     "prefix": ("prefix_length", "layers"),
 }
 FIELDS = {"lora_dropout": "dropout", "prefix_length": "length"}  # named otherwise in there
-TRAINING = ("epochs", "batch_size", "lr", "seed")
+TRAINING = ("epochs", "batch_size", "lr", "seed", "adapter_drop")
 
 Given = dict[str, Any]  # option -> value, of the options that were typed
 Trained = TypeVar("Trained", RunOptions, LanguageOptions)
@@ -151,6 +151,10 @@ UsePrefixCache = Annotated[
         flag="--prefix-cache",
     ),
 ]
+AdapterDrop = Annotated[
+    int | None,
+    option("Leave adapters out of the lowest 0 to N blocks, at random in each step.", "0"),
+]
 Threads = Annotated[
     int | None, option("Shards of a batch computed side by side.", "one for each core")
 ]
@@ -165,6 +169,9 @@ Resume = Annotated[
 
 OtherTask = Annotated[str, typer.Argument(metavar="TASK", help="A task's name, or your own file.")]
 Split = Annotated[str, option("test, validation or train.", "test")]
+DropLowest = Annotated[
+    int, option("Leave adapters out of so many blocks, from the lowest (AdapterDrop).", "0")
+]
 Texts = Annotated[
     list[str] | None,
     typer.Argument(metavar="TEXT...", help="None: standard input, one text a line."),

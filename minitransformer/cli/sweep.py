@@ -23,6 +23,7 @@ StudyFile = Annotated[
 ]
 SweepFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a sweep.")]
 SweepOut = Annotated[Path | None, opt.option("Folder of the sweep.", "sweeps/NAME")]
+ReportTo = Annotated[Path | None, opt.option("Folder for the report.", "DIR")]
 Jobs = Annotated[int | None, opt.option("Runs at the same time.", "one for each core")]
 Scheduler = Annotated[
     str | None,
@@ -62,15 +63,15 @@ def sweep(
 
 
 @app.command()
-def report(folder: SweepFolder, as_json: opt.AsJson = False) -> None:
+def report(folder: SweepFolder, to: ReportTo = None, as_json: opt.AsJson = False) -> None:
     """Write the report on a sweep, finished or not: tables, pictures, one HTML page.
 
-    The files go into the sweep's folder: report.md, report.html, cells.csv, rows.csv, accuracy.png,
-    parts.png.
+    The files go into the sweep's folder, or where --to says: report.md, report.html, cells.csv,
+    rows.csv, accuracy.png, parts.png.
 
     Example: `minitransformer report sweeps/small`
     """
-    made = make_report(folder)
+    made = make_report(folder, to)
     if as_json:
         print_json(made.as_dict())
     else:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..adapters.config import AdapterConfig, AnyConfig, IA3Config, LoRAConfig, PrefixConfig
-from ..nn.config import TransformerConfig
 from .parameters import FLOAT32, count_adapters, count_parameters, shape_of
 from .step import StepCosts, count_step
 
@@ -25,12 +25,14 @@ def compare_methods(
     ia3: IA3Config | None = None,
     prefix: PrefixConfig | None = None,
     pooling: str = "cls",
+    language_model: bool = False,
 ) -> dict[str, Any]:
     """Every method on a base, as plain values; nothing runs, and no weights are needed.
 
     `adapter` says where adapters stand; there is a row for each of the `bottlenecks`. In a row,
     `share` is of the base's parameters, `work` the multiply-adds of a step over those of full
     fine-tuning, `inference` those of a forward pass over the base's.
+    `language_model`: with a head over the vocabulary and the methods that go with it.
     Raises: HubError for an unknown base; ConfigError for what cannot be.
     """
     config, adapter = shape_of(base), adapter or AdapterConfig()
@@ -44,13 +46,14 @@ def compare_methods(
         (f"LoRA, rank {lora.rank}", "lora", lora),
         ("(IA)^3", "ia3", ia3),
         (f"prefix of {prefix.length}", "prefix", prefix),
-        *((name, name, None) for name in ("bitfit", "layer-norm", "head")),
     ]
-    costs = [
-        (name, method, one, count_step(config, batch, length, method, one, pooling=pooling))
-        for name, method, one in methods
-    ]
-    full, plain = costs[0][3], costs[-1][3]
+    if not language_model:
+        methods += [(name, name, None) for name in ("bitfit", "layer-norm", "head")]
+    count = partial(
+        count_step, config, batch, length, pooling=pooling, language_model=language_model
+    )
+    costs = [(name, method, one, count(method, one)) for name, method, one in methods]
+    full, plain = costs[0][3], count("head")
 
     def row(name: str, method: str, one: AnyConfig | None, step: StepCosts) -> dict[str, Any]:
         work = step.multiply_adds
@@ -77,39 +80,44 @@ def compare_methods(
         "config": asdict(config),
         "batch": batch,
         "length": length,
-        "pooling": pooling,
+        "pooling": None if language_model else pooling,
+        "language_model": language_model,
         "parameters": {**asdict(counts), "total": counts.total},
         "file_bytes": FLOAT32 * counts.total,
         "adapters": {**asdict(added), "total": added.total},
         "methods": [row(*each) for each in costs],
         "faster": [
             {"name": name, "work": work / full.multiply_adds.total, "saved_bytes": saved}
-            for name, work, saved in faster(config, batch, length, first, pooling)
+            for name, work, saved in faster(count, config.n_layers, first, language_model)
         ],
     }
 
 
 def faster(
-    config: TransformerConfig, batch: int, length: int, adapter: AdapterConfig, pooling: str
+    count: Callable[..., StepCosts], n: int, adapter: AdapterConfig, language_model: bool
 ) -> Iterator[tuple[str, float, int]]:
-    """What makes a step shorter: name, multiply-adds, and the most bytes saved for backward."""
+    """What makes a step shorter: name, multiply-adds, and the most bytes saved for backward.
+
+    `count`: the step of a method, as `count_step`, on a base of n blocks.
+    """
 
     def step(first: int, start: int = 0) -> StepCosts:
         """A step with adapters from block `first` on."""
         layers = tuple(range(first, n))
         method, one = ("adapter", replace(adapter, layers=layers)) if layers else ("head", None)
-        return count_step(config, batch, length, method, one, pooling=pooling, start=start)
+        return count(method, one, start=start)
 
-    n = config.n_layers
     for first, name in (
         (0, "adapters in every block"),
         (n // 2, "adapters in the upper half"),
         (n - max(1, n // 4), "adapters in the upper quarter"),
         (n, "the head alone"),
     ):
+        if language_model and first == n:
+            continue  # it has a head, but none of its own that trains
         found = step(first)
         yield name, found.multiply_adds.total, found.saved_bytes
-        if first:
+        if first and not language_model:
             cached = step(first, start=first)
             yield "  its prefix cached", cached.multiply_adds.total, cached.saved_bytes
     depths = [step(first) for first in range(n)]

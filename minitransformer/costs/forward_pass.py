@@ -1,4 +1,4 @@
-"""The forward pass of a classifier with shapes in place of arrays: what it multiplies and saves."""
+"""The forward pass with shapes in place of arrays: what it multiplies and saves."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ArrayShape:
 
 
 class ForwardPass:
-    """The forward pass of a classifier, with shapes in place of arrays.
+    """The forward pass of a transformer and its head, with shapes in place of arrays.
 
     Each method stands for the `forward` of a module; it takes and returns an `ArrayShape`, and
     notes what that module multiplies, forward and backward, and what it saves, by the rules of
@@ -313,23 +313,32 @@ class ForwardPass:
 
     def classifier(self, start: int, pooling: str, n_classes: int, head_dropout: float) -> None:
         """The whole of `Classifier.forward`, from block `start` on."""
-        c, B, d = self.config, self.batch, self.config.d_model
-        x = self.array(B, self.length, d) if start else self.embeddings()
-        for block in range(start, c.n_layers):
-            # The last block finishes only the position that the head reads.
-            first_only = block == c.n_layers - 1 and pooling in ("cls", "pooler")
-            for site in ("attention", "ffn"):
-                with self.within(f"blocks.{block}.{site}"):
-                    queries = 1 if first_only else self.length
-                    x = self.sublayer(block, site, x, queries)
-        if c.norm == "pre":
-            x = self.outer_norm(x)
+        B, d = self.batch, self.config.d_model
+        self.transformer(start, first_only=pooling in ("cls", "pooler"))
         self.save(self.array(B, self.length, itemsize=INT64))  # the batch's attention mask
         h = self.array(B, d)
         if pooling == "pooler":
             h = self.linear("pooler", h, d, self.full, self.full)
             h = self.activation("tanh", h)
         self.linear("head", self.dropout(head_dropout, h), n_classes, True, True)
+
+    def language_model(self) -> None:
+        """The whole of `LanguageModel.forward`; its weight is the token embedding once more."""
+        c, h = self.config, self.transformer(0, first_only=False)
+        self.product("head", h, c.vocab_size, 0, self.full)
+        self.train(c.vocab_size, self.full and not c.causal)  # an encoder's head has a bias
+
+    def transformer(self, start: int, first_only: bool) -> ArrayShape:
+        """`Transformer.forward`, from block `start` on."""
+        c = self.config
+        x = self.array(self.batch, self.length, c.d_model) if start else self.embeddings()
+        for block in range(start, c.n_layers):
+            # The last block finishes only the position that the head reads.
+            queries = 1 if first_only and block == c.n_layers - 1 else self.length
+            for site in ("attention", "ffn"):
+                with self.within(f"blocks.{block}.{site}"):
+                    x = self.sublayer(block, site, x, queries)
+        return self.outer_norm(x) if c.norm == "pre" else x
 
 
 def in_block(config: AnyConfig, block: int) -> bool:

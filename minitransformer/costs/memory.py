@@ -19,7 +19,7 @@ def saved_bytes(model: Module) -> int:
     found: dict[int, int] = {}
     for _, module in model.named_modules():
         if module._saved is not None:
-            for array in arrays_in(module._saved[1]):
+            for array in arrays_in(module._saved.arrays):
                 owner = buffer(array)
                 if id(owner) not in weights:
                     found[id(owner)] = owner.nbytes

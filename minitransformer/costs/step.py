@@ -67,15 +67,19 @@ def count_step(
     padded: bool = False,
     head_dropout: float = 0.0,
     itemsize: int = FLOAT32,
+    language_model: bool = False,
 ) -> StepCosts:
-    """One training step of a classifier on `batch` sequences of `length` tokens.
+    """One training step on `batch` sequences of `length` tokens.
 
     `method`: one of METHODS; `adapter`: how, for those that insert something (None: as the config's
     defaults say); `layer_norm`: whether the blocks' layer norms train too. A forward pass
     alone is `.multiply_adds.forward`; that of the base without anything inserted is the method
     "head", and so is that of a merged LoRA. `start`: the blocks below come from a prefix cache.
-    `padded`: whether some sequences are shorter, so that there is a mask.
-    Raises: ConfigError for an unknown method or pooling, or an `adapter` of another method.
+    `padded`: whether some sequences are shorter, so that there is a mask. `language_model`: with
+    logits over the vocabulary for every position, instead of a classifier's. (Of several tasks in
+    one forward pass, `runs/multitask.py`, nothing is counted.)
+    Raises: ConfigError for an unknown method or pooling, an `adapter` of another method, or a
+    language model that begins at a later block.
     """
     if pooling is None:
         pooling = "last" if config.causal else "cls"
@@ -94,7 +98,12 @@ def count_step(
             f"with method={method!r} those are {frozen} blocks"
         )
     forward = ForwardPass(config, batch, length, method, adapter, layer_norm, padded, itemsize)
-    forward.classifier(start, pooling, n_classes, head_dropout)
+    if language_model and start:
+        raise ConfigError(f"start={start}: a language model has no prefix cache")
+    if language_model:
+        forward.language_model()
+    else:
+        forward.classifier(start, pooling, n_classes, head_dropout)
     saved = sum(array.nbytes for array in forward.saved)
     return StepCosts(tuple(forward.parts), forward.trained, saved, itemsize)
 

@@ -51,6 +51,13 @@ def read_rows(path: Path) -> list[Row]:
     rows = [_row(path, line, record) for line, record in read(path, read_utf8(path))]
     if not rows:
         raise DataError(f"{path} holds no examples: give it rows with text and label")
+    for row in rows:  # of JSON lines each has its own keys
+        if (row.split is None) != (rows[0].split is None):
+            without, with_it = sorted((row, rows[0]), key=lambda row: row.split is not None)
+            raise DataError(
+                f"{path}, line {without.line}: no split, but line {with_it.line} has "
+                f"{with_it.split!r}; give every row a split, or none"
+            )
     return rows
 
 
@@ -104,13 +111,17 @@ def _json_records(path: Path, text: str) -> Iterator[Record]:
         if not content.strip():
             continue
         try:
-            record = json.loads(content)
-        except ValueError as error:
+            record = json.loads(content, object_pairs_hook=_Pairs)
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {line}: not JSON ({error})") from error
-        if not isinstance(record, dict):
+        if not isinstance(record, _Pairs):
             raise DataError(f'{path}, line {line}: expected {{"text": ..., "label": ...}}')
-        _need_columns(path, line, list(record))
-        yield line, record
+        _need_columns(path, line, [name for name, _ in record])
+        yield line, dict(record)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The keys and values of a JSON object, in which a key may occur twice."""
 
 
 READERS: dict[str, Callable[[Path, str], Iterator[Record]]] = {
@@ -127,6 +138,7 @@ def _need_columns(path: Path, line: int, found: list[str]) -> None:
             raise DataError(
                 f"{path}, line {line}: no column {name!r}; found {', '.join(map(repr, found))}"
             )
+    for name in ("text", "label", "split"):
         if found.count(name) > 1:
             raise DataError(f"{path}, line {line}: the column {name!r} occurs twice")
 

@@ -8,6 +8,7 @@ of exact duplicates only the first is used, before splitting.
 from __future__ import annotations
 
 import csv
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +19,11 @@ import numpy as np
 from ..errors import ConfigError, DataError
 from ..nn.module import Array
 from . import hub
-from .datafiles import READERS, read_rows
+from .datafiles import READERS, Row, read_rows
 from .pinned import BBC_NEWS, MOVIE_REVIEWS, TWEETS
 from .toy_reviews import generate_reviews
+
+log = logging.getLogger(__name__)
 
 Examples = list[tuple[str, int]]  # text, index of its label name
 
@@ -157,7 +160,9 @@ def load_task(
     tenth of train is set aside for it; without train rows the task serves evaluation only.
 
     Exact duplicates (but for white space) left out of the built-in tasks: imdb 98, bbc-news 100,
-    tweets 926, the others none. Where duplicates disagree about the label, the first one counts.
+    tweets 926, the others none. Where duplicates disagree about the label, the first one counts;
+    in the user's own file that is said in a warning of the log, and so is a text that is both in
+    train and in test.
 
     Raises: DataError for an unknown name, for a file that cannot be used (with the line number),
     or if a label has too few examples to be split; HubError if fetching fails; ConfigError for a
@@ -167,11 +172,11 @@ def load_task(
     if isinstance(name_or_path, str) and name_or_path in TASKS:
         known = TASKS[name_or_path]
         try:
-            examples = [(" ".join(text.split()), label) for text, label in known.read()]
+            examples = [(squeezed(text), label) for text, label in known.read()]
         except OSError as error:
             raise DataError(
-                f"the files of {name_or_path} cannot be read: {error}; remove {hub.cache_dir()} "
-                "to have them fetched again"
+                f"the files of {name_or_path} cannot be read: {error}; delete their folder in "
+                f"{hub.cache_dir()} to have them fetched again"
             ) from error
         task = _random_split(name_or_path, known.label_names, examples, rng)
     else:
@@ -218,6 +223,7 @@ def _from_file(path: Path, rng: np.random.Generator) -> Task:
     rows = read_rows(path)
     names = sorted({row.label for row in rows}, key=_by_value)
     examples = [(row.text, names.index(row.label)) for row in rows]
+    _warn_of_repeats(path, rows)
     if rows[0].split is None:
         return _random_split(path.stem, tuple(names), examples, rng)
 
@@ -234,6 +240,33 @@ def _from_file(path: Path, rng: np.random.Generator) -> Task:
     else:
         held_out, train = _as_split(parts["validation"]), _as_split(parts["train"])
     return Task(path.stem, tuple(names), train, held_out, _as_split(parts["test"]))
+
+
+def _warn_of_repeats(path: Path, rows: Sequence[Row]) -> None:
+    """Say which texts stand in a file with two labels, or both in train and in test."""
+    first: dict[str, Row] = {}
+    repeats = [(first.setdefault(squeezed(row.text), row), row) for row in rows]
+    contradicting = [(one, other) for one, other in repeats if one.label != other.label]
+    if contradicting:
+        one, other = contradicting[0]
+        used = "the first label is used" if one.split is None else "every row is used as it is"
+        log.warning(
+            f"{path}: {len(contradicting)} rows repeat a text with another label, as line "
+            f"{other.line} ({other.label!r}) that of line {one.line} ({one.label!r}): {used}. "
+            "Decide on one label for each text"
+        )
+    trained = {squeezed(row.text) for row in rows if row.split == "train"}
+    leaked = [row for row in rows if row.split == "test" and squeezed(row.text) in trained]
+    if leaked:
+        log.warning(
+            f"{path}: {len(leaked)} test texts are in train too, as that of line "
+            f"{leaked[0].line}: the result will look better than it is. Remove them from one"
+        )
+
+
+def squeezed(text: str) -> str:
+    """The text with single spaces for its white space: what makes two texts equal."""
+    return " ".join(text.split())
 
 
 def _by_value(label: str) -> tuple[bool, int, str]:
@@ -259,7 +292,7 @@ def _unknown_task(name: str) -> str:
 def _random_split(
     name: str, label_names: tuple[str, ...], examples: Examples, rng: np.random.Generator
 ) -> Task:
-    first = {" ".join(text.split()): (text, label) for text, label in reversed(examples)}
+    first = {squeezed(text): (text, label) for text, label in reversed(examples)}
     unique = list(reversed(first.values()))
     _need_examples(name, label_names, unique, least=3)
     validation, test, train = _stratified(_as_split(unique), (VALIDATION, TEST), rng)

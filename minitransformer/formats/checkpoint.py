@@ -66,7 +66,14 @@ def read_checkpoint(folder: Path) -> tuple[TransformerConfig, dict[str, Array]]:
     for path in files:
         tensors |= read_tensors(path)
     config = _config(folder / "config.json", list(tensors))
-    return config, state_from(tensors, config, files[0] if len(files) == 1 else folder / INDEX)
+    path = files[0] if len(files) == 1 else folder / INDEX
+    there = sum(tensor.size for tensor in tensors.values())
+    if config.matrix_parameters > there:  # before such a model is built
+        raise CheckpointError(
+            f"{folder / 'config.json'} describes a model of {config.matrix_parameters:,} or more "
+            f"parameters, but {path.name} holds {there:,}"
+        )
+    return config, state_from(tensors, config, path)
 
 
 def _config(path: Path, tensors: list[str]) -> TransformerConfig:
@@ -76,7 +83,10 @@ def _config(path: Path, tensors: list[str]) -> TransformerConfig:
             value = words.get(option)
             if value is not None and value != expected:
                 raise CheckpointError(f"{option}={value!r}; only {expected!r} is supported")
-        return family.shape(words, tensors)
+        config = family.shape(words, tensors)
+        if config.n_layers > len(tensors):
+            raise CheckpointError(f"{config.n_layers} blocks, but {len(tensors)} tensors in all")
+        return config
     except KeyError as error:
         raise CheckpointError(f"{path} lacks the entry {error}") from error
     except (CheckpointError, ConfigError, TypeError) as error:
@@ -86,10 +96,10 @@ def _config(path: Path, tensors: list[str]) -> TransformerConfig:
 def _words(path: Path) -> tuple[Words, Family]:
     try:
         words = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
     kind = words.get("model_type", "bert") if isinstance(words, dict) else type(words).__name__
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         expected = ", ".join(map(repr, FAMILIES))
         raise CheckpointError(
             f"{path} describes a model of type {kind!r}; expected one of {expected}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -69,27 +71,52 @@ def read_tensors(path: Path) -> dict[str, Array]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
-    """A safetensors file, complete or not at all: written beside its name, then renamed.
+    """A safetensors file, complete or not at all; as `write_bytes`.
 
     The same content gives the same bytes as long as `metadata` has one entry: of several, the
     safetensors library leaves the order to chance.
     """
     from safetensors.numpy import save
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-        temporary.write_bytes(save(contiguous, dict(metadata)))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    write_bytes(path, save(contiguous, dict(metadata)))
 
 
 def write_text(path: Path, text: str) -> None:
-    """A text file, complete or not at all: written beside its name, then renamed."""
+    """A text file, complete or not at all; as `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """A file, complete or not at all: written beside its name, then renamed.
+
+    When this returns it is on the disk, and not only in the system's memory. A process that is
+    killed may leave `.NAME.PID.tmp` behind.
+    Raises: CheckpointError if it cannot be written; what was there before is still there then.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = f"; it has {len(content):,} bytes: make room, and try again" if full else ""
+        raise CheckpointError(f"cannot write {path}: {error.strerror}{advice}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, where the system offers that (Windows does not)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems cannot
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import CheckpointError, ConfigError
 from ..nn.module import Array
+from .files import write_text
 
 Words = dict[str, Any]  # what a JSON file holds
 
@@ -44,23 +45,25 @@ def read_words(path: Path) -> Words:
 
 
 def write_words(path: Path, words: Words) -> None:
-    path.write_text(json.dumps(words, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(words, indent=2, sort_keys=True) + "\n")
 
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, which takes the name `folder` at the end; if anything fails it is gone.
 
-    Raises: ConfigError if `folder` exists.
+    Raises: ConfigError if `folder` exists; CheckpointError if it cannot be written.
     """
     if folder.exists():
         raise ConfigError(f"{folder} exists already; choose another folder")
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # of an attempt that was killed
-    temporary.mkdir(parents=True)
     try:
+        temporary.mkdir(parents=True)
         yield temporary
         temporary.rename(folder)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {folder}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

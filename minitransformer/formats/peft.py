@@ -151,7 +151,7 @@ def load_peft(
             factors = {path: own["ia3_l"] for path, own in parts.items()}
             config, by_kind = ia3_config(found.words, factors, shape)
             values = {target: (value,) for target, value in by_kind.items()}
-    except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(f"{found.path / CONFIG}: {error}") from error
     transformer.add_method(name, config)
     for target, arrays in additions(transformer, name):

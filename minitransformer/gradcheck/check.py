@@ -15,7 +15,8 @@ import numpy as np
 
 from ..errors import ConfigError, GradientError, UntestedGradientWarning
 from ..nn.module import Array, Module
-from . import diagnosis
+from . import diagnosis, messages
+from .blind_spots import blind_spots, check_float64
 from .cases import cases
 from .checked_module import AnalyticGradient, CheckedModule, Move
 from .diagnosis import Evidence
@@ -41,16 +42,19 @@ def gradcheck(
 
     Checked are the trainable parameters and the floating-point arrays among `inputs`. Everything
     else (integers, masks, None, keyword arguments) is passed on and not differentiated. The work
-    is done on a float64 copy in train mode: `module` and `inputs` are left as they are. Dropout
+    is done on float64 copies in train mode: `module` and `inputs` are left as they are. Dropout
     draws the same mask in every forward. In the copy, parameters whose entries are all equal get
-    random values, because weights of 0 and gains of 1 hide mistakes. An array whose analytic and
+    random values, because weights of 0 and gains of 1 hide mistakes; so does an input that is
+    constant or symmetric, and the report says so. Fresh copies are run after another input, in
+    eval mode, with frozen parameters, ... : see `blind_spots`. An array whose analytic and
     numerical gradients are zero all the same is reported as not tested, with a warning.
 
     The relative error of an entry with analytic gradient a and numerical gradient n is
     |a - n| / max(|a|, |n|, size), where size is the root mean square of the array's gradient, or
     1e-6 |y * R| if that is more: far below it, float64 cannot tell a gradient from zero.
     An entry that disagrees is computed again with larger and smaller steps; where the derivatives
-    from the left and from the right never meet (a kink, as of ReLU at 0), it is skipped.
+    from the left and from the right never meet (a kink, as of ReLU at 0), it is skipped, if the
+    analytic gradient lies between them.
 
     Args:
         tolerance: the largest relative error that passes.
@@ -76,22 +80,28 @@ def gradcheck(
     rows, problems = [], []
     try:
         gradients = checked.forward_backward_twice(rng)
+        check_float64(checked)
         problems = checked.frozen_gradients()
         rows = [compare(checked, g, tolerance, eps, max_entries, rng) for g in gradients]
-        begin = diagnosis.where_to_begin(
+        begin = messages.where_to_begin(
             checked.backward_order, {row.name for row in rows if row.wrong}
         )
         problems += [begin] if begin else []
+        usable = all(row.checked != "not compared" for row in rows)
+        if usable and not problems:
+            problems += blind_spots(checked, not any(row.wrong for row in rows))
     except GradientError as stop:  # forward or backward itself is at fault: numbers mean nothing
         problems = [str(stop)]
     untested = [row.name for row in rows if row.status == "not tested"]
     if untested and len(untested) == len(rows):
-        problems.append(diagnosis.not_tested(untested))
-    report = GradCheckReport(type(module).__name__, tolerance, tuple(rows), tuple(problems))
+        problems.append(messages.not_tested(untested))
+    report = GradCheckReport(
+        type(module).__name__, tolerance, tuple(rows), tuple(problems), tuple(checked.notes)
+    )
     if raises and not report.passed:
         raise GradientError(str(report))
     if untested:
-        message = f"gradcheck of {report.title}: {diagnosis.not_tested(untested)}"
+        message = f"gradcheck of {report.title}: {messages.not_tested(untested)}"
         warnings.warn(message, UntestedGradientWarning, stacklevel=2)
     return report
 
@@ -132,7 +142,7 @@ def compare(
         error[np.isnan(error)] = np.inf
         return error
 
-    skipped, confirmed = np.zeros(len(moves), bool), 0
+    skipped, confirmed, at_kink = np.zeros(len(moves), bool), 0, False
     allowed = min(max(1, int(MAX_SKIPPED * len(moves))), len(moves) - 1)
     for i in np.argsort(-errors()):
         if errors()[i] <= tolerance or confirmed == MAX_CONFIRMED or skipped.sum() > allowed:
@@ -140,6 +150,8 @@ def compare(
         numeric[i], doubt = checked.extrapolated_derivative(array, moves[i], h)
         if errors()[i] > tolerance:
             skipped[i] = doubt > 0.1 * abs(analytic[i] - numeric[i])
+            if skipped[i] and checked.is_outside_kink(array, moves[i], analytic[i]):
+                skipped[i], at_kink = False, True
             confirmed += not skipped[i]
     error = np.where(skipped, 0, errors())
     wrong = error > tolerance
@@ -148,12 +160,14 @@ def compare(
     if given is None and not unknown and not wrong.any():
         advice = ""  # the array is not used here: no gradient is the right one
     elif given is not None and unknown and not confirmed:
-        advice = diagnosis.at_kinks(name, int(skipped.sum()), len(moves))
+        advice = messages.at_kinks(name, int(skipped.sum()), len(moves))
+    elif given is not None and at_kink and wrong.sum() == 1:
+        advice = messages.outside_kink(analytic_gradient.label)
     elif given is not None and wrong.any():
         n = len(entries)
         evidence = Evidence(
             analytic_gradient.label, g, entries, numeric[:n], wrong[:n], checked.dy,
-            tuple(checked.inputs.values()), checked.module,
+            tuple(checked.inputs.values()), checked.module, checked.linear_calls(),
         )  # fmt: skip
         advice = ". Also, ".join(filter(None, (diagnosis.explain(evidence), advice)))
 

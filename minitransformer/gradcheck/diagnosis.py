@@ -8,17 +8,18 @@ central differences, and returns advice a student can act on, or None if its mis
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from ..errors import GradientError
 from ..nn.module import Array, Module
+from .messages import TRANSPOSE_HINT
 from .report import axis_name, index_text, ranges
 
 CLOSE = 1e-3  # a pattern fits if the values agree to this, relative to their size
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Evidence:
     dy: Array  # what backward was given
     inputs: tuple[Any, ...]  # what forward was given
     module: Module  # the module under test
+    calls: dict[str, tuple[Array, Array, Array]]  # Linears inside: x, y and the dy they were given
 
     def fits(self, candidate: Array | float) -> bool:
         """Whether the numerical gradient is `candidate` (an array like `analytic`)."""
@@ -80,7 +82,7 @@ def all_zero(e: Evidence) -> str | None:
 
 
 def constant_factor(e: Evidence) -> str | None:
-    factor = factor_between(e.analytic.flat[e.entries], e.numeric, e)
+    factor = factor_between(e.analytic.flat[e.entries], e.numeric, known_factors(e))
     return f"{e.label} is off by a constant factor: {factor}" if factor else None
 
 
@@ -112,9 +114,14 @@ def skip_connection(e: Evidence) -> str | None:
 
 
 def partial_sum(e: Evidence) -> str | None:
-    """A bias that is added to the output at every position gets the sum of dy over them all."""
+    """A bias that is added to the output at every position gets the sum of dy over them all.
+
+    Said only if what backward computed is such a sum over some of the positions.
+    """
     leading = tuple(range(e.dy.ndim - 1))
     if e.dy.ndim < 2 or e.analytic.shape != e.dy.shape[-1:] or not e.fits(e.dy.sum(axis=leading)):
+        return None
+    if not any(alike(e.analytic, part) for part in parts_of_sum(e.dy)):
         return None
     return (
         f"{e.label} is not summed over all positions: the bias is added {e.dy[..., 0].size} times, "
@@ -122,12 +129,24 @@ def partial_sum(e: Evidence) -> str | None:
     )
 
 
+def parts_of_sum(dy: Array) -> Iterator[Array]:
+    """Sums of dy (..., d) over some leading axes, at any place of the others, and over most."""
+    leading = range(dy.ndim - 1)
+    for n in leading:
+        for axes in combinations(leading, n):
+            yield from dy.sum(axis=axes, keepdims=True).reshape(-1, dy.shape[-1])
+    for axis in leading:  # one place is left out, at either end
+        for part in (slice(1, None), slice(None, -1)):
+            rest = dy[(slice(None),) * axis + (part,)]
+            yield rest.sum(axis=tuple(leading))
+
+
 def mask_forgotten(e: Evidence) -> str | None:
     """Entries without influence on the loss have a gradient all the same."""
     g, n = e.analytic.flat[e.entries], e.numeric
     dead = (n == 0) & e.wrong
     live = n != 0
-    factor = factor_between(g[live], n[live], e) if live.any() else None
+    factor = factor_between(g[live], n[live], known_factors(e)) if live.any() else None
     if not dead.any() or not live.any() or ((e.wrong & live).any() and not factor):
         return None
     elsewhere = f"; elsewhere {factor}" if factor else ", and it is right elsewhere"
@@ -162,177 +181,66 @@ def only_some(e: Evidence) -> str | None:
     g, n = e.analytic.flat[e.entries][here], e.numeric[here]
     if not g.any():
         return f"{where}, and zero there: backward forgets that part"
-    factor = factor_between(g, n, e)
+    factor = factor_between(g, n, PART)
     if factor:
         return f"{where}, where it is off by a constant factor: {factor}"
     return f"{where}: look at what backward does differently for that part"
 
 
+def relu_inside(e: Evidence) -> str | None:
+    """The gradient that reaches a Linear inside was not masked where its output is negative."""
+    for name, (x, z, dz) in e.calls.items():
+        if e.label == f"{name}.bias.grad":
+            unmasked, masked = dz.sum(axis=0), (dz * (z > 0)).sum(axis=0)
+        elif e.label == f"{name}.weight.grad":
+            unmasked, masked = x.T @ dz, x.T @ (dz * (z > 0))
+        else:
+            continue
+        if alike(e.analytic, unmasked) and e.fits(masked):
+            return (
+                f"{e.label} has no ReLU mask: it is right once the gradient that reaches {name} is "
+                f"multiplied by (output of {name} > 0), the derivative of ReLU"
+            )
+    return None
+
+
+def one_entry(e: Evidence) -> str | None:
+    """Of a single number nothing can be concluded but its size."""
+    if e.analytic.size > 1:
+        return None
+    return (
+        f"{e.label} is {e.analytic.flat[0]:.6g}, but should be {e.numeric[0]:.6g}: from one number "
+        "no cause can be told. Is it the sum over everything that the number is multiplied with?"
+    )
+
+
 def repeated_lookups(e: Evidence, rows: Array) -> bool:
-    """Whether this is an embedding's gradient, wrong at rows that occur more than once."""
-    reached = np.flatnonzero(e.analytic.any(axis=1)) if e.analytic.ndim == 2 else rows
+    """Whether `rows` of an embedding are each the dy of one lookup among several."""
     for ids in e.inputs:
-        if isinstance(ids, np.ndarray) and ids.dtype.kind in "iu":
-            values, counts = np.unique(ids, return_counts=True)
-            if np.isin(reached, values).all() and np.isin(rows, values[counts > 1]).all():
-                return e.analytic.ndim == 2
+        if not (isinstance(ids, np.ndarray) and ids.dtype.kind in "iu" and e.analytic.ndim == 2):
+            continue
+        if e.dy.shape != (*ids.shape, e.analytic.shape[1]):
+            continue
+        found = {row: e.dy[ids == row] for row in rows}  # (lookups, d) each
+        if all(
+            len(dys) > 1 and any(alike(e.analytic[row], dy) for dy in dys)
+            for row, dys in found.items()
+        ):
+            return True
     return False
 
 
 SPECIFIC = (all_zero, constant_factor, transposed, skip_connection, partial_sum, mask_forgotten)
-CAUSES = (*SPECIFIC, only_some)
-
-
-# -- before any number is compared ----------------------------------------------------------
-
-
-def check_unchanged(who: str, before: dict[str, Array], now: dict[str, Array]) -> None:
-    """Raises: GradientError if `who` has written into an array that belongs to the caller."""
-    for name, old in before.items():
-        if now[name].shape != old.shape or not np.array_equal(now[name], old, equal_nan=True):
-            raise GradientError(
-                f"{who} changed {name} in place, but others still read it (a skip connection "
-                "reads dy, backward reads x): write into a new array, y = x * 2, not x *= 2"
-            )
-
-
-def check_output(y: Array, again: Array) -> None:
-    """Raises: GradientError unless forward returned float64 numbers, the same in two calls."""
-    if y.size == 0:
-        raise GradientError(f"forward returned an empty array of shape {y.shape}")
-    if y.dtype != np.float64:
-        raise GradientError(
-            f"forward returned {y.dtype} for float64 inputs and weights: somewhere it makes an "
-            "array of a dtype of its own; use x.dtype, for instance np.zeros(n, x.dtype)"
-        )
-    if not np.isfinite(y).all():
-        raise GradientError(
-            f"forward returned NaN or infinity, {first(~np.isfinite(y))} of shape {y.shape}: look "
-            "for a division by zero, the logarithm of zero, or exp of a large number"
-        )
-    if again.shape != y.shape or not np.allclose(again, y, 1e-12, 1e-12 * abs(y).max()):
-        raise GradientError(
-            "forward is not deterministic: two calls with the same input differ. Keep the "
-            "numpy.random.Generator it draws from as an attribute of the module (it is then "
-            "rewound before each call), and let nothing else of one call influence the next"
-        )
-
-
-def unusable(label: str, gradient: Array, array: Array) -> str | None:
-    """Advice for what cannot be compared: a wrong shape or dtype, or no numbers."""
-    if gradient.shape != array.shape:
-        return wrong_shape(label, gradient.shape, array.shape)
-    if not np.isfinite(gradient).all():
-        return (
-            f"{label} contains NaN or infinity, {first(~np.isfinite(gradient))}: look for 0 / 0, "
-            "a derivative that is infinite (square root at 0), or 0 times a mask of -inf"
-        )
-    if gradient.dtype != array.dtype:
-        return (
-            f"{label} is {gradient.dtype}, but its array is {array.dtype}: somewhere backward "
-            "makes an array of a dtype of its own; use dy.dtype"
-        )
-    return None
-
-
-def not_doubled(name: str, once: Array, twice: Array | None) -> str | None:
-    """Advice if a second forward and backward did not double a parameter's gradient."""
-    close = 1e-9 * np.abs(once).max(initial=0)
-    if twice is not None and np.allclose(twice, 2 * once, rtol=0, atol=close):
-        return None
-    same = twice is not None and np.allclose(twice, once, rtol=0, atol=close)
-    return (
-        f"{name}.grad did not double after a second forward and backward: "
-        f"{'it was overwritten' if same else 'it became something else'}. Gradients of several "
-        f"uses and batches are added up; call self.{name}.accumulate(gradient)"
-    )
-
-
-def never_added(name: str) -> str:
-    return (
-        f"{name}.grad is None, but the loss depends on {name}: backward never adds to it; "
-        f"it should call self.{name}.accumulate(gradient)"
-    )
-
-
-def not_returned(name: str) -> str:
-    return (
-        f"backward returned None for the input {name}: it must return d{name} if "
-        "self.needs_input_grad is true (for several floating-point inputs: a tuple). What needs no "
-        "gradient, such as a mask, is given as integers, as booleans or by keyword"
-    )
-
-
-def frozen_with_gradient(name: str) -> str:
-    return (
-        f"{name}: a frozen parameter has a gradient; compute it only "
-        f"`if self.{name}.trainable`, so that what is frozen costs nothing"
-    )
-
-
-def not_tested(names: list[str]) -> str:
-    return (
-        f"not tested: {', '.join(names)}. The analytic and the numerical gradient are zero "
-        "everywhere, so that a wrong factor would not show. Either the loss does not depend on "
-        "these arrays, or the inputs hide it (zeros, all positions masked, every ReLU at zero): "
-        "check at random inputs, and freeze or remove what is not used"
-    )
-
-
-def at_kinks(name: str, skipped: int, checked: int) -> str:
-    return (
-        f"{name}: the derivative could not be determined at {skipped} or more of {checked} "
-        "points, too many to pass: the loss has kinks there (ReLU at 0), or the tolerance is finer "
-        "than float64. Check at random inputs instead of zeros or whole numbers"
-    )
-
-
-def where_to_begin(backward_order: list[str], wrong: set[str]) -> str | None:
-    """Of several wrong arrays, the one that the backward pass computes first."""
-    first_wrong = next((name for name in backward_order if name in wrong), None)
-    if len(wrong) < 2 or first_wrong is None:
-        return None
-    return (
-        f"{len(wrong)} arrays are wrong; the backward pass reaches {first_wrong} first. Begin "
-        "there: the mistake is in its gradient, or in the dx of what comes right after it in "
-        "forward"
-    )
-
-
-def first(where: Array) -> str:
-    """Where an array of booleans is true for the first time."""
-    if where.ndim == 0:
-        return "in its only entry"
-    index = np.unravel_index(int(np.argmax(where)), where.shape)
-    return f"first at index {index_text(index)}"
-
-
-# -- shapes --------------------------------------------------------------------------------
-
-TRANSPOSE_HINT = "for y = x @ W it is x.T @ dy, with x and dy flattened to (N, d)"
-
-
-def wrong_shape(label: str, got: Shape, expected: Shape) -> str:
-    """Advice for a gradient whose shape is not that of its array."""
-    problem = f"{label} has shape {got}, but should have {expected}"
-    if len(got) == 2 and got == expected[::-1]:
-        return f"{problem}: it is the transpose of what it should be; {TRANSPOSE_HINT}"
-    extra = len(got) - len(expected)
-    if extra > 0 and got[extra:] == expected:
-        axes = tuple(range(extra))
-        return f"{problem}: it is not summed over the leading axes (batch, time): .sum(axis={axes})"
-    if math.prod(got) == math.prod(expected):
-        return f"{problem}: the number of entries is right; did an axis get lost or reordered?"
-    return f"{problem}: a gradient always has the shape of its array"
+CAUSES = (*SPECIFIC, relu_inside, only_some, one_entry)
 
 
 # -- factors -------------------------------------------------------------------------------
 
 
-def factor_between(g: Array, n: Array, e: Evidence) -> str | None:
+def factor_between(g: Array, n: Array, known: Sequence[Factor]) -> str | None:
     """Name k if g = k n throughout, k not 1."""
     large = (np.abs(n) > 0.1 * np.abs(n).max()) & (g != 0)
-    if not large.any():
+    if large.sum() < 2:  # one number is always some multiple of another
         return None
     k = float(np.median(g[large] / n[large]))
     if not math.isfinite(k) or abs(k - 1) < CLOSE or not alike(g / k, n):
@@ -341,7 +249,7 @@ def factor_between(g: Array, n: Array, e: Evidence) -> str | None:
         return "the sign is flipped; look for a minus (for instance q - p where p - q is meant)"
     sign = "the sign is flipped, and " if k < 0 else ""
     names = []
-    for name, value, (if_large, if_small) in known_factors(e):
+    for name, value, (if_large, if_small) in known:
         if abs(abs(k) / value - 1) < CLOSE:
             names.append(f"{abs(k):.4g} = {name}: {if_large}")
         elif abs(abs(k) * value - 1) < CLOSE:
@@ -351,6 +259,11 @@ def factor_between(g: Array, n: Array, e: Evidence) -> str | None:
     return f"{sign}it is {k:.5g} times what it should be ({'; or '.join(names)})"
 
 
+Factor = tuple[str, float, tuple[str, str]]  # name, value, advice if too large and if too small
+PART: list[Factor] = [
+    ("2", 2, ("it is added twice", "a mean over two, or one of two uses is forgotten"))
+]  # of some rows: what concerns the whole batch is no cause there
+
 COUNT = (
     "backward multiplies by it once too often, or forgets to divide as forward's mean does",
     "a mean is taken where a sum is meant (the loss has averaged already)",
@@ -358,9 +271,9 @@ COUNT = (
 SCALE = ("backward forgets it or applies it twice",) * 2
 
 
-def known_factors(e: Evidence) -> list[tuple[str, float, tuple[str, str]]]:
-    """(name, value, (advice if too large, advice if too small)) for numbers in this module."""
-    factors: list[tuple[str, float, tuple[str, str]]] = []
+def known_factors(e: Evidence) -> list[Factor]:
+    """The numbers in this module."""
+    factors: list[Factor] = []
     arrays = [x for x in e.inputs if isinstance(x, np.ndarray) and x.ndim]
     first = arrays[0] if arrays else e.dy
     if first.ndim:
@@ -386,6 +299,10 @@ def known_factors(e: Evidence) -> list[tuple[str, float, tuple[str, str]]]:
             factors.append(("the scaling", abs(scaling), SCALE))
     if width:
         factors.append(("sqrt(the width)", math.sqrt(width), SCALE))
-    factors.append(("the 2 of a square", 2, ("d(x^2)/dx is 2 x: the 2 is extra or forgotten",) * 2))
+    twice = (
+        "it is added twice, or the 2 of d(x^2)/dx = 2 x is extra",
+        "one of two uses is forgotten, or the 2 of d(x^2)/dx = 2 x",
+    )
+    factors.append(("2", 2, twice))
     once = {name: (name, value, hint) for name, value, hint in factors if value != 1}
     return list(once.values())

@@ -77,6 +77,7 @@ class GradCheckReport:
         title: the kind of module.
         tolerance: the largest relative error that passes.
         rows: one for each array that was checked.
+        notes: what was changed before the check.
         problems: what else is wrong. If forward or backward itself failed, there are no rows.
     """
 
@@ -84,6 +85,7 @@ class GradCheckReport:
     tolerance: float
     rows: tuple[GradCheckRow, ...]
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     HEADER = (
         "array", "shape", "checked", "worst at", "analytic", "numeric", "rel. error", "verdict",
@@ -130,6 +132,7 @@ class GradCheckReport:
             text = ["  ".join(forms).format(*line).rstrip() for line in table]
             lines += [text[0], rule, *text[1:], rule, FORMULA]
         lines += [self.verdict(), *(f"* {advice}" for advice in self.advice)]
+        lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -143,7 +146,9 @@ class GradCheckReport:
 
         body = "".join(line(row.cells(), "td", STYLES[row.status]) for row in self.rows)
         advice = "".join(f"<li>{escape(text)}</li>" for text in self.advice)
-        caption = escape(f"gradcheck of {self.title}. {self.verdict()}. {FORMULA}")
+        caption = escape(
+            f"gradcheck of {self.title}. {self.verdict()}. {'. '.join([FORMULA, *self.notes])}"
+        )
         return (
             f'<table><caption style="caption-side:bottom;text-align:left">{caption}</caption>'
             f"<thead>{line(self.HEADER, 'th')}</thead><tbody>{body}</tbody></table>"

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..errors import ConfigError, ShapeError
+from ..errors import ConfigError, ShapeError, TrainingError
 from ..nn.kernels import softmax
 from ..nn.module import Array
 from .heads import LanguageModel
@@ -75,6 +75,11 @@ def generate(
             positions = np.maximum(window.cumsum(axis=1) - 1, 0)[:, cached - start :]
             h = transformer.forward(ids[:, cached:end], window, cache=cache, positions=positions)
             logits = model.head.forward(h[:, -1:])[:, 0]  # (B, V), of the last position
+            if not np.isfinite(logits).all():
+                raise TrainingError(
+                    "the model's logits are not finite (NaN): its weights are too large for its "
+                    "arithmetic, or damaged. Train it again, with a smaller learning rate"
+                )
             new = _choose(logits, temperature, top_k, top_p, rng)  # (B,)
             if stop_id is not None:
                 new[complete] = stop_id

@@ -46,10 +46,10 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         for name in ("vocab_size", "d_model", "n_layers", "n_heads", "d_ff", "max_positions"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigError(f"{name}={value!r}: expected a whole number of at least 1")
-        if self.token_types < 0:
-            raise ConfigError(f"token_types={self.token_types}: expected 0 (none) or more")
+        if not isinstance(self.token_types, int) or self.token_types < 0:
+            raise ConfigError(f"token_types={self.token_types!r}: expected 0 (none) or more")
         if self.d_model % self.n_heads:
             raise ConfigError(
                 f"n_heads={self.n_heads} does not divide d_model={self.d_model}; "
@@ -57,23 +57,36 @@ class TransformerConfig:
             )
         if self.norm not in NORMS:
             raise ConfigError(f"norm={self.norm!r}: expected one of {', '.join(NORMS)}")
-        if self.layer_norm_eps <= 0:
-            raise ConfigError(f"layer_norm_eps={self.layer_norm_eps}: expected a positive number")
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: expected 0 <= {name} < 1")
-        if self.pad_id is not None and (self.causal or not 0 <= self.pad_id < self.vocab_size):
+        numbers = ("layer_norm_eps", "dropout", "attention_dropout")
+        eps, *probabilities = (getattr(self, name) for name in numbers)
+        if not isinstance(eps, int | float) or not 0 < eps < 1:
+            raise ConfigError(f"layer_norm_eps={eps!r}: expected a small positive number")
+        for name, p in zip(numbers[1:], probabilities, strict=True):
+            if not isinstance(p, int | float) or not 0 <= p < 1:
+                raise ConfigError(f"{name}={p!r}: expected 0 <= {name} < 1")
+        if not isinstance(self.activation, str):
+            raise ConfigError(f"activation={self.activation!r}: expected a name")
+        activation_named(self.activation)
+        pad = self.pad_id
+        if pad is not None and (
+            self.causal or not isinstance(pad, int) or not 0 <= pad < self.vocab_size
+        ):
             raise ConfigError(
-                f"pad_id={self.pad_id}: expected None, or in an encoder a token below "
+                f"pad_id={pad!r}: expected None, or in an encoder a token below "
                 f"vocab_size={self.vocab_size}"
             )
         if self.max_length < 1:
             raise ConfigError(
-                f"max_positions={self.max_positions}: none is left behind pad_id={self.pad_id}"
+                f"max_positions={self.max_positions}: none is left behind pad_id={pad}"
             )
-        activation_named(self.activation)
 
     @property
     def max_length(self) -> int:
         """The longest sequence, in tokens: RoBERTa's first positions are not for tokens."""
         return self.max_positions - (0 if self.pad_id is None else self.pad_id + 1)
+
+    @property
+    def matrix_parameters(self) -> int:
+        """Parameters of the embeddings and of the blocks' matrices: most of them."""
+        d, rows = self.d_model, self.vocab_size + self.max_positions + self.token_types
+        return rows * d + self.n_layers * (4 * d * d + 2 * d * self.d_ff)

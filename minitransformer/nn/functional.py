@@ -234,6 +234,14 @@ def layer_norm_backward(dy: Array, x_hat: Array, rstd: Array, gain: Array) -> Ar
     )
 
 
+# -- products ------------------------------------------------------------------------------
+
+
+def matmul_transposed(dy: Array, weight: Array) -> Array:
+    """dx = dy W^T, the gradient of the input of y = x W. (N, d_out), (d_in, d_out) -> (N, d_in)."""
+    return dy @ weight.T
+
+
 # -- sums over rows -----------------------------------------------------------------------
 
 

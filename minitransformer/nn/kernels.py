@@ -3,161 +3,33 @@
 What is different is only how: loops over tiles that stay in cache, buffers that are used again,
 polynomials fitted to float32, products in another order. Additional keyword arguments (`out`,
 `with_derivative`) say where a result goes or what is not needed. `tests/nn/test_kernels.py` holds
-each function to its twin. Begin with `functional.py`; nothing here adds to the mathematics.
+each function to its twin; the activations are in `activation_kernels.py`. Begin with
+`functional.py`; nothing here adds to the mathematics.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
-from ..errors import ConfigError
 from . import functional
-from .functional import Activation, merge_heads, split_qkv
+from .activation_kernels import (
+    ACTIVATIONS,
+    TILE,
+    activation_named,
+    gelu,
+    gelu_tanh,
+    linear,
+    relu,
+    silu,
+    tanh,
+)
+from .functional import merge_heads, split_qkv
 from .module import Array
 
-TILE = 1 << 16  # numbers per tile of an element-wise kernel: a few float32 arrays of it fit in L2
-
-
-# -- activations --------------------------------------------------------------------------
-# The derivative is computed while x is still in cache, and only if it is wanted.
-
-
-def relu(x: Array, with_derivative: bool = True) -> tuple[Array, Array | None]:
-    """`functional.relu`; the derivative is boolean, a quarter of the memory."""
-    return np.maximum(x, 0), (x > 0 if with_derivative else None)
-
-
-def tanh(x: Array, with_derivative: bool = True) -> tuple[Array, Array | None]:
-    """`functional.tanh`."""
-    y = np.tanh(x)
-    return y, (1 - y * y if with_derivative else None)
-
-
-def silu(x: Array, with_derivative: bool = True) -> tuple[Array, Array | None]:
-    """`functional.silu`."""
-    with np.errstate(over="ignore"):
-        one_plus = 1 + np.exp(-x)
-    y = x / one_plus
-    return y, ((1 + (x - y)) / one_plus if with_derivative else None)  # s + x s (1 - s)
-
-
-def linear(x: Array, with_derivative: bool = True) -> tuple[Array, Array | None]:
-    """`functional.linear`; the derivative is one number for all, seen as an array."""
-    return x, (np.broadcast_to(np.ones((), x.dtype), x.shape) if with_derivative else None)
-
-
-def gelu(x: Array, with_derivative: bool = True) -> tuple[Array, Array | None]:
-    """`functional.gelu`; in float32 with a polynomial that is exact to its rounding."""
-    if x.dtype != np.float32:
-        y, derivative = functional.gelu(x)
-        return y, (derivative if with_derivative else None)
-    with np.errstate(over="ignore"):  # where x p(x^2) is infinite, its tanh is 1 all the same
-        return _tiled(_gelu_tile, x, with_derivative)
-
-
-def gelu_tanh(x: Array, with_derivative: bool = True) -> tuple[Array, Array | None]:
-    """`functional.gelu_tanh`."""
-    with np.errstate(over="ignore"):  # far out, where exp is infinite, s is 0
-        return _tiled(_gelu_tanh_tile, x, with_derivative)
-
-
-ACTIVATIONS: dict[str, Activation] = {
-    "relu": relu,
-    "gelu": gelu,
-    "gelu_tanh": gelu_tanh,
-    "tanh": tanh,
-    "silu": silu,
-    "linear": linear,
-}
-
-
-def activation_named(name: str) -> Activation:
-    """The function for a configuration's word. Raises: ConfigError for an unknown one."""
-    if name not in ACTIVATIONS:
-        raise ConfigError(f"activation {name!r} is unknown; choose one of {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
-
-
-def _tiled(
-    kernel: Callable[[Array, Array, Array | None], None], x: Array, with_derivative: bool
-) -> tuple[Array, Array | None]:
-    """Run an element-wise kernel over tiles that stay in cache."""
-    x = np.ascontiguousarray(x)
-    y = np.empty_like(x)
-    derivative = np.empty_like(x) if with_derivative else None
-    flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-    flat_derivative = derivative.reshape(-1) if derivative is not None else None
-    for start in range(0, x.size, TILE):
-        tile = slice(start, start + TILE)
-        kernel(
-            flat_x[tile], flat_y[tile], None if flat_derivative is None else flat_derivative[tile]
-        )
-    return y, derivative
-
-
-# Phi(x) = (1 + tanh(x p(x^2))) / 2, with p fitted so that x Phi(x) is off by less than 1e-7 for
-# |x| < 5.6; beyond, x p(x^2) stays above 9, where float32 cannot tell its tanh from 1.
-# The first two coefficients alone are, nearly, the tanh form. From scripts/fit_gelu.py.
-_CDF_POLYNOMIAL = (
-    7.978842e-01,
-    3.633428e-02,
-    -3.312998e-05,
-    -5.524016e-05,
-    3.969110e-06,
-    -1.334464e-07,
-    1.805617e-09,
-)
-
-
-def _normal_cdf_tile(x: Array, squares: Array, cdf: Array) -> None:
-    """Phi(x) in float32, from x and x^2, written into `cdf`."""
-    np.multiply(squares, np.float32(_CDF_POLYNOMIAL[-1]), out=cdf)
-    for coefficient in _CDF_POLYNOMIAL[-2:0:-1]:  # Horner's rule
-        cdf += np.float32(coefficient)
-        cdf *= squares
-    cdf += np.float32(_CDF_POLYNOMIAL[0])
-    cdf *= x
-    np.tanh(cdf, out=cdf)
-    cdf *= 0.5
-    cdf += 0.5
-
-
-def _gelu_tile(x: Array, y: Array, derivative: Array | None) -> None:
-    squares = x * x
-    if derivative is not None:  # phi(x) = exp(-x^2 / 2) / sqrt(2 pi)
-        np.multiply(squares, -0.5, out=derivative)
-        np.exp(derivative, out=derivative)
-        derivative *= 1 / math.sqrt(2 * math.pi)
-        derivative *= x
-    _normal_cdf_tile(x, squares, y)
-    if derivative is not None:
-        derivative += y
-    y *= x
-
-
-def _gelu_tanh_tile(x: Array, y: Array, derivative: Array | None) -> None:
-    a, b = 2 * math.sqrt(2 / math.pi), 2 * 0.044715 * math.sqrt(2 / math.pi)
-    squares = x * x
-    np.minimum(squares, 900, out=squares)  # |x| = 30: beyond, s is 0 or 1; infinity must not arise
-    s = squares * -b
-    s -= a
-    s *= x
-    np.exp(s, out=s)
-    s += 1
-    np.reciprocal(s, out=s)
-    if derivative is not None:  # s + x s (1 - s) (a + 3 b x^2)
-        np.subtract(1, s, out=derivative)
-        derivative *= s
-        derivative *= x
-        squares *= 3 * b
-        squares += a
-        derivative *= squares
-        derivative += s
-    np.multiply(x, s, out=y)
-
+# For type checkers: names from another file that are found here on purpose.
+__all__ = ["ACTIVATIONS", "activation_named", "gelu", "gelu_tanh", "linear", "relu", "silu", "tanh"]
 
 # -- softmax ------------------------------------------------------------------------------
 
@@ -393,6 +265,22 @@ def layer_norm_backward(dy: Array, x_hat: Array, rstd: Array, gain: Array) -> Ar
     return g
 
 
+# -- products ------------------------------------------------------------------------------
+
+FEW_ROWS = 128
+
+
+def matmul_transposed(dy: Array, weight: Array) -> Array:
+    """`functional.matmul_transposed`; for few rows as (W dy^T)^T.
+
+    OpenBLAS reads a large matrix faster as it is stored than as its transpose: 1.5 times as fast
+    for 32 rows. From 256 rows on, copying the result into rows costs what that saves.
+    """
+    if len(dy) > FEW_ROWS or min(weight.shape) < FEW_ROWS:
+        return dy @ weight.T
+    return np.ascontiguousarray((weight @ dy.T).T)
+
+
 # -- sums over rows -----------------------------------------------------------------------
 
 ROWS = 64  # so many are added in the array's own dtype, and the sums of them in float64
@@ -400,18 +288,12 @@ ROWS = 64  # so many are added in the array's own dtype, and the sums of them in
 
 def sum_rows(x: Array, factor: Array | None = None) -> Array:
     """`functional.sum_rows`: rounding grows with ROWS, not with the number of rows."""
-    if len(x) <= ROWS or x.dtype == np.float64:
-        return x.sum(axis=0) if factor is None else np.einsum("ni,ni->i", x, factor)
-    n, d = len(x) // ROWS, x.shape[1]
-    whole, rest = slice(n * ROWS), slice(n * ROWS, None)
-    blocks = x[whole].reshape(n, ROWS, d)
-    if factor is None:
-        sums = blocks.sum(axis=1)  # (n, d)
-    else:
-        sums = np.einsum("bni,bni->bi", blocks, factor[whole].reshape(n, ROWS, d))
-    total = sums.sum(axis=0, dtype=np.float64)
-    total += x[rest].sum(axis=0) if factor is None else np.einsum("ni,ni->i", x[rest], factor[rest])
-    return total.astype(x.dtype)
+    arrays = (x,) if factor is None else (x, factor)  # (N, d) each
+    terms = ",".join(["bni"] * len(arrays)) + "->bi"
+    n = len(x) // ROWS * ROWS
+    blocks = np.einsum(terms, *(a[:n].reshape(-1, ROWS, a.shape[1]) for a in arrays))
+    rest = np.einsum(terms, *(a[None, n:] for a in arrays))[0]
+    return (blocks.sum(axis=0, dtype=np.float64) + rest).astype(x.dtype)
 
 
 # -- embedding ----------------------------------------------------------------------------
@@ -467,16 +349,32 @@ def adamw(
     eps: float,
     weight_decay: float,
 ) -> tuple[Array, Array, Array]:
-    """`functional.adamw`, in place: value, m and v are changed and returned."""
+    """`functional.adamw`, in place: value, m and v are changed and returned.
+
+    A few rows at a time, so that each array comes from memory once, and not once an operation.
+    """
     b1, b2 = betas
-    m += (1 - b1) * (grad - m)
-    v += (1 - b2) * (grad * grad - v)
-    if weight_decay:
-        value *= 1 - lr * weight_decay
-    update = np.sqrt(v)
-    update /= math.sqrt(1 - b2**step)
-    update += eps
-    np.divide(m, update, out=update)
-    update *= lr / (1 - b1**step)
-    value -= update
+    for rows in row_tiles(value):
+        own, g, mean, square = value[rows], grad[rows], m[rows], v[rows]
+        update = g - mean
+        update *= 1 - b1
+        mean += update
+        np.multiply(g, g, out=update)
+        update -= square
+        update *= 1 - b2
+        square += update
+        np.sqrt(square, out=update)
+        update /= math.sqrt(1 - b2**step)
+        update += eps
+        np.divide(mean, update, out=update)
+        update *= lr / (1 - b1**step)
+        if weight_decay:
+            own *= 1 - lr * weight_decay
+        own -= update
     return value, m, v
+
+
+def row_tiles(x: Array, size: int | None = None) -> list[slice]:
+    """Cut the first axis into pieces of about `size` (TILE) numbers, at least one row each."""
+    step = max(1, (size or TILE) * len(x) // max(1, x.size))
+    return [slice(start, start + step) for start in range(0, len(x), step)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import ConfigError, ShapeError
 from . import kernels
@@ -71,27 +72,28 @@ class Linear(Module):
     def backward(self, dy: Array) -> Array | None:
         (x,) = self.pop_saved(dy)
         if self.weight.trainable:
-            self.weight.accumulate(flat(x).T @ flat(dy))  # (d_in, N) @ (N, d_out)
+            self.weight.accumulate(flat(x).T @ flat(dy), own=True)  # (d_in, N) @ (N, d_out)
         if self.bias.trainable:
             self.bias.accumulate(kernels.sum_rows(flat(dy)))
         if not self.needs_input_grad:
             return None
-        dx = flat(dy) @ self.weight.value.T  # (N, d_out) @ (d_out, d_in)
+        dx = kernels.matmul_transposed(flat(dy), self.weight.value)  # (N, d_out) @ (d_out, d_in)
         return dx.reshape(*dy.shape[:-1], -1)
 
 
 class Embedding(Module):
     """A row of the weight for each integer: y = W[ids].
 
-    Shapes: ids (...) integers -> y (..., d); weight (n, d). Integers have no gradient, so
-    `backward` returns None.
+    Shapes: ids (...) integers, an array or a list -> y (..., d); weight (n, d). Integers have no
+    gradient, so `backward` returns None.
     Raises: ShapeError if ids are not integers or out of range.
     """
 
     def __init__(self, n: int, d: int, rng: Rng | None = None, sigma: float = 0.02) -> None:
         self.weight = Parameter(truncated_normal(rng, (n, d), sigma))
 
-    def forward(self, ids: Array) -> Array:
+    def forward(self, ids: npt.ArrayLike) -> Array:
+        ids = np.asarray(ids)
         if not np.issubdtype(ids.dtype, np.integer):
             raise ShapeError(f"Embedding looks rows up by integers; got ids of dtype {ids.dtype}")
         n, d = self.weight.shape
@@ -107,7 +109,8 @@ class Embedding(Module):
     def backward(self, dy: Array) -> None:
         (ids,) = self.pop_saved(dy)
         if self.weight.trainable:
-            self.weight.accumulate(kernels.embedding_backward(dy, ids, len(self.weight.value)))
+            dweight = kernels.embedding_backward(dy, ids, len(self.weight.value))
+            self.weight.accumulate(dweight, own=True)
 
 
 class LayerNorm(Module):

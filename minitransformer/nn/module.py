@@ -9,7 +9,8 @@ modules, and stops where nothing earlier is left to train:
    earlier trains. A frozen parameter never owns a gradient array.
 3. `backward` without a forward, twice after one forward, or with a dy of the wrong shape is an
    error, not a wrong number.
-4. A module serves one thread at a time; `replica()` gives another over the same weights.
+4. A module trains in one thread at a time; `replica()` gives another over the same weights. In
+   eval mode, in which nothing is saved, several threads may call one module.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import copy
 import inspect
 import threading
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -64,9 +65,10 @@ class Parameter:
     def size(self) -> int:
         return self.value.size
 
-    def accumulate(self, grad: Array) -> None:
+    def accumulate(self, grad: Array, own: bool = False) -> None:
         """Add a gradient: a parameter used twice, or in two batches, gets the sum.
 
+        `own`: nobody else holds the array, so that it may become `.grad` without a copy.
         Raises: BackwardError if the parameter is frozen; ShapeError if the shapes differ.
         """
         if not self._requires_grad:
@@ -80,7 +82,7 @@ class Parameter:
                 f"gradient of shape {grad.shape} for a parameter of shape {self.shape}{hint}"
             )
         if self.grad is None:
-            self.grad = np.array(grad, dtype=self.value.dtype)  # a copy: the caller keeps its own
+            self.grad = (np.asarray if own else np.array)(grad, dtype=self.value.dtype)
         else:
             self.grad += grad
 
@@ -102,6 +104,15 @@ class _ForwardPass(threading.local):
 _forward_pass = _ForwardPass()
 
 
+class _Saved(NamedTuple):
+    """What forward leaves for backward, and what must not have changed by then."""
+
+    out_shape: tuple[int, ...]
+    arrays: tuple[Any, ...]
+    frozen: tuple[str, ...]  # the names of the module's own parameters that did not train
+    thread: int
+
+
 class Module:
     """Parameters, modules inside it, and a pair of forward and backward.
 
@@ -119,7 +130,7 @@ class Module:
     training = True
     needs_input_grad = True
     output_requires_grad = True
-    _saved: tuple[tuple[int, ...], tuple[Any, ...]] | None = None
+    _saved: _Saved | None = None
 
     # -- forward and backward --------------------------------------------------------------
 
@@ -136,8 +147,8 @@ class Module:
             return self.forward(*args, **kwargs)
         given = args or [*inspect.signature(self.forward).bind(**kwargs).arguments.values()]
         integers = bool(given) and np.issubdtype(np.asarray(given[0]).dtype, np.integer)
-        _forward_pass.requires_grad = needs_input_grad and not integers
         try:
+            _forward_pass.requires_grad = needs_input_grad and not integers
             return self.forward(*args, **kwargs)
         finally:
             _forward_pass.requires_grad = None
@@ -154,29 +165,54 @@ class Module:
         return _forward_pass.requires_grad is not False
 
     def save_for_backward(self, out_shape: tuple[int, ...], *arrays: Any) -> None:
-        """Keep what `backward` will read, if it will be called. Forward calls this once."""
+        """Keep what `backward` will read, if it will be called. Forward calls this once.
+
+        Raises: BackwardError if forward in another thread has saved arrays that wait for backward.
+        """
         self.needs_input_grad = self.input_requires_grad()
-        trains = any(parameter.requires_grad for _, parameter in self.own_parameters())
-        self.output_requires_grad = self.needs_input_grad or trains
+        own = list(self.own_parameters())
+        frozen = tuple(name for name, parameter in own if not parameter.requires_grad)
+        self.output_requires_grad = self.needs_input_grad or len(frozen) < len(own)
         if _forward_pass.requires_grad is not None:
             _forward_pass.requires_grad = self.output_requires_grad
-        self._saved = (out_shape, arrays) if self.training and self.output_requires_grad else None
+        if not (self.training and self.output_requires_grad):
+            self.discard_saved()
+            return
+        saved = _Saved(out_shape, arrays, frozen, threading.get_ident())
+        # What is there already, or this; in one step, for two threads may come here together.
+        if vars(self).setdefault("_saved", saved).thread != saved.thread:
+            raise BackwardError(
+                f"forward of {type(self).__name__} in two threads, and no backward in between: a "
+                "module trains in one thread at a time; give each thread model.replica() "
+                "(model.train() discards what an abandoned forward has saved)"
+            )
+        self._saved = saved
+
+    def discard_saved(self) -> None:
+        vars(self).pop("_saved", None)
 
     def pop_saved(self, dy: Array) -> tuple[Any, ...]:
         """Hand out what `forward` saved, once, after checking that dy fits its output.
 
-        Raises: BackwardError if there is nothing saved; ShapeError if dy has another shape.
+        Raises: BackwardError if there is nothing saved, or if a parameter trains now that was
+        frozen then; ShapeError if dy has another shape.
         """
-        name = type(self).__name__
-        if self._saved is None:
+        name, saved = type(self).__name__, self._saved
+        if saved is None:
             raise BackwardError(f"{name}.backward has nothing to read: {self.why_not_saved()}")
-        out_shape, arrays = self._saved
-        if dy.shape != out_shape:
+        for unfrozen in saved.frozen:
+            if getattr(self, unfrozen).requires_grad:
+                raise BackwardError(
+                    f"{unfrozen} of {name} was frozen during forward, which saved nothing for its "
+                    "gradient; unfreeze before forward"
+                )
+        if dy.shape != saved.out_shape:
             raise ShapeError(
-                f"{name}.backward got dy of shape {dy.shape}, but forward returned {out_shape}"
+                f"{name}.backward got dy of shape {dy.shape}, "
+                f"but forward returned {saved.out_shape}"
             )
-        self._saved = None
-        return arrays
+        self.discard_saved()
+        return saved.arrays
 
     def why_not_saved(self) -> str:
         """The likely reason, and what to do, for an error message."""
@@ -279,7 +315,7 @@ class Module:
         """Dropout on, and forward saves for backward. Returns self."""
         for _, module in self.named_modules():
             module.training = mode
-            module._saved = None
+            module.discard_saved()
         return self
 
     def eval(self) -> Self:

@@ -6,6 +6,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..formats.files import write_bytes
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -30,7 +32,6 @@ def new_figure(width: float, height: float) -> Figure:
 
 def write_png(figure: Figure, path: str | Path) -> None:
     """Write the figure under that name at once and complete, 150 dots an inch."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, dpi=150, format="png")
-    temporary.replace(path)
+    png = io.BytesIO()
+    figure.savefig(png, dpi=150, format="png")
+    write_bytes(Path(path), png.getvalue())

@@ -50,7 +50,7 @@ def plot_history(
         axis.grid(color="#dddddd", lw=0.6)
         axis.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # a file may be called $$
     if path is not None:
         write_png(figure, path)
     return figure

@@ -65,7 +65,8 @@ def plot_study(panels: Mapping[str, Panel]) -> Figure:
                 label=method if first else None,
             )
         axis.set_xscale("log")
-        axis.set(title=title, xlabel="trained parameters, the head's too (log scale)")
+        axis.set_title(title, parse_math=False)  # a file may be called $$
+        axis.set_xlabel("trained parameters, the head's too (log scale)")
         axis.grid(color="#dddddd", lw=0.6)
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
@@ -95,9 +96,10 @@ def plot_parts(
             values = 100 * np.array(accuracies)
             axis.plot(values, np.full(len(values), i), "o", color=BLUE, ms=4, alpha=0.6)
             axis.plot([values.mean()], [i], "|", color="black", ms=12, mew=2)
-        axis.set_yticks(range(len(cells)), [label for label, _ in cells], fontsize=8)
+        labels = [label for label, _ in cells]
+        axis.set_yticks(range(len(cells)), labels, fontsize=8, parse_math=False)
         axis.invert_yaxis()
-        axis.set_title(title, fontsize=10)
+        axis.set_title(title, fontsize=10, parse_math=False)
         axis.set_xlabel("test accuracy, %")
         axis.grid(axis="x", color="#dddddd", lw=0.6)
         axis.spines[["top", "right"]].set_visible(False)

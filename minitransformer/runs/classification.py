@@ -18,6 +18,7 @@ from ..errors import CheckpointError, ConfigError
 from ..formats.adapter_file import (
     AdapterFile,
     AdapterRecord,
+    check_tokenizer,
     fingerprint,
     load_adapter,
     read_adapter,
@@ -28,7 +29,8 @@ from ..models.transformer import Transformer
 from ..nn.module import Array
 from ..training.evaluation import Evaluation, evaluate, predict_probabilities
 from ..training.prefix_cache import PrefixCache
-from .folder import RunFolder, base_of, folder_and_options
+from ..training.state import digest_of
+from .folder import RunFolder, base_of, open_run
 from .options import (
     ADAPTER_NAME,
     WHAT_TRAINS,
@@ -37,7 +39,7 @@ from .options import (
     freeze_for,
     with_changes,
 )
-from .pipeline import Job, train_in_folder
+from .pipeline import Job, base_digests, digest, train_in_folder
 
 SPLITS = ("train", "validation", "test")
 
@@ -124,11 +126,14 @@ def run_from(file: AdapterFile, base: str | Path | None = None) -> Run:
     checkpoint = base_of(file, base)
     transformer = Transformer.from_pretrained(checkpoint)
     assert record.pooling is not None  # there are labels, so there is a head
+    check_head_size(file, transformer.config.d_model)
     model = Classifier(transformer, len(record.label_names), record.pooling)
     adapter = load_adapter(file, model)
+    tokenizer = Tokenizer.from_folder(checkpoint)
+    check_tokenizer(file, tokenizer.fingerprint)
     freeze_for(record.method, model, trained_layer_norms(record))
     model.eval()
-    return Run(file.path.parent, record, model, Tokenizer.from_folder(checkpoint), adapter)
+    return Run(file.path.parent, record, model, tokenizer, adapter)
 
 
 def trained_layer_norms(record: AdapterRecord) -> bool:
@@ -143,9 +148,29 @@ def check_labels(file: AdapterFile) -> None:
             f"{file.path} is not from a run: it names no labels; in Python, "
             "Classifier.load_adapter reads it"
         )
+    record = file.record
+    if bool(record.label_names) != (record.pooling is not None):
+        raise CheckpointError(
+            f"{file.path} has a damaged record: pooling={record.pooling!r} with the labels "
+            f"{record.label_names}"
+        )
     if not file.record.label_names:
         raise CheckpointError(
             f"{file.path} has no labels, it continues texts: minitransformer generate"
+        )
+
+
+def check_head_size(file: AdapterFile, d_model: int) -> None:
+    """Refuse more labels than the head in the file has weights for, before it is built.
+
+    Raises: CheckpointError.
+    """
+    n = len(file.record.label_names)
+    there = sum(tensor.size for key, tensor in file.tensors.items() if key.startswith("head."))
+    if n * d_model > there:
+        raise CheckpointError(
+            f"{file.path} does not fit: {n:,} labels on a base of width {d_model}, but the head in "
+            f"it has {there:,} values"
         )
 
 
@@ -166,17 +191,18 @@ def train(
 
     The folder (default: runs/TASK-METHOD-seedN, with a number if that exists) receives
     `METHOD.safetensors` (the best epoch), `METHOD-last.safetensors`, `history.csv`, `curves.png`,
-    `metrics.json` and `options.json`. Ctrl-C saves what was learnt so far, and `resume=True` with
-    the same folder goes on from there, with the options of the folder. `progress` shows a bar.
+    `metrics.json` and `options.json`. Ctrl-C (also SIGTERM, SIGHUP) saves what was learnt so far.
+    However a run was stopped, `resume=True` with the same folder goes on, with the options of the
+    folder, to the same files, bit for bit but for the times that it took. `progress` shows a bar.
 
-    Raises: ConfigError if the folder holds a run already, or (resume) none that can go on;
+    Raises: ConfigError if the folder is not empty, or (resume) holds no run that can go on;
     DataError, HubError, CheckpointError for a task or base that cannot be used; TrainingError if
     the loss is not finite.
     """
     options = with_changes(RunOptions, options, changes)
-    folder, options = folder_and_options(task, options, RunOptions, out, resume)
-    job = Classification(load_task(task, limit=options.limit), options)
-    train_in_folder(job, folder, task, resume, progress)
+    with open_run(task, options, RunOptions, out, resume) as (folder, options):
+        job = Classification(load_task(task, limit=options.limit), options)
+        train_in_folder(job, folder, task, resume, progress)
     return Run(folder, job.record, job.model, job.tokenizer, job.adapter)
 
 
@@ -200,6 +226,11 @@ class Classification(Job):
         self.adapter = ADAPTER_NAME if options.config is not None else None
         self.label_names = task.label_names
         self.base_before = fingerprint(transformer)
+        self.inputs = {
+            "the test examples": digest_of(self.test),
+            "the label names": digest(*task.label_names),
+            **base_digests(transformer, self.base_before, checkpoint),
+        }
         self.model = build_classifier(transformer, len(task.label_names), options)
         if options.prefix_cache:
             self.prefix = PrefixCache(transformer, self.train)
@@ -215,6 +246,7 @@ class Classification(Job):
             [self.adapter] if self.adapter is not None else [],
             base_fingerprint=self.base_before,
             base_part="layer_norms" if self.options.layer_norm else part,
+            tokenizer=self.tokenizer.fingerprint,
             base=self.options.base,
             method=self.options.method,
             task=self.name,

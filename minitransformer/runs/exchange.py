@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..adapters.config import is_whole
 from ..data.hub import find_checkpoint
 from ..errors import CheckpointError, ConfigError
 from ..formats.adapter_file import AdapterRecord, fingerprint, read_adapter, save_adapter
@@ -55,6 +56,7 @@ def origin_of(record: AdapterRecord) -> Words:
         "task": record.task,
         "max_length": record.max_length,
         "fingerprint": record.fingerprint,
+        "tokenizer": record.tokenizer,
     }
 
 
@@ -68,6 +70,9 @@ def base_for(
     """
     if max_length is not None and (not isinstance(max_length, int) or max_length < 1):
         raise ConfigError(f"max_length={max_length!r}: expected a whole number above 0")
+    length = origin.get("max_length", 1)
+    if not is_whole(length) or length < 1:
+        raise CheckpointError(f"{path}: max_length={length!r}: expected a whole number above 0")
     transformer = Transformer.from_pretrained(find_checkpoint(base))
     own, trained_on = fingerprint(transformer), origin.get("fingerprint")
     if trained_on not in (None, own):
@@ -111,6 +116,7 @@ def write_run(
             temporary / f"{method}.safetensors",
             model,
             [ADAPTER_NAME],
+            tokenizer=str(origin.get("tokenizer", "")),  # load_run compares it with the base's
             base=str(base),
             method=method,
             task=str(origin.get("task", task)),

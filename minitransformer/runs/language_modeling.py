@@ -19,6 +19,7 @@ from ..errors import CheckpointError, ConfigError
 from ..formats.adapter_file import (
     AdapterFile,
     AdapterRecord,
+    check_tokenizer,
     find_adapter,
     fingerprint,
     load_adapter,
@@ -31,7 +32,7 @@ from ..models.heads import LanguageModel
 from ..models.transformer import Transformer
 from ..nn.module import Array
 from ..training.evaluation import perplexity
-from .folder import RunFolder, base_of, folder_and_options, read_text
+from .folder import RunFolder, base_of, open_run, read_text
 from .options import (
     ADAPTER_NAME,
     PRETRAINED,
@@ -40,7 +41,7 @@ from .options import (
     PretrainOptions,
     with_changes,
 )
-from .pipeline import Job, train_in_folder
+from .pipeline import Job, base_digests, digest, train_in_folder
 
 COMEDIES, HISTORIES = "shakespeare-comedies", "shakespeare-histories"  # the default texts
 OWN_TEXT = "held-out.txt"  # in a base's folder: text of its own that it was not trained on
@@ -144,6 +145,7 @@ def language_run_from(file: AdapterFile, base: str | Path | None = None) -> Lang
     adapter = load_adapter(file, model)
     model.eval()
     tokenizer = Tokenizer.from_folder(checkpoint)
+    check_tokenizer(file, tokenizer.fingerprint)
     return LanguageRun(file.path.parent, model, tokenizer, file.record, adapter)
 
 
@@ -202,20 +204,18 @@ def pretrain(
     `held-out.txt`, `history.csv`, `curves.png`, `metrics.json` and `options.json`. Ctrl-C, `resume`
     and `progress` (and options by name) as in `train`.
 
-    Raises: ConfigError if the folder holds a run already, or (resume) none that can go on;
+    Raises: ConfigError if the folder is not empty, or (resume) holds no run that can go on;
     DataError, HubError for a text that cannot be used; TrainingError if the loss is not finite.
     """
     options = with_changes(PretrainOptions, options, changes)
-    folder, options = folder_and_options(text, options, PretrainOptions, out, resume)
-    corpus = load_corpus(text)
-    if resume:
-        tokenizer = Tokenizer.from_folder(folder)
-    else:
-        tokenizer = Tokenizer.train_bpe([corpus.train], options.vocab_size)
-        tokenizer.save(folder)
-        write_text(folder / OWN_TEXT, corpus.held_out)
-    job = Pretraining(corpus, tokenizer, options)
-    train_in_folder(job, folder, text, resume, progress)
+    with open_run(text, options, PretrainOptions, out, resume) as (folder, options):
+        corpus = load_corpus(text)
+        if (folder / "tokenizer.json").is_file():  # of the run that is resumed
+            tokenizer = Tokenizer.from_folder(folder)
+        else:
+            tokenizer = Tokenizer.train_bpe([corpus.train], options.vocab_size)
+        job = Pretraining(corpus, tokenizer, options)
+        train_in_folder(job, folder, text, resume, progress)
     return LanguageRun(folder, job.model, tokenizer)
 
 
@@ -228,12 +228,18 @@ class Pretraining(Job):
 
     def __init__(self, corpus: Corpus, tokenizer: Tokenizer, options: PretrainOptions) -> None:
         self.options, self.tokenizer = options.resolved(), tokenizer
+        self.held_out = corpus.held_out
         self.tokens = tokens_of(corpus, tokenizer)
         self.name = corpus.name
         self.title = f"{corpus.name}: a decoder of {options.n_layers} blocks from scratch"
         self.train = windows(self.tokens.train, options.block_size)
         self.validation = windows(self.tokens.validation, options.block_size)
         self.model = LanguageModel(new_decoder(self.options, tokenizer.vocab_size))
+        self.inputs = {"the held-out text": digest(corpus.held_out)}
+
+    def begin(self, folder: Path) -> None:
+        self.tokenizer.save(folder)
+        write_text(folder / OWN_TEXT, self.held_out)
 
     def save(self, folder: Path) -> Path:
         self.model.transformer.save_pretrained(folder, self.tokenizer)
@@ -290,10 +296,9 @@ def train_language(
     Raises: ConfigError for a base that is missing or not causal; else as `pretrain`.
     """
     options = with_changes(LanguageOptions, options, changes)
-    folder, options = folder_and_options(text, options, LanguageOptions, out, resume)
-    corpus = load_corpus(text)
-    job = Adaptation(corpus, options)
-    train_in_folder(job, folder, text, resume, progress)
+    with open_run(text, options, LanguageOptions, out, resume) as (folder, options):
+        job = Adaptation(load_corpus(text), options)
+        train_in_folder(job, folder, text, resume, progress)
     return LanguageRun(folder, job.model, job.tokenizer, job.record, ADAPTER_NAME)
 
 
@@ -317,8 +322,14 @@ class Adaptation(Job):
         self.model = LanguageModel(transformer)
 
         file = checkpoint / OWN_TEXT
-        self.own_text = encode(self.tokenizer, read_text(file)) if file.is_file() else None
+        own_text = read_text(file) if file.is_file() else None
+        self.own_text = encode(self.tokenizer, own_text) if own_text is not None else None
         self.base_before = fingerprint(transformer)
+        self.inputs = {
+            "the held-out text": digest(corpus.held_out),
+            **base_digests(transformer, self.base_before, checkpoint),
+            f"the base's {OWN_TEXT}": digest(own_text or ""),
+        }
         self.own_before = self.perplexity_on(self.own_text)
         self.model.freeze()
         rng = np.random.default_rng([options.training.seed, 2])
@@ -331,6 +342,7 @@ class Adaptation(Job):
             self.model,
             [ADAPTER_NAME],
             base_fingerprint=self.base_before,
+            tokenizer=self.tokenizer.fingerprint,
             base=self.options.base,
             method=self.options.method,
             task=self.name,

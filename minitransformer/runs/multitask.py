@@ -21,6 +21,7 @@ from ..errors import CheckpointError, ConfigError
 from ..formats.adapter_file import (
     AdapterFile,
     check_base,
+    check_tokenizer,
     fingerprint,
     load_adapter,
     read_adapter,
@@ -33,7 +34,7 @@ from ..training.data_parallel import DataParallel, Model
 from ..training.evaluation import AT_ONCE
 from ..training.prefix_cache import frozen_depth
 from ..training.process import cores
-from .classification import Prediction, Run, check_labels
+from .classification import Prediction, Run, check_head_size, check_labels
 from .folder import base_of
 
 
@@ -91,7 +92,9 @@ class Tasks:
                 f"a task {name!r} is loaded already; choose another name for {file.path}"
             )
         check_base(file, self.fingerprint)
+        check_tokenizer(file, self.tokenizer.fingerprint)
         check_shareable(file)
+        check_head_size(file, self.transformer.config.d_model)
         adapter = name.translate({ord(c): "_" for c in ".:"}) if record.adapters else None
         model = Classifier(self.transformer, len(record.label_names), record.pooling or "")
         with self.transformer.restored():

@@ -45,6 +45,7 @@ LEARNING_RATES = {
     "full": 5e-5,
 }
 PRETRAINING_RATE = 2e-3
+MOST_THREADS, MOST_NUMBERS, MOST_PARAMETERS = 256, 10_000, 10**9  # beyond all reason on one machine
 PRETRAINED = "runs/shakespeare-comedies-base-seed0"  # where `pretrain()` leaves its decoder
 
 Options = TypeVar("Options", bound="RunOptions | LanguageOptions | PretrainOptions")
@@ -95,6 +96,7 @@ class RunOptions:
         check_kinds(self, base=str, training=TrainingOptions, layer_norm=bool, prefix_cache=bool)
         check_adapter(self)
         check_whole(self, max_length=1, threads=0)
+        check_threads(self.threads)
         check_probabilities(self, "head_dropout")
         if self.limit is not None:
             check_whole(self, limit=1)
@@ -103,6 +105,10 @@ class RunOptions:
         if self.layer_norm and self.method not in CONFIGS:
             raise ConfigError(
                 f"layer_norm goes with one of {', '.join(CONFIGS)}, not with {self.method!r}"
+            )
+        if self.training.adapter_drop and self.method not in CONFIGS:
+            raise ConfigError(
+                f"adapter_drop goes with one of {', '.join(CONFIGS)}, not with {self.method!r}"
             )
 
     @property
@@ -163,6 +169,7 @@ class LanguageOptions:
         check_kinds(self, base=str, training=TrainingOptions)
         check_adapter(self)
         check_whole(self, max_length=1, threads=0)
+        check_threads(self.threads)
         if self.dropout is not None:
             check_probabilities(self, "dropout")
 
@@ -220,10 +227,17 @@ class PretrainOptions:
     def __post_init__(self) -> None:
         check_kinds(self, training=TrainingOptions)
         check_whole(self, threads=0, block_size=1, d_model=1, n_layers=1, n_heads=1, vocab_size=1)
+        check_threads(self.threads)
         check_probabilities(self, "dropout")
         if self.vocab_size < 257:
             raise ConfigError(f"vocab_size={self.vocab_size}: expected 257 (all bytes) or more")
-        self.config(self.vocab_size)
+        n = self.config(self.vocab_size).matrix_parameters
+        if n > MOST_PARAMETERS:
+            raise ConfigError(
+                f"d_model={self.d_model}, n_layers={self.n_layers}, vocab_size={self.vocab_size}, "
+                f"block_size={self.block_size}: a model of {n:,} parameters; expected at most "
+                f"{MOST_PARAMETERS:,}"
+            )
 
     @property
     def learning_rate(self) -> float:
@@ -307,10 +321,16 @@ def parse_whole_numbers(text: str, what: str) -> tuple[int, ...]:
     """ "0,3-5" -> (0, 3, 4, 5). Raises: ConfigError for anything else, which begins with `what`."""
     numbers: list[int] = []
     for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        found = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
         if found is None:
             raise ConfigError(f"{what}: expected numbers such as 0,1 or 3-5")
-        numbers += range(int(found[1]), int(found[2] or found[1]) + 1)
+        first, last = int(found[1]), int(found[2] or found[1])
+        if last < first or len(numbers) + last - first >= MOST_NUMBERS:
+            raise ConfigError(
+                f"{what}: expected numbers such as 0,1 or 3-5, the smaller one first, and at most "
+                f"{MOST_NUMBERS:,} of them"
+            )
+        numbers += range(first, last + 1)
     return tuple(numbers)
 
 
@@ -354,6 +374,14 @@ def check_whole(options: Any, **least: int) -> None:
         whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
         if not whole or value < smallest:
             raise ConfigError(f"{name}={value!r}: expected a whole number, {smallest} or more")
+
+
+def check_threads(threads: int) -> None:
+    """Raises: ConfigError for more threads than any machine has cores."""
+    if threads > MOST_THREADS:
+        raise ConfigError(
+            f"threads={threads}: expected at most {MOST_THREADS}; 0 takes one for each core"
+        )
 
 
 def check_probabilities(options: Any, *names: str) -> None:

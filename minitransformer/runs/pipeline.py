@@ -6,6 +6,7 @@ says what trains, how to save it, and what to measure.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import platform
@@ -16,12 +17,15 @@ from typing import Any
 import numpy as np
 
 from ..data.batches import Encoded
+from ..errors import CheckpointError
 from ..formats.files import write_text
+from ..models.transformer import Transformer
 from ..plots import plot_history
 from ..training.data_parallel import Model
 from ..training.prefix_cache import PrefixCache
+from ..training.state import delete_state
 from ..training.trainer import Trainer
-from .folder import peak_memory_mb
+from .folder import STATE, has_state, peak_memory_mb
 from .options import LanguageOptions, PretrainOptions, RunOptions, to_dict
 
 log = logging.getLogger(__name__)
@@ -37,6 +41,8 @@ class Job(ABC):
         model, train, validation: what the Trainer gets.
         best_by: "accuracy" or "loss": what chooses the best epoch.
         prefix: a prefix cache over `train`, or None.
+        inputs: name -> digest of what decides the results beside options, `train` and
+            `validation`; a run is resumed with the same.
     """
 
     options: RunOptions | LanguageOptions | PretrainOptions
@@ -47,6 +53,10 @@ class Job(ABC):
     validation: Encoded
     best_by = "accuracy"
     prefix: PrefixCache | None = None
+    inputs: dict[str, str]
+
+    def begin(self, folder: Path) -> None:  # noqa: B027 (most have nothing to write)
+        """Write what a resumed run will need beside options and state; by default nothing."""
 
     @abstractmethod
     def save(self, folder: Path) -> Path:
@@ -67,11 +77,11 @@ def train_in_folder(
     """Train to the end or until Ctrl-C; save, measure, and write it all down.
 
     The model then has the values of the best epoch, in eval mode. Returns the metrics.
-    Raises: CheckpointError if an interrupted run cannot go on; TrainingError if the loss is not
-    finite.
+    Raises: CheckpointError if an unfinished run cannot go on, or a file cannot be written;
+    TrainingError if the loss is not finite; KeyboardInterrupt on a second Ctrl-C. Wherever it ends,
+    the folder can be resumed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    state_file = folder / "state.safetensors"
+    state_file = folder / STATE
     trainer = Trainer(
         job.model,
         job.train,
@@ -82,20 +92,33 @@ def train_in_folder(
         threads=job.options.threads,
         prefix=job.prefix,
         best_by=job.best_by,
+        inputs=job.inputs,
     )
-    if resume:
+    if resume and has_state(folder):
         trainer.load_state()
     else:
         write_json(folder / "options.json", {"task": str(task), **to_dict(job.options)})
+        job.begin(folder)
     log.info("%s; the run goes to %s", job.title, folder)
-    trainer.fit()
+    try:
+        trainer.fit()
+        metrics = write_results(job, trainer, folder)
+    except (KeyboardInterrupt, CheckpointError, OSError, MemoryError):
+        log.warning("stopped. The run in %s is unfinished, and can be resumed", folder)
+        raise
+    if metrics["finished"]:
+        delete_state(state_file)
+    job.model.eval()
+    return metrics
 
+
+def write_results(job: Job, trainer: Trainer, folder: Path) -> dict[str, Any]:
+    """Save what was learnt, measure it, draw it. Returns the metrics."""
     finished = not trainer.interrupted
     of_last = job.last_epoch(folder, finished)
     trainer.restore_best()
     file = job.save(folder)
     write_text(folder / "history.csv", trainer.history.to_csv())
-    plot_history(trainer.history, job.title, folder / "curves.png", trainer.best_by)
     summary, best = job.model.summary(), trainer.history.best(trainer.best_by)
     metrics = {
         "task": job.name,
@@ -115,10 +138,27 @@ def train_in_folder(
         **of_last,
     }
     write_json(folder / "metrics.json", metrics)
-    if finished:
-        state_file.unlink(missing_ok=True)
-    job.model.eval()
+    plot_history(trainer.history, job.title, folder / "curves.png", trainer.best_by)
     return metrics
+
+
+def digest(*texts: str) -> str:
+    """SHA-256 of texts."""
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+
+
+def base_digests(transformer: Transformer, weights: str, checkpoint: Path) -> dict[str, str]:
+    """Digests of what decides a base's answers; `weights`: its fingerprint before training."""
+    files = (checkpoint / name for name in ("tokenizer.json", "vocab.json", "merges.txt"))
+    return {
+        "the base's weights": weights,
+        "the base's configuration": digest(repr(transformer.config)),
+        **{
+            f"the base's {file.name}": hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in files
+            if file.is_file()
+        },
+    }
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..formats.files import write_text
 from ..plots import plot_parts, plot_study, write_png
-from .literature import LITERATURE
+from .literature import LITERATURE, Comparison, compare
 from .page import html_page
 from .results import (
     Progress,
@@ -35,7 +35,7 @@ class Report:
     """What a sweep came to. Made by `report`.
 
     Attributes:
-        folder: where its files are.
+        folder: where the report is.
         study, rows, results: what was run and how each cell came out.
         progress: how far the sweep is.
     """
@@ -60,6 +60,8 @@ class Report:
             of_task = [result for result in self.results if result.task == task]
             cells.append((f"{task}", task_text(of_task), result_table(of_task)))
         cells.append(("In the literature", PAPERS, literature_table()))
+        if comparisons := compare(self.results):
+            cells.append(("What agrees with it", AGREEMENT, agreement_table(comparisons)))
         if self.progress.failed:
             cells.append(("Runs that failed", "", failed_table(self.progress)))
         return list(cells)
@@ -106,9 +108,16 @@ SMALLEST = (
 )
 PAPERS = "Figures of the papers; other bases and other tasks, so only the pattern can be compared."
 
+AGREEMENT = (
+    "A difference of up to two standard errors may be chance. So two that are said to be the same "
+    "agree within it, and which of two is better cannot be told."
+)
 
-def report(folder: str | Path) -> Report:
+
+def report(folder: str | Path, to: str | Path | None = None) -> Report:
     """Read the rows of a sweep and write the report beside them; what is there is replaced.
+
+    `to`: another folder for it, for one that is shown without the sweep.
 
     `report.md`, `report.html` (self-contained), `cells.csv` (a line for each cell), `rows.csv` (a
     line for each run), `accuracy.png` and, where parts compare settings, `parts.png`. An unfinished
@@ -120,6 +129,8 @@ def report(folder: str | Path) -> Report:
     study = study_of(folder)
     rows = read_rows(folder)
     results = results_of(study, rows)
+    folder = Path(to).expanduser() if to is not None else folder
+    folder.mkdir(parents=True, exist_ok=True)
     made = Report(folder, study, rows, results, progress_of(study, rows))
     pictures = []
     if results:
@@ -228,6 +239,25 @@ def literature_table() -> Table:
         ["paper", "finding", "where"],
         [[f"{f.paper} (arXiv {f.arxiv})", f.statement, f.where] for f in LITERATURE],
     )
+
+
+def agreement_table(comparisons: Sequence[Comparison]) -> Table:
+    header = ["paper", "task", "first", "test accuracy", "second", "test accuracy"]
+    header += ["difference", "± standard error", "verdict"]
+    return header, [
+        [
+            f"{c.finding.paper}, {c.finding.where}",
+            c.first.task,
+            c.first.label,
+            percent(c.first.accuracy),
+            c.second.label,
+            percent(c.second.accuracy),
+            f"{100 * c.difference:+.1f}",
+            f"{100 * c.standard_error:.1f}",
+            c.verdict,
+        ]
+        for c in comparisons
+    ]
 
 
 def failed_table(progress: Progress) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import socket
@@ -14,26 +15,31 @@ from typing import Any
 import numpy as np
 
 from ..data.datasets import load_task
+from ..errors import CheckpointError
 from ..runs.classification import Classification
 from ..runs.options import to_dict
 from ..training.evaluation import evaluate
 from ..training.process import single_threaded_products
+from ..training.state import delete_state, previous
 from ..training.trainer import Trainer
 from .study import RunSpec
-from .table import Row, claimed, read_row, row_file, write_row
+from .table import STATES, Row, claimed, read_row, row_file, write_row
+
+log = logging.getLogger(__name__)
 
 
-def run_to_row(spec: RunSpec, threads: int = 1) -> Row:
+def run_to_row(spec: RunSpec, threads: int = 1, state_file: Path | None = None) -> Row:
     """Train and test; whatever goes wrong stands in the row. Ctrl-C alone gets through.
 
-    Keeps to `threads` cores: matrix products are single-threaded, and so many shards of a batch are
-    computed side by side.
+    With `state_file`, a run that was stopped goes on from there, bit for bit. Keeps to `threads`
+    cores: matrix products are single-threaded, and so many shards of a batch are computed side by
+    side.
     """
     started, begun = time.perf_counter(), datetime.now(timezone.utc)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # it would take every core
     try:
         with single_threaded_products:
-            results = train_and_test(spec, threads)
+            results = train_and_test(spec, threads, state_file)
     except Exception as error:
         results = {"error": f"{type(error).__name__}: {error}"}
     return Row(
@@ -50,7 +56,7 @@ def run_to_row(spec: RunSpec, threads: int = 1) -> Row:
     )
 
 
-def train_and_test(spec: RunSpec, threads: int) -> dict[str, Any]:
+def train_and_test(spec: RunSpec, threads: int, state_file: Path | None) -> dict[str, Any]:
     """The columns of a row that tell how it went. Raises: KeyboardInterrupt on Ctrl-C."""
     source = spec.task
     task = load_task(
@@ -65,11 +71,18 @@ def train_and_test(spec: RunSpec, threads: int) -> dict[str, Any]:
         job.train,
         job.validation,
         job.options.training,
+        state_file=state_file,
         progress=False,
         threads=threads,
         prefix=job.prefix,
         best_by=job.best_by,
+        inputs=job.inputs,
     )
+    if state_file is not None and (state_file.exists() or previous(state_file).exists()):
+        try:
+            trainer.load_state()
+        except CheckpointError as error:  # from another number of threads, or damaged
+            log.info("%s begins anew: %s", spec.key, error)
     trainer.fit()
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -95,12 +108,18 @@ def train_and_test(spec: RunSpec, threads: int) -> dict[str, Any]:
 
 
 def run_into(folder: Path, spec: RunSpec, threads: int = 1) -> Row:
-    """The row of a run: the one on disk, or else a new one, which is then on disk."""
+    """The row of a run: the one on disk, or else a new one, which is then on disk.
+
+    Until then the run's state is, so that one that was stopped goes on where it was.
+    """
     with claimed(folder, spec.key):
         if row_file(folder, spec.key).is_file():
             return read_row(row_file(folder, spec.key))
-        row = run_to_row(spec, threads)
+        state_file = folder / STATES / f"{spec.key}.safetensors"
+        state_file.parent.mkdir(exist_ok=True)
+        row = run_to_row(spec, threads, state_file)
         write_row(folder, row)
+        delete_state(state_file)
         return row
 
 

@@ -35,14 +35,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from ..data.datasets import TASKS
 from ..errors import ConfigError
+from ..formats.kinds import check_kinds
 from ..runs.options import RunOptions
 from .values import DECIDED_ELSEWHERE, run_options
 
+MOST_CELLS = 10_000  # of a part
 TASK_KEYS = ("limit", "validation_limit", "test_limit")
 
 
@@ -175,23 +178,24 @@ def to_dict(study: Study) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> Study:
-    """The inverse of `to_dict`. Raises: KeyError or TypeError for anything else."""
+    """The inverse of `to_dict`. Raises: ConfigError, KeyError or TypeError for anything else."""
     parts = tuple(
-        Part(
-            part["name"],
-            tuple(
-                Cell(
-                    TaskSpec(**cell["task"]),
-                    cell["values"],
-                    tuple(cell["rates"]),
-                    tuple(cell["seeds"]),
-                )
-                for cell in part["cells"]
-            ),
-        )
-        for part in values["parts"]
+        Part(part["name"], tuple(map(cell_from_dict, part["cells"]))) for part in values["parts"]
     )
+    check_kinds(Study, {"name": values["name"], "seeds": values["seeds"]})
     return Study(values["name"], tuple(values["seeds"]), parts)
+
+
+def cell_from_dict(values: dict[str, Any]) -> Cell:
+    check_kinds(TaskSpec, values["task"])
+    check_kinds(Cell, {name: value for name, value in values.items() if name != "task"})
+    task, rates, seeds = TaskSpec(**values["task"]), tuple(values["rates"]), tuple(values["seeds"])
+    cell = Cell(task, values["values"], rates, seeds)
+    for run in (*cell.first_phase(), *cell.second_phase(rates[0] if rates else None)):
+        run_options(run.values)
+    if not rates or not seeds:
+        raise ConfigError(f"rates={rates}, seeds={seeds}: expected one or more")
+    return cell
 
 
 # -- reading -------------------------------------------------------------------------------
@@ -222,7 +226,7 @@ def parse_toml(text: str) -> dict[str, Any]:
         import tomli as tomllib
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # RecursionError: deeply nested
         raise ConfigError(f"not a TOML file: {error}") from error
 
 
@@ -257,14 +261,14 @@ def parse_task(values: dict[str, Any], folder: Path) -> tuple[TaskSpec, dict[str
         raise ConfigError(f"[[task]]: name={name!r}: expected a task's name, or a data file")
     rest = {key: value for key, value in values.items() if key not in ("name", *TASK_KEYS)}
     limits = {key: values[key] for key in TASK_KEYS if key in values}
-    path = folder / Path(name).expanduser()
     try:
+        path = folder / Path(name).expanduser()
         if name not in TASKS and path.is_file():
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
             task = TaskSpec(name, str(path.resolve()), sha256, **limits)
         else:
             task = TaskSpec(name, **limits)
-    except ConfigError as error:
+    except (ConfigError, OSError, RuntimeError) as error:  # RuntimeError: no home for ~name
         raise ConfigError(f"[[task]] {name!r}: {error}") from error
     return task, rest
 
@@ -281,6 +285,8 @@ def parse_part(
     if not isinstance(name, str) or not name:
         raise ConfigError(f"[[part]] number {number}: name={name!r}: expected a name")
     chosen = values.get("tasks", [task.name for task, _ in tasks])
+    if not isinstance(chosen, list):
+        raise ConfigError(f"part {name!r}: tasks={chosen!r}: expected a list of names")
     for task_name in chosen:
         if task_name not in [task.name for task, _ in tasks]:
             raise ConfigError(f"part {name!r}: tasks: no [[task]] has the name {task_name!r}")
@@ -297,6 +303,8 @@ def parse_part(
                 raise ConfigError(f"part {name!r}: {key}=[]: expected at least one value")
         rates = tuple(several(merged.pop("lr", None)))
         lists = [[(key, value) for value in several(merged[key])] for key in merged]
+        if (n := len(cells) + prod(map(len, lists))) > MOST_CELLS:
+            raise ConfigError(f"part {name!r}: {n:,} cells; expected at most {MOST_CELLS:,}")
         cells += [Cell(task, dict(choice), rates, seeds) for choice in product(*lists)]
     for cell in cells:
         try:
@@ -309,7 +317,9 @@ def parse_part(
 
 def several(value: Any) -> list[Any]:
     """A list's values, each once; anything else is a list of one."""
-    return list(dict.fromkeys(value)) if isinstance(value, list) else [value]
+    if not isinstance(value, list):
+        return [value]
+    return [one for i, one in enumerate(value) if one not in value[:i]]
 
 
 def check_keys(values: Iterable[str], known: Iterable[str]) -> None:

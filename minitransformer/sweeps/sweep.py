@@ -149,7 +149,7 @@ def study_of(folder: Path) -> Study:
         return from_dict(json.loads((folder / STUDY).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise ConfigError(f"{folder} holds no sweep: {STUDY} is missing") from error
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{folder / STUDY} is damaged: {error}") from error
 
 

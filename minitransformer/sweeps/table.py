@@ -13,10 +13,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
+from ..adapters.config import is_number
+from ..errors import CheckpointError, ConfigError
 from ..formats.files import write_text
+from ..formats.kinds import check_kinds
 
-ROWS, LOCKS = "rows", "locks"  # folders below that of the sweep
+ROWS, LOCKS, STATES = "rows", "locks", "states"  # folders below that of the sweep
 
 
 @dataclass(frozen=True)
@@ -84,17 +86,31 @@ def read_row(path: Path) -> Row:
         values = json.loads(path.read_text(encoding="utf-8"))
         known = {field.name for field in fields(Row)}
         values = {name: value for name, value in values.items() if name in known}
-        return Row(**{**values, "epochs": tuple(values["epochs"])})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        check_kinds(Row, values)
+        row = Row(**{**values, "epochs": tuple(values["epochs"])})
+        if row.finished:
+            check_finished(row)
+        return row
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} holds no row of a sweep ({error}); delete it to have its run done again"
         ) from error
 
 
+def check_finished(row: Row) -> None:
+    """Raises: ConfigError or KeyError unless a run that reached its end has its results."""
+    for name in ("validation_accuracy", "test_accuracy"):
+        accuracy = getattr(row, name)
+        if accuracy is None or not 0 <= accuracy <= 1:
+            raise ConfigError(f"{name}={accuracy}: expected 0 to 1")
+    if not is_number(row.options["training"]["lr"]) or (row.test_examples or 0) < 0:
+        raise ConfigError(f"options={row.options}, test_examples={row.test_examples}")
+
+
 def read_rows(folder: Path) -> dict[str, Row]:
     """All rows of a sweep, by their keys. Raises: CheckpointError for a damaged one."""
-    rows = (read_row(path) for path in sorted((folder / ROWS).glob("*.json")))
-    return {row.key: row for row in rows}
+    paths = sorted((folder / ROWS).glob("*.json"))
+    return {path.stem: read_row(path) for path in paths}
 
 
 @contextmanager
@@ -102,15 +118,11 @@ def claimed(folder: Path, key: str) -> Iterator[None]:
     """Hold the run of this key, so that no other process on this machine does it meanwhile.
 
     Whoever comes second waits, and then looks whether there is a row: a sweep may be started again
-    while a worker of the killed one still runs, or twice by mistake. The lock belongs to the
-    process and ends with it, however that ends. Without fcntl (Windows) there is no lock.
+    while a worker of the killed one still runs, or twice by mistake. The lock ends with the
+    process, however that ends.
     """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
+    from filelock import FileLock
+
     (folder / LOCKS).mkdir(parents=True, exist_ok=True)
-    with (folder / LOCKS / key).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(folder / LOCKS / key):
         yield

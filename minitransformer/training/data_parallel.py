@@ -19,13 +19,18 @@ from ..data.batches import Batch
 from ..errors import ConfigError, ShapeError
 from ..models.heads import Classifier, LanguageModel
 from ..nn.functional import cross_entropy, cross_entropy_backward
+from ..nn.kernels import row_tiles
 from ..nn.layers import Dropout
-from ..nn.module import Array
+from ..nn.module import Array, Parameter
+from .optim import PIECE
 from .prefix_cache import PrefixCache
 from .process import cores, single_threaded_products
 
+S = TypeVar("S")
 T = TypeVar("T")
 Model = Classifier | LanguageModel
+
+FEW_TOKENS = 512  # in a batch of fewer, one shard with several BLAS threads is faster than several
 
 DROPOUT = 1  # last word of a seed: seeds of batches and start values are shorter, as if it were 0
 
@@ -125,7 +130,7 @@ class DataParallel:
 
         The loss is the mean over all labels that count, however they fall into shards.
         """
-        parts = shards(batch, len(self.replicas))
+        parts = self.cut(batch)
 
         def run(i: int) -> tuple[float, int]:
             replica, shard = self.replicas[i], parts[i]
@@ -149,13 +154,38 @@ class DataParallel:
             right = int(np.count_nonzero(logits.argmax(axis=-1) == shard.labels))
             return loss * share, right
 
-        results = list(self.pool.map(run, range(len(parts))))
+        with single_threaded_products.lifted(len(self.replicas) // len(parts)):
+            results = list(self.pool.map(run, range(len(parts))))
         self.step += 1
-        for parameters in self.trained[1 : len(parts)]:  # what the replicas exchange
-            for own, other in zip(self.trained[0], parameters, strict=True):
-                if other.grad is not None:
-                    own.accumulate(other.grad)
+        for parameters in self.trained[1 : len(parts)]:
+            self.add_gradients(parameters)
         return sum(loss for loss, _ in results), sum(right for _, right in results)
+
+    def cut(self, batch: Batch) -> list[Batch]:
+        """One shard for each replica; of few tokens a single one, for the matrix library's threads.
+
+        Products of few rows gain more from its threads than from ours, which share an interpreter.
+        """
+        return shards(batch, len(self.replicas) if batch.ids.size >= FEW_TOKENS else 1)
+
+    def add_gradients(self, parameters: list[Parameter]) -> None:
+        """What the replicas exchange: the gradients of one are added to the model's, and freed."""
+        sums: list[tuple[Array, Array]] = []
+        for own, other in zip(self.trained[0], parameters, strict=True):
+            if other.grad is None:
+                continue
+            if own.grad is None:
+                own.accumulate(other.grad, own=True)
+            else:
+                sums += [(own.grad[rows], other.grad[rows]) for rows in row_tiles(own.grad, PIECE)]
+            other.grad = None
+        self.spread(lambda pair: np.add(*pair, out=pair[0]), sums)
+
+    def spread(self, function: Callable[[S], T], items: Iterable[S]) -> list[T]:
+        """`function(item)` for each, results in order; each thread takes every n-th."""
+        every, n = list(items), len(self.replicas)
+        results = list(self.pool.map(lambda i: [function(item) for item in every[i::n]], range(n)))
+        return [results[k % n][k // n] for k in range(len(every))]
 
     def map(self, function: Callable[[Model, Batch], T], batches: Iterable[Batch]) -> Iterator[T]:
         """`function(model, batch)` for each batch, in order; each thread takes every n-th."""
@@ -164,7 +194,8 @@ class DataParallel:
         def run(i: int) -> list[T]:
             return [function(self.replicas[i], batch) for batch in every[i::n]]
 
-        results = list(self.pool.map(run, range(n)))
+        with single_threaded_products.lifted(n // max(1, min(n, len(every)))):
+            results = list(self.pool.map(run, range(n)))
         return (results[k % n][k // n] for k in range(len(every)))
 
 

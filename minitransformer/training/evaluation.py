@@ -15,7 +15,7 @@ import numpy as np
 
 from ..data.batches import Batch, Batches, Encoded, batches
 from ..data.corpus import windows
-from ..errors import DataError
+from ..errors import DataError, TrainingError
 from ..models.heads import Classifier, LanguageModel
 from ..nn.functional import IGNORE
 from ..nn.kernels import softmax
@@ -119,13 +119,24 @@ def map_batches(
     """`function(p, batch)` of each batch's probabilities, one row for each example in order."""
 
     def forward(model: Model, batch: Batch) -> tuple[Array, Array]:
-        return batch.index, function(softmax(model(batch.ids, batch.attention_mask)), batch)
+        p = softmax(model(batch.ids, batch.attention_mask))
+        check_finite(p)
+        return batch.index, function(p, batch)
 
     results = list(replicas.map(forward, plan))
     rows = np.empty((len(plan.encoded), *results[0][1].shape[1:]), results[0][1].dtype)
     for index, result in results:
         rows[index] = result
     return rows
+
+
+def check_finite(p: Array) -> None:
+    """Raises: TrainingError for probabilities that are no numbers."""
+    if not np.isfinite(p).all():
+        raise TrainingError(
+            "the model's probabilities are not finite (NaN): its weights are too large for its "
+            "arithmetic, or damaged. Train it again, with a smaller learning rate"
+        )
 
 
 def at_labels(p: Array, labels: Array) -> tuple[Array, Array]:

@@ -51,7 +51,7 @@ class History(list[HistoryRow]):
         """The inverse of `to_csv`. Raises: CheckpointError for anything else."""
         try:
             return cls(_row(line) for line in csv.DictReader(io.StringIO(text)))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise CheckpointError(f"this is not a training history: {error}") from error
 
     def best(self, by: str = "accuracy") -> HistoryRow | None:
@@ -84,4 +84,7 @@ class History(list[HistoryRow]):
 
 def _row(line: dict[str, str]) -> HistoryRow:
     values: dict[str, Any] = {k: None if v == "" else float(v) for k, v in line.items()}
-    return HistoryRow(**{**values, "step": int(line["step"]), "epoch": int(line["epoch"])})
+    row = HistoryRow(**{**values, "step": int(line["step"]), "epoch": int(line["epoch"])})
+    if not 0 <= (row.validation_accuracy or 0) <= 1 or not (row.validation_examples or 0) >= 0:
+        raise ValueError(f"validation_accuracy={row.validation_accuracy}: expected 0 to 1")
+    return row

@@ -1,4 +1,4 @@
-"""Ctrl-C, noticed between two training steps."""
+"""Ctrl-C, SIGTERM and SIGHUP, noticed between two training steps."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+
+
+class StopNow(KeyboardInterrupt):
+    """Asked twice to stop: now, in the middle of a step."""
+
 
 class Interrupt:
-    """Whether Ctrl-C was pressed."""
+    """Whether the run was asked to stop."""
 
     pressed = False
 
@@ -21,22 +27,31 @@ class Interrupt:
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Turn the first Ctrl-C into a flag, so that no step stops halfway; the second one acts.
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a flag, so that no step stops halfway.
 
-    Outside the main thread, where Python receives no signals, nothing is changed.
+    The second one raises `StopNow` at once. Signals that are ignored stay so (`nohup`), except
+    for Ctrl-C. Outside the main thread, where Python receives no signals, nothing is changed.
     """
     interrupt = Interrupt()
 
     def on_signal(number: int, frame: Any) -> None:
-        interrupt.check()
+        if interrupt.pressed:
+            raise StopNow
         interrupt.pressed = True
 
+    before: dict[int, Any] = {}
     try:
-        before = signal.signal(signal.SIGINT, on_signal)
+        for name in SIGNALS:
+            number = getattr(signal, name, None)
+            if number is None:
+                continue
+            handler = signal.getsignal(number)
+            if name == "SIGINT" or handler not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, on_signal)
     except ValueError:
-        yield interrupt
-        return
+        pass  # not the main thread
     try:
         yield interrupt
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, cast
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from ..nn import kernels
 from ..nn.module import Array, Parameter
 
 Schedule = Callable[[int], float]
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # as the built-in `map`
+
+PIECE = 1 << 20  # numbers of a parameter that one thread handles at a time
 
 
 class SGD:
@@ -81,16 +85,26 @@ class AdamW:
         self.updates = {name: np.zeros(1, np.int64) for name in parameters}
         self.m, self.v = zeros_for(parameters), zeros_for(parameters)
 
-    def step(self) -> None:
-        """Move every parameter that has a gradient, in place."""
+    def step(self, map: Map = map) -> None:
+        """Move every parameter that has a gradient, in place.
+
+        `map`: may spread pieces of the work over threads, as `DataParallel.spread` does. The
+        result is the same.
+        """
         self.t += 1
-        for name, p in self.parameters.items():
-            if p.grad is not None:
-                decay = self.weight_decay if p.grad.ndim >= 2 else 0.0
-                m, v = self.m[name], self.v[name]
-                self.updates[name] += 1
-                t = int(self.updates[name][0])
-                kernels.adamw(p.value, p.grad, m, v, t, self.lr, self.betas, self.eps, decay)
+        moving = {name: p for name, p in self.parameters.items() if p.grad is not None}
+        for name in moving:
+            self.updates[name] += 1
+
+        def move(piece: tuple[str, slice]) -> None:
+            name, rows = piece
+            value, grad = moving[name].value, cast(Array, moving[name].grad)
+            decay = self.weight_decay if grad.ndim >= 2 else 0.0
+            own = (value[rows], grad[rows], self.m[name][rows], self.v[name][rows])
+            kernels.adamw(*own, int(self.updates[name][0]), self.lr, self.betas, self.eps, decay)
+
+        for _ in map(move, pieces(moving)):
+            pass
 
     def state_dict(self) -> dict[str, Array]:
         """The arrays that resuming needs, beside the parameters (themselves, not copies)."""
@@ -123,19 +137,22 @@ def warmup_linear_decay(peak: float, warmup_steps: int, total_steps: int) -> Sch
     return rate
 
 
-def clip_by_global_norm(parameters: Mapping[str, Parameter], max_norm: float) -> float:
+def clip_by_global_norm(
+    parameters: Mapping[str, Parameter], max_norm: float, map: Map = map
+) -> float:
     """Scale all gradients so that their common norm is at most `max_norm`; return the norm before.
 
-    (Pascanu et al. 2013, arXiv 1211.5063, algorithm 1.)
+    (Pascanu et al. 2013, arXiv 1211.5063, algorithm 1.) `map`: as in `AdamW.step`.
     Raises: ConfigError unless `max_norm` is positive.
     """
     if not max_norm > 0:
         raise ConfigError(f"max_norm={max_norm}: expected a positive number")
-    grads = [p.grad for p in parameters.values() if p.grad is not None]
-    norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads))
+    grads = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+    parts = [grads[name][rows] for name, rows in pieces(grads)]
+    norm = math.sqrt(sum(map(lambda g: float(np.vdot(g, g)), parts)))
     if norm > max_norm:
-        for g in grads:
-            g *= max_norm / norm
+        for _ in map(lambda g: np.multiply(g, max_norm / norm, out=g), parts):
+            pass
     return norm
 
 
@@ -154,6 +171,14 @@ def check_optimizer(parameters: Mapping[str, Parameter], **numbers: float) -> No
     for name, number in numbers.items():
         if not 0 <= number < math.inf:
             raise ConfigError(f"{name}={number}: expected a number, 0 or more")
+
+
+def pieces(arrays: Mapping[str, Parameter | Array]) -> Iterator[tuple[str, slice]]:
+    """Rows of about PIECE numbers: the name of the array, and which of its rows."""
+    for name, array in arrays.items():
+        value = array.value if isinstance(array, Parameter) else array
+        for rows in kernels.row_tiles(value, PIECE):
+            yield name, rows
 
 
 def zeros_for(parameters: Mapping[str, Parameter]) -> dict[str, Array]:

@@ -1,25 +1,30 @@
 """The prefix cache: the output of the frozen blocks below the first adapter, once per example.
 
 Blocks in which nothing trains and nothing is dropped out give the same output for the same text in
-every epoch. Cached in the first epoch, it lets later ones start above them; losses and gradients
-are the same to round-off.
+every epoch. Computed once, before training, it lets every epoch start above them; losses and
+gradients are the same to round-off.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from ..adapters.methods import places_in
-from ..data.batches import Batch, Encoded
+from ..data.batches import Batch, Encoded, batches
 from ..errors import ConfigError
 from ..formats.adapter_file import fingerprint
+from ..models.heads import Classifier, LanguageModel
 from ..models.transformer import Transformer
 from ..nn.layers import Dropout
 from ..nn.module import Array
 
 MEMORY_LIMIT = 2 << 30  # bytes
+AT_ONCE = 32  # texts in a batch
+
+Compute = Callable[[Classifier | LanguageModel, Batch], None]
 
 
 def frozen_depth(transformer: Transformer) -> int:
@@ -36,8 +41,8 @@ def frozen_depth(transformer: Transformer) -> int:
 class PrefixCache:
     """Hidden states that enter the first block that trains, one (T, d) for each example.
 
-    They are computed when they are first needed. At most `limit` bytes are stored; examples beyond
-    the limit are computed anew each time.
+    `fill` computes them; at most `limit` bytes are stored. A batch with an example beyond the limit
+    is computed anew each time.
     An entry belongs to a text (its token ids) and a base (its fingerprint). Dropout in the cached
     blocks is turned off for good: with it, their output would differ from epoch to epoch.
 
@@ -66,12 +71,15 @@ class PrefixCache:
         # One text after the other, in the order of the split, up to the limit.
         d, dtype = transformer.config.d_model, transformer.dtype
         self.slices: dict[bytes, slice] = {}  # where in `states` a text is stored
+        stored: list[list[int]] = []
         end, most = 0, limit // (d * dtype.itemsize)
         for key, sequence in zip(self.keys, encoded.sequences, strict=True):
             if key not in self.slices and end + len(sequence) <= most:
                 self.slices[key] = slice(end, end + len(sequence))
                 end += len(sequence)
-        self.filled: set[bytes] = set()
+                stored.append(sequence)
+        self.stored = Encoded(stored, np.zeros(len(stored), np.int64), encoded.pad_id)
+        self.filled = False
         self.states: Array = np.empty((end, d), dtype)
 
     def key(self, sequence: list[int]) -> bytes:
@@ -80,20 +88,38 @@ class PrefixCache:
         digest.update(np.asarray(sequence, np.int64).tobytes())
         return digest.digest()
 
+    def fill(
+        self,
+        over_batches: Callable[[Compute, Iterable[Batch]], Iterable[None]],
+        on_batch: Callable[[], None] | None = None,
+    ) -> None:
+        """Compute what is stored, in the same batches whenever training begins or goes on.
+
+        (The batches of an epoch would not do: a run that is resumed would find others, whose
+        padding changes the last bits.) `over_batches`: `DataParallel.map`. `on_batch` is called
+        with each batch.
+        """
+
+        def compute(model: Classifier | LanguageModel, batch: Batch) -> None:
+            if on_batch is not None:
+                on_batch()
+            x = model.transformer.forward_below(self.depth, batch.ids, batch.attention_mask)
+            for row, i in zip(x, batch.index, strict=True):
+                where = self.states[self.slices[self.key(self.stored.sequences[i])]]
+                where[...] = row[: len(where)]
+
+        if len(self.stored) and not self.filled:
+            list(over_batches(compute, batches(self.stored, AT_ONCE)))
+        self.filled = True
+
     def hidden(self, transformer: Transformer, batch: Batch) -> Array:
         """What enters block `depth` for a batch: (B, T, d), zeros at the padding if all is cached.
 
         `transformer`: the one of the cache, or a replica.
         """
         keys = [self.keys[i] for i in batch.index]
-        if not self.filled.issuperset(keys):
-            x = transformer.forward_below(self.depth, batch.ids, batch.attention_mask)
-            for row, key in zip(x, keys, strict=True):
-                if key in self.slices:
-                    stored = self.states[self.slices[key]]
-                    stored[...] = row[: len(stored)]
-                    self.filled.add(key)
-            return x
+        if not self.filled or not self.slices.keys() >= set(keys):
+            return transformer.forward_below(self.depth, batch.ids, batch.attention_mask)
         x = np.zeros((*batch.ids.shape, self.states.shape[1]), self.states.dtype)
         for row, key in zip(x, keys, strict=True):
             stored = self.states[self.slices[key]]

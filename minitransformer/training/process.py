@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Lock
-from typing import Any
 
 
 def cores() -> int:
@@ -26,30 +27,56 @@ class SingleThreadedProducts:
     """
 
     def __init__(self) -> None:
+        self.forget_users()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.forget_users)
+
+    def forget_users(self) -> None:
+        """As at the start. In a forked child there are no other threads: not ours, not theirs."""
         self.lock = Lock()
         self.users = 0
 
     def __enter__(self) -> None:
         with self.lock:
             if self.users == 0:
-                # Both from one thread: threadpoolctl lets nobody restore what another thread set.
+                # All from one thread: threadpoolctl lets nobody restore what another thread set.
                 self.thread = ThreadPoolExecutor(1)
-                self.limits = self.thread.submit(one_blas_thread).result()
+                self.thread.submit(self.limit).result()
             self.users += 1
 
     def __exit__(self, *problem: object) -> None:
         with self.lock:
+            if self.users == 0:  # it entered before this process was forked
+                return
             self.users -= 1
             if self.users == 0:
                 self.thread.submit(self.limits.__exit__, None, None, None).result()
                 self.thread.shutdown()
 
+    def limit(self) -> None:
+        """One BLAS thread; `self.limits.__exit__` restores what was there before."""
+        from threadpoolctl import ThreadpoolController
 
-def one_blas_thread() -> Any:
-    """Set the limit; `__exit__` of what is returned restores what was there before."""
-    from threadpoolctl import threadpool_limits
+        self.blas = ThreadpoolController().select(user_api="blas")
+        self.threads_before = min((pool["num_threads"] for pool in self.blas.info()), default=1)
+        self.limits = self.blas.limit(limits=1).__enter__()
 
-    return threadpool_limits(limits=1, user_api="blas").__enter__()
+    @contextmanager
+    def lifted(self, threads: int) -> Iterator[None]:
+        """Inside, products use so many BLAS threads, but no more than before the limit was set.
+
+        For one who keeps fewer cores busy. Without effect while there is another user, or none.
+        """
+        with self.lock:
+            alone = self.users == 1 and min(threads, self.threads_before) > 1
+            if alone:
+                more = min(threads, self.threads_before)
+                inner = self.thread.submit(self.blas.limit, limits=more).result()
+        try:
+            yield
+        finally:
+            if alone:
+                self.thread.submit(inner.restore_original_limits).result()
 
 
 single_threaded_products = SingleThreadedProducts()  # one for the process

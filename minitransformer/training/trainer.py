@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from ..nn.module import Array
 from .data_parallel import DataParallel, Model
 from .evaluation import loss_and_accuracy
 from .history import BEST_BY, History, HistoryRow
-from .interruption import Interrupt, interruptible
+from .interruption import Interrupt, StopNow, interruptible
 from .optim import AdamW, clip_by_global_norm, warmup_linear_decay
 from .prefix_cache import PrefixCache
 from .process import keep_freed_memory
-from .state import TrainingState
+from .state import TrainingState, digest_of
 
 LEARNING_RATE = 1e-3  # of a Trainer whose options leave it open
+STATE_EVERY = 50.0  # seconds; with a step and an evaluation, at most a minute's work is lost
 ADAPTER_DROP = 2  # last word of the seed of how many blocks are without adapters in a step
 
 
@@ -80,9 +82,11 @@ class Trainer:
 
     After each epoch it evaluates on the validation split; `best` holds the trained values of the
     best epoch so far (`History.best`, by `best_by`). With `state_file`, the complete state is
-    written there after each epoch and on Ctrl-C: a run that is resumed gives bit for bit what it
-    would have given without the interruption. What depends on the number of `threads`, and how
-    little, says `DataParallel`. `prefix`: see `PrefixCache`.
+    written there after each epoch, every minute, and on Ctrl-C, SIGTERM or SIGHUP: a run that is
+    resumed gives bit for bit what it would have given without the interruption. It needs the same
+    data and base: the state holds digests of both splits, and of whatever else `inputs` names
+    (name -> digest). What depends on the number of `threads`, and how little, says `DataParallel`.
+    `prefix`: see `PrefixCache`.
 
     Raises: TrainingError if the loss is not finite; ConfigError if nothing is trainable;
     DataError without examples.
@@ -99,6 +103,7 @@ class Trainer:
         threads: int = 0,
         prefix: PrefixCache | None = None,
         best_by: str = "accuracy",
+        inputs: Mapping[str, str] | None = None,
     ) -> None:
         check_encoded(train=train, validation=validation)
         options = TrainingOptions() if options is None else options
@@ -107,7 +112,7 @@ class Trainer:
         self.model, self.train_set, self.validation = model, train, validation
         self.options = options
         self.state_file, self.progress, self.prefix = state_file, progress, prefix
-        self.best_by = best_by
+        self.best_by, self.inputs = best_by, dict(inputs or {})
         self.parameters = model.trainable_parameters()
         if not self.parameters:
             raise ConfigError("nothing to train: every parameter of this model is frozen")
@@ -134,27 +139,38 @@ class Trainer:
         self.seconds = 0.0  # spent in them
         self.best: dict[str, Array] = {}
         self.interrupted = False
+        self.saved = time.monotonic()  # when the last state was written
 
     def fit(self) -> History:
-        """Train to the end, or until Ctrl-C (then `interrupted` is true)."""
+        """Train to the end, or until Ctrl-C (then `interrupted` is true).
+
+        A second Ctrl-C raises KeyboardInterrupt at once; the last state then stays as it is.
+        """
         from tqdm.auto import tqdm
 
         self.interrupted = False
         keep_freed_memory()
         total, start = self.total_steps, self.step
+        self.saved = time.monotonic()
         with (
             self.data_parallel,
             interruptible() as interrupt,
             tqdm(total=total, initial=start, unit="step", disable=not self.progress) as bar,
         ):
             try:
+                if self.prefix is not None:
+                    self.data_parallel.train(False)
+                    self.prefix.fill(self.data_parallel.map, interrupt.check)
                 while True:
                     if self.evaluation_due():
                         self.evaluate(interrupt)
                         self.save_state()
+                        interrupt.check()
                     if self.step == total:
                         break
                     self.epoch(interrupt, bar)
+            except StopNow:  # perhaps halfway through a step: nothing to save
+                raise
             except KeyboardInterrupt:
                 self.interrupted = True
                 self.save_state()
@@ -169,10 +185,12 @@ class Trainer:
         for position in range(done, len(plan)):
             row = self.train_step(plan[position], number + 1)
             self.history.append(row)
+            interrupt.check()  # before the bar, which fails when the terminal is gone
+            if time.monotonic() - self.saved >= STATE_EVERY:
+                self.save_state()
             loss, accuracy = f"{self.recent('loss'):.3f}", f"{self.recent('accuracy'):.3f}"
             bar.set_postfix(loss=loss, accuracy=accuracy, refresh=False)  # shown with the bar
             bar.update()
-            interrupt.check()
 
     def train_step(self, batch: Batch, epoch: int) -> HistoryRow:
         """Forward, backward, clip, update: one batch."""
@@ -187,9 +205,10 @@ class Trainer:
                 f"the loss is {loss} at step {self.step + 1} of {self.total_steps} "
                 f"(learning rate {lr:.1e}); try a lower lr, or a longer warm-up"
             )
-        norm = clip_by_global_norm(self.parameters, self.options.max_grad_norm)
+        spread = self.data_parallel.spread
+        norm = clip_by_global_norm(self.parameters, self.options.max_grad_norm, spread)
         self.optimizer.lr = lr
-        self.optimizer.step()
+        self.optimizer.step(spread)
         self.step += 1
         self.seconds += time.perf_counter() - started
         return HistoryRow(self.step, epoch, loss, right / batch.counted, lr, norm, self.seconds)
@@ -234,14 +253,13 @@ class Trainer:
 
     # -- state on disk --------------------------------------------------------------------
 
-    def identity(self) -> dict[str, Any]:
-        """What must be the same for a run to go on bit for bit."""
-        threads = len(self.data_parallel.replicas)
-        return {
-            "options": asdict(self.options),
-            "examples": len(self.train_set),
-            "threads": threads,
-        }
+    @cached_property
+    def identity(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """What must be the same for a run to go on bit for bit: its options, and its inputs."""
+        run = {"options": asdict(self.options), "threads": len(self.data_parallel.replicas)}
+        splits = {"training": self.train_set, "validation": self.validation}
+        examples = {f"the {name} examples": digest_of(split) for name, split in splits.items()}
+        return run, {**examples, **self.inputs}
 
     def save_state(self) -> None:
         """Write the complete state into `state_file`, if there is one."""
@@ -249,7 +267,7 @@ class Trainer:
             return
         values = {name: p.value for name, p in self.parameters.items()}
         TrainingState(
-            self.identity(),
+            *self.identity,
             self.step,
             self.seconds,
             self.history,
@@ -257,6 +275,7 @@ class Trainer:
             self.best,
             self.optimizer.state_dict(),
         ).write(self.state_file)
+        self.saved = time.monotonic()
 
     def load_state(self) -> None:
         """Go on where `save_state` left off.
@@ -266,9 +285,9 @@ class Trainer:
         """
         if self.state_file is None:
             raise ConfigError("this trainer has no state_file to go on from")
-        state = TrainingState.read(self.state_file)
+        state = TrainingState.read_last(self.state_file)
         shapes = {name: p.shape for name, p in self.parameters.items()}
-        state.check(self.state_file, self.identity(), shapes)
+        state.check(self.state_file, *self.identity, shapes)
         self.optimizer.load_state_dict(state.optimizer)
         for name, value in state.values.items():
             self.parameters[name].value[...] = value

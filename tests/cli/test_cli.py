@@ -19,6 +19,7 @@ import pytest
 
 import minitransformer
 import minitransformer as mt
+from minitransformer.adapters.config import CONFIGS
 from minitransformer.cli import main
 from minitransformer.cli.options import whole_numbers
 from minitransformer.costs.comparison import compare_methods
@@ -140,6 +141,10 @@ BAD_USAGE = {
         ["train", "toy-reviews", "--method", "head", "--bottleneck", "8"],
         "--bottleneck goes with --method adapter",
     ),
+    "nothing to leave out": (
+        ["train", "toy-reviews", "--method", "head", "--adapter-drop", "1"],
+        "adapter_drop goes with one of adapter,",
+    ),
     "nothing to resume": (["train", "toy-reviews", "--resume"], "--out"),
     "not a run": (["train", "toy-reviews", "--resume", "--out", "x"], "holds no run to resume"),
     "widths": (["cost", "--bottleneck", "8,x"], "'8,x'"),
@@ -254,7 +259,7 @@ def test_train_as_json_for_a_program() -> None:
 
 def test_options_reach_the_run() -> None:
     words = "--activation gelu --layers 1 --layer-norm --pooling mean --batch-size 16 --lr 0.002"
-    words += " --max-length 20 --seed 5 --out out"
+    words += " --max-length 20 --seed 5 --adapter-drop 1 --out out"
     said = call("train", "toy-reviews", "--base", "tiny", *QUICK, *words.split())
     assert said.status == 0
     used = json.loads(Path("out/options.json").read_text())
@@ -262,6 +267,7 @@ def test_options_reach_the_run() -> None:
     assert (adapter["bottleneck"], adapter["activation"], adapter["layers"]) == (4, "gelu", [1])
     assert (used["layer_norm"], used["pooling"], used["max_length"]) == (True, "mean", 20)
     assert (training["epochs"], training["batch_size"], training["lr"]) == (1, 16, 0.002)
+    assert training["adapter_drop"] == 1
     assert (training["seed"], used["limit"], used["base"]) == (5, 150, "tiny")
 
 
@@ -390,6 +396,25 @@ def test_evaluate_another_split(folder: Path) -> None:
     assert values["accuracy"] == pytest.approx(metrics["validation_accuracy"], abs=1e-6)
 
 
+def test_lowest_blocks_without_adapters(folder: Path) -> None:
+    run = mt.load_run(folder)
+    n = len(run.model.transformer.blocks)
+    text = "a fine film"
+    for depth in (1, n):
+        run.model.transformer.drop_adapters(depth)
+        expected = run.evaluate("toy-reviews").loss
+        told = call("evaluate", folder, "toy-reviews", "--drop-lowest", str(depth), "--json")
+        assert json.loads(told.out)["loss"] == pytest.approx(expected, abs=1e-6)
+        told = call("predict", folder, "--drop-lowest", str(depth), "--json", text)
+        probabilities = json.loads(told.out)["probabilities"]
+        assert probabilities == pytest.approx(run.predict([text])[0].probabilities, abs=1e-6)
+    whole = mt.load_run(folder).evaluate("toy-reviews").loss
+    assert abs(whole - expected) > 1e-6
+    said = call("evaluate", folder, "toy-reviews", "--drop-lowest", str(n + 1))
+    assert said.status == 2
+    assert f"from 0 to {n}" in said.err
+
+
 def test_evaluate_refuses_labels_it_never_learnt(folder: Path) -> None:
     Path("grades.csv").write_text(
         "text,label\n" + "".join(f"fine {i},good\npoor {i},bad\n" for i in range(5))
@@ -419,6 +444,15 @@ def test_predict_from_standard_input_line_by_line(folder: Path) -> None:
     for record in records:
         assert sum(record["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert max(record["probabilities"], key=record["probabilities"].get) == record["label"]
+
+
+def test_predict_prints_one_line_for_each_text(folder: Path) -> None:
+    texts = ["a\ttab", "two\nlines", "three\r\nor\u2028more", r"a \n of two characters"]
+    said = call("predict", folder, *texts)
+    shown = [line.split("\t")[2] for line in said.out.splitlines()]
+    assert shown == [r"a\ttab", r"two\nlines", r"three\r\nor\u2028more", texts[3]]
+    said = call("predict", folder, "--json", *texts)
+    assert [json.loads(line)["text"] for line in said.out.split("\n")[:-1]] == texts
 
 
 def test_predict_of_nothing_says_nothing(folder: Path) -> None:
@@ -498,6 +532,17 @@ def test_cost_of_another_shape_of_step() -> None:
     assert row["multiply_adds"]["total"] == expected.multiply_adds.total
     assert row["saved_bytes"] == expected.saved_bytes
     assert row["task_bytes"] == 4 * row["trained"] == 4 * expected.trained
+
+
+def test_cost_of_a_language_model() -> None:
+    said = call("cost", "--base", "gpt2", "--lm")
+    assert "the head alone" not in said.out
+    assert "prefix-cache" not in said.out
+    costs = json.loads(call("cost", "--base", "gpt2", "--lm", "--json").out)
+    assert [row["method"] for row in costs["methods"]] == ["full", *CONFIGS]
+    work = count_step(SHAPES["gpt2"], 32, 128, "full", language_model=True).multiply_adds
+    assert costs["methods"][0]["multiply_adds"]["total"] == work.total
+    assert work.forward > 32 * 128 * 768 * 50257  # the product with the embedding is in it
 
 
 def test_cost_of_a_checkpoint() -> None:

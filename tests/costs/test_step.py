@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitransformer import AdapterConfig, Classifier, Transformer, TransformerConfig
+from minitransformer import (
+    AdapterConfig,
+    Classifier,
+    LanguageModel,
+    Transformer,
+    TransformerConfig,
+)
 from minitransformer.adapters.config import TARGETS, IA3Config, LoRAConfig, PrefixConfig
 from minitransformer.adapters.select import select_trainable
 from minitransformer.costs.counting import count_multiply_adds
@@ -34,14 +40,14 @@ class Measured:
     optimizer_bytes: int
 
 
-def measure(model: Classifier, padded: bool, batch: int, length: int) -> Measured:
+def measure(model: Classifier | LanguageModel, padded: bool, batch: int, length: int) -> Measured:
     """A real training step of a model, counted."""
     rng = np.random.default_rng(1)
     ids = rng.integers(0, model.transformer.config.vocab_size, (batch, length))
     mask = np.ones_like(ids)
     if padded:
         mask[-1, length // 2 :] = 0
-    labels = rng.integers(0, K, batch)
+    labels = rng.integers(0, K, batch if isinstance(model, Classifier) else ids.shape)
     with count_multiply_adds(model.train()) as counter:
         logits = model(ids, mask)
         forward, saved = counter.multiply_adds, saved_bytes(model)
@@ -165,6 +171,35 @@ def test_a_step_costs_what_is_counted_beforehand(
         counted.gradient_bytes,
         counted.optimizer_bytes,
     )
+
+
+@settings(deadline=None, max_examples=60)
+@given(config=configs, method=methods, batch=st.integers(1, 3), padded=st.booleans())
+def test_a_step_of_a_language_model(
+    config: TransformerConfig, method: tuple[str, Any, bool], batch: int, padded: bool
+) -> None:
+    name, adapter, _ = method
+    base = Transformer(replace(config, pooler=False), np.random.default_rng(0))
+    model = LanguageModel(base)
+    if name != "full":
+        model.freeze()
+        if adapter is None:
+            return
+        base.add_method("one", adapter)
+        base.train_adapter("one")
+    real = measure(model, padded, batch, 7)
+    counted = count_step(config, batch, 7, name, adapter, padded=padded, language_model=True)
+    work = counted.multiply_adds
+    assert (real.forward, real.backward) == (work.forward, work.backward)
+    assert (real.saved_bytes, real.trained) == (counted.saved_bytes, counted.trained)
+
+
+def test_a_language_model_has_no_prefix_cache() -> None:
+    with pytest.raises(ConfigError, match="no prefix cache"):
+        count_step(
+            SHAPES["gpt2"], 1, 8, "adapter", AdapterConfig(layers=(5,)), start=2,
+            language_model=True,
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])

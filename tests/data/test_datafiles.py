@@ -123,6 +123,19 @@ def test_label_names_are_sorted(tmp_path: Path, labels: list[Any], names: tuple[
         ("a.jsonl", '{"text": 7, "label": 1}', "line 1: text is 7, expected a string"),
         ("a.jsonl", '{"text": "x", "label": 0.5}', "line 1: label is 0.5"),
         ("a.jsonl", '{"text": "x", "label": null}', "line 1: label is None"),
+        (
+            "a.jsonl",
+            '{"text": "x", "label": 1}\n{"text": "y", "label": 0, "split": "test"}',
+            "line 1: no split, but line 2 has 'test'",
+        ),
+        (
+            "a.jsonl",
+            '{"text": "x", "label": 1, "split": "train"}\n{"text": "y", "label": 0}',
+            "line 2: no split, but line 1 has 'train'",
+        ),
+        ("a.jsonl", '{"text": "x", "label": 1, "label": 0}', "column 'label' occurs twice"),
+        ("a.jsonl", "[" * 100_000, "line 1: not JSON"),
+        ("a.csv", "text,label,split,split\nx,y,train,test\n", "column 'split' occurs twice"),
         ("a.txt", "good film", r"unknown kind of file '\.txt', expected \.csv, \.tsv"),
     ],
 )

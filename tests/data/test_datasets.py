@@ -121,6 +121,29 @@ def test_duplicates_do_not_leak(tmp_path: Path) -> None:
     assert sorted(pairs_of(task, "train", "validation", "test")) == sorted(many(good=20, bad=20))
 
 
+def test_contradicting_duplicates_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairs = [*many(good=20, bad=20), *many(good=20), ("good  text 3", "bad")]
+    load_task(write_csv(tmp_path / "mine.csv", pairs))
+    (said,) = caplog.messages
+    assert "mine.csv: 1 rows repeat a text with another label" in said
+    assert "line 62 ('bad') that of line 5 ('good'): the first label is used" in said
+    caplog.clear()
+    load_task(write_csv(tmp_path / "agreeing.csv", [*many(good=20, bad=20), *many(good=20)]))
+    assert caplog.messages == []
+
+
+def test_a_text_in_train_and_in_test_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = ["a,x,train", "b,y,train", "c,x,train", "d,y,train", "a,x,test", "b,x,test", "e,y,test"]
+    load_task(write(tmp_path / "mine.csv", "\n".join(["text,label,split", *rows])))
+    contradicting, leaked = caplog.messages
+    assert "line 7 ('x') that of line 3 ('y'): every row is used as it is" in contradicting
+    assert "2 test texts are in train too, as that of line 6" in leaked
+
+
 def test_split_column_is_obeyed(tmp_path: Path) -> None:
     spellings = {
         "train": ["train", "training"],

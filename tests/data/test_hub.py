@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -68,7 +69,13 @@ def put_wheel(
 
 
 def in_cache() -> list[str]:
-    return sorted(path.name for path in hub.cache_dir().glob("*"))
+    """What is in the cache, but for the locks, which stay."""
+    names = (path.name for path in hub.cache_dir().glob("*"))
+    return sorted(name for name in names if not name.endswith(".lock"))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {p.name: p.read_text() for p in folder.iterdir() if p.name != hub.STORED}
 
 
 def test_fetch_stores_the_wanted_files_and_logs_where(
@@ -76,7 +83,7 @@ def test_fetch_stores_the_wanted_files_and_logs_where(
 ) -> None:
     caplog.set_level(logging.INFO, "minitransformer")
     folder = hub.fetch(put_wheel(shelf, FILES, "*.txt"))
-    assert {p.name: p.read_text() for p in folder.iterdir()} == {"a.txt": "alpha", "b.txt": "beta"}
+    assert contents(folder) == {"a.txt": "alpha", "b.txt": "beta"}
     assert in_cache() == [folder.name]  # neither the wheel nor a temporary folder is left
     fetching, stored = caplog.messages
     assert "words==1.0" in fetching and "MB" in stored and str(folder) in stored
@@ -120,17 +127,91 @@ def test_second_fetch_needs_neither_pip_nor_network(
 def test_a_pin_that_wants_other_files_gets_another_folder(shelf: Path) -> None:
     one = hub.fetch(put_wheel(shelf, FILES, "a.txt"))
     two = hub.fetch(put_wheel(shelf, FILES, "b.txt"))
-    assert [p.name for p in one.iterdir()] == ["a.txt"]
-    assert [p.name for p in two.iterdir()] == ["b.txt"]
+    assert contents(one) == {"a.txt": "alpha"}
+    assert contents(two) == {"b.txt": "beta"}
 
 
-def test_fetching_twice_at_once_gives_one_whole_folder(shelf: Path) -> None:
+def test_fetching_twice_at_once_gives_one_whole_folder(
+    shelf: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "minitransformer")
     pin = put_wheel(shelf, FILES, "*.txt")
     with ThreadPoolExecutor(3) as pool:
         folders = list(pool.map(hub.fetch, [pin] * 3))
     assert len(set(folders)) == 1
+    assert sum(message.startswith("fetching") for message in caplog.messages) == 1
     assert in_cache() == [folders[0].name]
-    assert sorted(p.name for p in folders[0].iterdir()) == ["a.txt", "b.txt"]
+    assert contents(folders[0]) == {"a.txt": "alpha", "b.txt": "beta"}
+
+
+@pytest.mark.slow
+def test_eight_processes_fetch_once(shelf: Path) -> None:
+    pin = put_wheel(shelf, FILES, "*.txt")
+    code = (
+        "import logging; logging.basicConfig(level=logging.INFO, format='%(message)s')\n"
+        "from minitransformer.data import hub, pinned\n"
+        f"print(hub.fetch(pinned.{pin!r}))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(hub.__file__).parents[2])}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for _ in range(8)
+    ]  # fmt: skip
+    said = [process.communicate() for process in started]
+    assert [process.returncode for process in started] == [0] * 8, said
+    assert len({folder for folder, _ in said}) == 1
+    messages = [line for _, log in said for line in log.splitlines()]
+    assert sum(line.startswith("fetching words==1.0") for line in messages) == 1
+    assert contents(hub.fetch(pin)) == {"a.txt": "alpha", "b.txt": "beta"}
+    assert in_cache() == [hub.fetch(pin).name]
+
+
+def test_what_a_killed_fetch_left_is_cleared_away(shelf: Path) -> None:
+    pin = put_wheel(shelf, FILES, "a.txt")
+    folder = hub.fetch(pin)
+    left = folder.with_name(f".fetching-{folder.name}-x7")
+    (left / "unpacked").mkdir(parents=True)
+    (left / "unpacked" / "a.txt").write_text("alp")
+    shutil.rmtree(folder)
+    assert contents(hub.fetch(pin)) == {"a.txt": "alpha"}
+    assert in_cache() == [folder.name]
+
+
+def test_a_file_that_has_changed_is_refused_with_the_folder_to_delete(shelf: Path) -> None:
+    pin = put_wheel(shelf, FILES, "*.txt")
+    folder = hub.fetch(pin)
+
+    def cut(path: Path) -> None:
+        path.write_text(path.read_text()[:-1])
+
+    def changed(path: Path) -> None:
+        path.write_text("other")
+
+    whole = shutil.copytree(folder, shelf / "whole")
+    damages = [("a.txt", cut), ("a.txt", changed), ("b.txt", Path.unlink), (hub.STORED, cut)]
+    for name, damage in damages:
+        damage(folder / name)
+        with pytest.raises(HubError, match=re.escape(f"delete the folder {folder}")) as caught:
+            hub.fetch(pin)
+        assert str(folder / name) in str(caught.value)
+        shutil.rmtree(folder)
+        shutil.copytree(whole, folder)
+        os.utime(folder / "a.txt")  # of another time, with the same content: accepted
+        assert contents(hub.fetch(pin)) == {"a.txt": "alpha", "b.txt": "beta"}
+
+
+def test_a_pip_in_the_working_folder_is_not_run(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path / "home")
+    for name in ("pip", "runpy", "tempfile"):
+        Path(f"{name}.py").write_text(f"open('ran-{name}', 'w'); raise SystemExit(1)")
+    assert contents(hub.fetch(put_wheel(shelf, FILES, "a.txt"))) == {"a.txt": "alpha"}
+    assert sorted(p.name for p in Path().iterdir()) == ["pip.py", "runpy.py", "tempfile.py"]
 
 
 def test_another_wheel_under_the_pinned_name_is_refused(shelf: Path) -> None:

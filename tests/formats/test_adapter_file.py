@@ -238,6 +238,9 @@ def test_damaged_and_foreign_files(adapted, small_transformer, tmp_path) -> None
     write_tensors(path, tensors, {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"not an adapter file .* holds format, expected"):
         model.load_adapter(path)
+    write_tensors(path, tensors, {"minitransformer-adapter-2": "{}"})
+    with pytest.raises(CheckpointError, match="written by an older version"):
+        model.load_adapter(path)
     write_tensors(path, tensors, dict.fromkeys(metadata, "{}"))
     with pytest.raises(CheckpointError, match="damaged record"):
         model.load_adapter(path)

@@ -195,7 +195,7 @@ class MeanSquare(Module):
 
 
 class ZeroInit(Linear):
-    """Starts at zero throughout; its weight's gradient and its dx are 5 times too large."""
+    """Starts at zero throughout; its weight's gradient and its dx are 7 times too large."""
 
     def __init__(self, d_in: int, d_out: int) -> None:
         self.weight = Parameter(np.zeros((d_in, d_out)))
@@ -203,9 +203,9 @@ class ZeroInit(Linear):
 
     def backward(self, dy):
         (x,) = self.pop_saved(dy)
-        self.weight.accumulate(5 * flat(x).T @ flat(dy))
+        self.weight.accumulate(7 * flat(x).T @ flat(dy))
         self.bias.accumulate(flat(dy).sum(axis=0))
-        return 5 * dy @ self.weight.value.T
+        return 7 * dy @ self.weight.value.T
 
 
 class Stack(Module):
@@ -283,7 +283,7 @@ MISTAKES = {
     "mean over tokens": (scaled(1 / (B * T)), x3, r"1 / the number of tokens: a mean"),
     "sign": (scaled(-1), x3, r"weight\.grad .*the sign is flipped"),
     "sign and factor": (scaled(-7), x3, r"sign is flipped, and it is -7 times"),
-    "half": (scaled(0.5), x3, r"0\.5 times .*1 / the 2 of a square"),
+    "half": (scaled(0.5), x3, r"0\.5 times .*1 / 2: one of two uses"),
     "unknown factor": (scaled(1.7), x3, r"1\.7 times .*look for a factor"),
     "zeros": (mistaken(bias_grad=lambda x, dy: 0 * dy[0]), x3, r"bias\.grad is all zeros"),
     "never added": (
@@ -390,7 +390,7 @@ MISTAKES = {
     "weights that start at zero": (
         Stack(ZeroInit(D, 6), ZeroInit(6, D)),
         x3,
-        r"layers\.1\.weight\.grad .*5 times what it should be",
+        r"layers\.1\.weight\.grad .*7 times what it should be",
     ),
     "gains that start at one": (GainForgotten(D), x3, r"dx: .* of 60 entries disagree"),
     "loss not divided": (MeanSquare(divide=False), numbers(7, 2), r"7 times .*the batch size"),

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minitransformer.errors import ConfigError
+from minitransformer.nn import functional, kernels
 from minitransformer.nn.kernels import (
     ACTIVATIONS,
     TILE,
@@ -57,6 +58,16 @@ def test_activation_does_not_depend_on_where_the_tiles_end(
     assert y.dtype == dtype
     np.testing.assert_allclose(y[-1:], y_last, rtol=1e-6)
     np.testing.assert_allclose(derivative[-1:], derivative_last, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(TILE + 1,), (3, TILE // 2), (2, TILE + 1), (0, 4), (1,)])
+def test_adamw_does_not_depend_on_where_the_tiles_end(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    value, grad, m = (rng.normal(size=shape) for _ in range(3))
+    how = (3, 1e-3, (0.9, 0.999), 1e-8, 0.01)
+    expected = functional.adamw(value, grad, m, m * m, *how)
+    for ours, theirs in zip(kernels.adamw(value, grad, m, m * m, *how), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from minitransformer.nn import functional, kernels
 from minitransformer.nn.attention import additive_attention_mask
+from minitransformer.nn.kernels import FEW_ROWS
 
 Array = np.ndarray
 LIMITS = {np.float32: 2e-5, np.float64: 1e-11}  # relative to the largest number of the result
@@ -163,6 +164,11 @@ def adamws(draw: Draw, rows: int, d: int, scale: float) -> float:
     )  # fmt: skip
 
 
+def products(draw: Draw, rows: int, d_in: int, d_out: int) -> float:
+    scale = 1 / np.sqrt(d_out)
+    return error("matmul_transposed", draw(rows, d_out), draw(d_in, d_out, scale=scale))
+
+
 CHECKS: dict[str, tuple[Callable[..., float], dict[str, Any]]] = {
     "activations": (activations, {"name": st.sampled_from([*kernels.ACTIVATIONS]), **SIZES}),
     "softmax": (softmaxes, SIZES),
@@ -172,6 +178,14 @@ CHECKS: dict[str, tuple[Callable[..., float], dict[str, Any]]] = {
     "embedding": (embeddings, SIZES),
     "fusion": (fusions, SIZES),
     "adamw": (adamws, SIZES),
+    "products": (
+        products,
+        {
+            "rows": st.sampled_from([1, 5, FEW_ROWS, FEW_ROWS + 1]),
+            "d_in": st.sampled_from([3, FEW_ROWS]),
+            "d_out": st.sampled_from([3, FEW_ROWS, 200]),
+        },
+    ),
 }
 
 
@@ -187,7 +201,13 @@ def test_a_kernel_gives_what_its_twin_gives(check: str, dtype: type, data: st.Da
 
 def test_every_kernel_has_a_twin_with_the_same_arguments() -> None:
     public = [n for n, f in vars(kernels).items() if inspect.isfunction(f) and n[0] != "_"]
-    helpers = {"activation_named", "over_inputs_is_cheaper", "merge_heads", "split_qkv"}
+    helpers = {
+        "activation_named",
+        "over_inputs_is_cheaper",
+        "row_tiles",
+        "merge_heads",
+        "split_qkv",
+    }
     for name in set(public) - helpers:
         twin = [*inspect.signature(getattr(functional, name)).parameters]
         ours = inspect.signature(getattr(kernels, name)).parameters

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minitransformer.plots import plot_history
+from minitransformer.plots import plot_history, plot_parts, plot_study, write_png
 from minitransformer.plots.history import running_mean
 from minitransformer.training.history import History, HistoryRow
 
@@ -40,6 +40,14 @@ def test_validation_points_and_the_best_epoch() -> None:
         assert best.get_label() == "best epoch: 3"
         assert (best.get_xdata()[0], best.get_ydata()[0]) == (120, measured[3])
         assert len(training.get_xdata()) == 160 - 8 + 1
+
+
+def test_a_title_is_no_mathematics(tmp_path: Path) -> None:
+    name = "$$"  # of a data file, and so of a task; drawing would raise
+    plot_history(made_up(1), f"{name}: adapters", tmp_path / "curves.png")
+    points = [("lora", [(10, [0.5, 0.6])])]
+    write_png(plot_study({name: (points, None)}), tmp_path / "study.png")
+    write_png(plot_parts({name: [(name, [0.5, 0.6])]}), tmp_path / "parts.png")
 
 
 @pytest.mark.parametrize("history", [History(), made_up(0), made_up(1, steps=1), made_up(1)])

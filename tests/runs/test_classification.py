@@ -119,6 +119,37 @@ def test_wrong_base_is_refused_with_both_fingerprints(run, tmp_path) -> None:
     assert run.record.fingerprint in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [("num_attention_heads", 1), ("hidden_act", "relu"), ("layer_norm_eps", 1e-3)],
+)
+def test_same_weights_in_another_configuration_are_another_base(run, tmp_path, word, value) -> None:
+    for path in find_checkpoint("tiny").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    words = json.loads((tmp_path / "config.json").read_text())
+    assert words[word] != value
+    (tmp_path / "config.json").write_text(json.dumps({**words, word: value}))
+    with pytest.raises(CheckpointError, match="another base"):
+        load_run(run.folder, base=tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**words, "hidden_dropout_prob": 0.5}))
+    assert load_run(run.folder, base=tmp_path).predict(TEXTS) == load_run(run.folder).predict(TEXTS)
+
+
+def test_another_tokenizer_is_refused(run, tmp_path) -> None:
+    for path in find_checkpoint("tiny").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    path = tmp_path / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    path.write_text(json.dumps(tokenizer, indent=7))  # the same in other bytes
+    assert load_run(run.folder, base=tmp_path).predict(TEXTS) == load_run(run.folder).predict(TEXTS)
+    ids = tokenizer["model"]["vocab"]
+    ids["wonderful"], ids["dull"] = ids["dull"], ids["wonderful"]
+    path.write_text(json.dumps(tokenizer))
+    for load in (load_run, lambda folder, base: mt.load_runs([folder], base)):
+        with pytest.raises(CheckpointError, match="trained with another tokenizer"):
+            load(run.folder, tmp_path)
+
+
 def test_same_base_in_another_place_is_accepted(run, tmp_path) -> None:
     model = mt.Transformer.from_pretrained("tiny")
     write_checkpoint(tmp_path, model.config, model.state_dict())

@@ -13,6 +13,7 @@ import pytest
 import minitransformer as mt
 from minitransformer.cli import main
 from minitransformer.errors import ConfigError
+from minitransformer.sweeps.literature import compare
 from minitransformer.sweeps.report import report
 from minitransformer.sweeps.results import results_of, series, smallest_enough
 from minitransformer.sweeps.study import read_study
@@ -175,6 +176,75 @@ def test_settings_are_named_where_they_vary(tmp_path: Path) -> None:
     }  # fmt: skip
     labels = [result.label for result in results_of(study, rows)]
     assert labels == ["adapter at attention m=2", "adapter at ffn m=2", "head", "full"]
+
+
+COMPARED = """
+name = "compared"
+[run]
+base = "tiny"
+[[task]]
+name = "toy-reviews"
+[[part]]
+name = "full"
+method = "full"
+[[part]]
+name = "sizes"
+placement = "houlsby"
+bottleneck = [2, 8]
+[[part]]
+name = "placements"
+placement = ["pfeiffer", "parallel"]
+bottleneck = 8
+[[part]]
+name = "sites"
+placement = "houlsby"
+sites = ["attention", "ffn"]
+bottleneck = 8
+"""
+
+
+def test_what_agrees_with_the_papers(tmp_path: Path) -> None:
+    study = read_study(write_study(tmp_path, COMPARED))
+    accuracy = {
+        "full": 0.80,
+        "adapter houlsby m=2": 0.70,  # the size matters here
+        "adapter houlsby m=8": 0.79,  # as good as full
+        "adapter pfeiffer m=8": 0.79,  # and so is one adapter a block
+        "adapter parallel m=8": 0.85,  # better than sequential, below
+        "adapter houlsby at attention m=8": 0.78,  # worse than the next, by less than chance does
+        "adapter houlsby at ffn m=8": 0.79,
+    }
+    rows = {}
+    for label, cell in zip(accuracy, study.cells(), strict=True):
+        (run,) = cell.first_phase()
+        rows[run.key] = Row(
+            run.key, "toy-reviews", dict(run.values), {"training": {"lr": 0.1}},
+            validation_accuracy=accuracy[label], validation_loss=0.5,
+            test_accuracy=accuracy[label], test_examples=2000, trained=1,
+        )  # fmt: skip
+    results = results_of(study, rows)
+    assert [result.label for result in results] == list(accuracy)
+    found = compare(results)
+    assert [(c.first.label, c.second.label, c.verdict) for c in found] == [
+        ("adapter houlsby m=2", "adapter houlsby m=8", "does not agree"),
+        ("adapter houlsby m=8", "full", "agrees"),
+        ("adapter pfeiffer m=8", "adapter houlsby m=8", "agrees"),
+        ("adapter parallel m=8", "adapter houlsby at ffn m=8", "agrees"),
+        ("adapter houlsby at ffn m=8", "adapter houlsby at attention m=8", "cannot be told"),
+    ]
+    assert found[0].difference == pytest.approx(-0.09)
+    errors = [accuracy[label] * (1 - accuracy[label]) / 2000 for label in list(accuracy)[1:3]]
+    assert found[0].standard_error == pytest.approx(math.sqrt(sum(errors)))
+
+
+def test_in_another_folder(folder: Path, tmp_path: Path) -> None:
+    there = tmp_path / "docs" / "study"
+    assert main(["report", str(folder), "--to", str(there)]) == 0
+    assert not (folder / "report.md").exists()
+    assert (there / "report.md").read_text("utf-8") == str(report(folder))
+    assert {path.name for path in there.iterdir()} == {
+        *("report.md", "report.html", "cells.csv", "rows.csv", "accuracy.png", "parts.png"),
+    }
 
 
 def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,6 +142,56 @@ def test_products_use_one_thread_inside_and_what_they_had_afterwards(first_out) 
     assert done.stdout.split() == ["2", "1", "1", "1", "2"], done.stderr
 
 
+# Prints the number of BLAS threads: before, in a batch of few tokens, of many, between, afterwards.
+FEW_AND_MANY = """
+import numpy as np
+from threadpoolctl import threadpool_info
+import minitransformer as mt
+from minitransformer.data.batches import Batch
+from minitransformer.training.data_parallel import FEW_TOKENS, DataParallel
+
+found = []
+
+def report():
+    found.append({l["num_threads"] for l in threadpool_info() if l["user_api"] == "blas"}.pop())
+
+class Reports(mt.Classifier):
+    def forward(self, *args, **kwargs):
+        report()
+        return super().forward(*args, **kwargs)
+
+config = mt.TransformerConfig(d_model=8, n_heads=2, n_layers=1, d_ff=8, vocab_size=9)
+model = Reports(mt.Transformer(config), 2)
+report()
+with DataParallel(model, 2) as data_parallel:
+    for tokens in (FEW_TOKENS - 8, FEW_TOKENS):
+        ids = np.ones((tokens // 8, 8), int)
+        rows = np.zeros(len(ids), int)
+        data_parallel.forward_backward(Batch(ids, ids, rows, np.arange(len(ids))))
+    report()
+report()
+print(*found)
+"""
+
+
+@pytest.mark.parametrize("before", ["2", "1"])
+def test_few_tokens_are_one_shard_with_the_threads_of_the_matrix_library(before) -> None:
+    environment = os.environ | {
+        "OPENBLAS_NUM_THREADS": before,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, "-c", FEW_AND_MANY]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    expected = [before, before, "1", "1", "1", before]  # once for few tokens, twice for many
+    assert done.stdout.split() == expected, done.stderr
+
+
+def test_spread_gives_the_results_in_order(classifier) -> None:
+    with DataParallel(classifier, 3) as data_parallel:
+        for n in (0, 1, 2, 3, 7):
+            assert data_parallel.spread(lambda i: i * i, range(n)) == [i * i for i in range(n)]
+
+
 @pytest.mark.parametrize("threads", [-1, -3, 1.5, "2", True])
 def test_what_is_no_number_of_threads_is_refused(classifier, threads) -> None:
     with pytest.raises(ConfigError, match=f"threads={threads!r}"):

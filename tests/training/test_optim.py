@@ -2,13 +2,20 @@
 
 import math
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from minitransformer.errors import CheckpointError, ConfigError
 from minitransformer.nn.module import Parameter
-from minitransformer.training.optim import SGD, AdamW, clip_by_global_norm, warmup_linear_decay
+from minitransformer.training.optim import (
+    SGD,
+    AdamW,
+    Map,
+    clip_by_global_norm,
+    warmup_linear_decay,
+)
 
 OPTIMIZERS = [lambda p: SGD(p, 0.1, 0.9), lambda p: AdamW(p, 0.1)]
 
@@ -35,6 +42,24 @@ def test_adamw_follows_its_equations_for_three_steps() -> None:
         optimizer.step()
     for k, p in ps.items():
         np.testing.assert_allclose(p.value, expected[k], rtol=1e-12)
+
+
+def test_pieces_on_several_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained(map: Map, piece: int) -> list[float]:
+        monkeypatch.setattr("minitransformer.training.optim.PIECE", piece)
+        rng, ps = np.random.default_rng(1), parameters()
+        optimizer = AdamW(ps, lr=0.1)
+        norms = []
+        for _ in range(3):
+            for p in ps.values():
+                p.grad = rng.normal(size=p.shape)
+            norms.append(clip_by_global_norm(ps, 1.0, map))
+            optimizer.step(map)
+        return [*norms, *(x for p in ps.values() for x in p.value.flat)]
+
+    with ThreadPoolExecutor(3) as pool:
+        assert trained(pool.map, 4) == trained(map, 4)
+    np.testing.assert_allclose(trained(map, 4), trained(map, 1000), rtol=1e-14)
 
 
 def test_sgd_with_momentum() -> None:

@@ -39,7 +39,7 @@ def test_losses_are_the_same_with_and_without(classifier, layers, limit) -> None
     prefix = PrefixCache(model.transformer, ENCODED, limit)
     np.testing.assert_allclose(losses(model, prefix), losses(classifier(layers), None), rtol=1e-5)
     assert prefix.states.nbytes <= limit
-    assert (len(prefix.filled) == len(SEQUENCES)) == (limit > 1000 * NUMBER)
+    assert (len(prefix.slices) == len(SEQUENCES)) == (limit > 1000 * NUMBER)
 
 
 def test_the_second_epoch_does_not_enter_the_lower_blocks(classifier) -> None:

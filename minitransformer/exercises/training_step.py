@@ -1,0 +1,284 @@
+"""Exercise 6: the training step: AdamW, clipping, and the order of things."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..adapters.config import AdapterConfig
+from ..data.batches import Batch, Encoded
+from ..data.tokenization import Tokenizer
+from ..errors import WrongAnswer
+from ..models.heads import Classifier, CrossEntropy
+from ..models.transformer import Transformer
+from ..nn.functional import adamw
+from ..nn.module import Array, Parameter
+from ..training.optim import AdamW
+from ..training.optim import clip_by_global_norm as library_clip
+from ..training.trainer import Trainer, TrainingOptions
+from .catalogue import Part
+from .hooks import use
+from .judging import LABELS, SENTENCES, close, real_batch, rng_for, same_values, tiny_classifier
+from .solution import Solution, in_words
+
+OPTIONS: dict[str, Any] = {"lr": 0.03, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.2}
+
+
+# -- AdamW ---------------------------------------------------------------------------------
+
+
+def parameters(seed: int) -> dict[str, Parameter]:
+    rng = rng_for(seed, 6)
+    return {
+        "weight": Parameter(rng.standard_normal((3, 4))),
+        "bias": Parameter(rng.standard_normal(4)),
+    }
+
+
+def run_steps(make: Any, named: dict[str, Parameter], seed: int, steps: int) -> None:
+    """`steps` steps with random gradients, the same for everybody."""
+    rng, optimizer = rng_for(seed, 6, 1), make(named, **OPTIONS)
+    before = {name: p.value for name, p in named.items()}
+    for _ in range(steps):
+        for p in named.values():
+            p.grad = rng.standard_normal(p.shape)
+        grads = {name: p.grad.copy() for name, p in named.items() if p.grad is not None}
+        try:
+            optimizer.step()
+        except Exception as error:
+            raise WrongAnswer(f"step: {in_words(error)}") from error
+        for name, p in named.items():
+            if p.grad is None or not np.array_equal(p.grad, grads[name]):
+                raise WrongAnswer(
+                    f"step changes the gradient of {name}: m and v are arrays of their own"
+                )
+    for name, p in named.items():
+        if p.value is not before[name]:
+            raise WrongAnswer(
+                f"step gives {name} a new array: the model and its replicas share the old one. "
+                "Change it in place: p.value -= ..., or p.value[...] = ..."
+            )
+
+
+def by_hand(named: dict[str, Parameter], seed: int, steps: int, mistake: str = "") -> None:
+    """What AdamW does to `named`, or what it does with a known mistake."""
+    o, rng = dict(OPTIONS), rng_for(seed, 6, 1)
+    b1, b2 = o["betas"][::-1] if mistake == "betas" else o["betas"]
+    state = {name: (np.zeros(p.shape), np.zeros(p.shape)) for name, p in named.items()}
+    for step in range(1, steps + 1):
+        for name, p in named.items():
+            g, (m, v) = rng.standard_normal(p.shape), state[name]
+            decay = o["weight_decay"] if p.value.ndim > 1 or mistake == "decays all" else 0.0
+            if mistake == "no decay":
+                decay = 0.0
+            if mistake == "coupled":
+                g, decay = g + decay * p.value, 0.0
+            m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+            t = {"t - 1": step - 1, "t + 1": step + 1}.get(mistake, step)
+            m_hat, v_hat = m / (1 - b1**t) if t else m * np.inf, v / (1 - b2**t) if t else v
+            if mistake == "no correction":
+                m_hat, v_hat = m, v
+            size = np.sqrt(v_hat + o["eps"]) if mistake == "eps" else np.sqrt(v_hat) + o["eps"]
+            if mistake == "no root":
+                size = v_hat + o["eps"]
+            change = o["lr"] * (m_hat / size + decay * p.value)
+            if mistake == "decay without lr":
+                change = o["lr"] * m_hat / size + decay * p.value
+            p.value += change if mistake == "ascent" else -change
+            kept = state[name]
+            state[name] = (kept[0] if mistake == "m" else m), (kept[1] if mistake == "v" else v)
+
+
+MISTAKES = {
+    "betas": "the two betas are exchanged: the first is that of m",
+    "m": "m is not kept from step to step; write into self.m[name], m[...] = ...",
+    "v": "v is not kept from step to step; write into self.v[name], v[...] = ...",
+    "no decay": "there is no weight decay",
+    "decays all": "the bias decays as well: only matrices do",
+    "coupled": "the decay is added to the gradient (Adam with L2); AdamW adds it to the step",
+    "t + 1": "the bias correction uses t + 1: count the step before you use it, from 1",
+    "no correction": "m and v are not corrected for their start at zero: divide by 1 - beta^t",
+    "eps": "eps stands inside the root; it belongs outside, sqrt(v_hat) + eps",
+    "no root": "the root of v is missing",
+    "decay without lr": "the decay is not multiplied by the learning rate",
+    "ascent": "the step goes up the gradient; descent subtracts it",
+}
+
+
+def compare_steps(solution: Solution, seed: int, steps: int) -> None:
+    mine, expected = parameters(seed), parameters(seed)
+    run_steps(solution.get("MyAdamW"), mine, seed, steps)
+    by_hand(expected, seed, steps)
+    for name in mine:
+        wrong = {}
+        for mistake, sentence in MISTAKES.items():
+            other = parameters(seed)
+            by_hand(other, seed, steps, mistake)
+            wrong[sentence] = other[name].value
+        what = f"{name} after {steps} step{'s' * (steps > 1)}"
+        same_values(what, mine[name].value, expected[name].value, wrong, 1e-9)
+
+
+def first_step(solution: Solution, seed: int) -> None:
+    compare_steps(solution, seed, 1)
+
+
+def many_steps(solution: Solution, seed: int) -> None:
+    compare_steps(solution, seed, 7)
+
+
+def without_gradient(solution: Solution, seed: int) -> None:
+    named = parameters(seed)
+    start = {name: p.value.copy() for name, p in named.items()}
+    optimizer = solution.get("MyAdamW")(named, **OPTIONS)
+    named["bias"].grad = np.ones(4)
+    try:
+        optimizer.step()
+    except Exception as error:
+        raise WrongAnswer(f"step, where weight.grad is None: {in_words(error)}") from error
+    if not np.array_equal(named["weight"].value, start["weight"]):
+        raise WrongAnswer("a parameter without a gradient moves: leave it as it is")
+    expected = parameters(seed)["bias"].value
+    zeros = np.zeros(4)
+    expected, _, _ = adamw(expected, np.ones(4), zeros, zeros, 1, OPTIONS["lr"], OPTIONS["betas"],
+                           OPTIONS["eps"], 0.0)  # fmt: skip
+    same_values("the bias, the only one with a gradient,", named["bias"].value, expected)
+
+
+# -- clipping ------------------------------------------------------------------------------
+
+
+def clip(solution: Solution, seed: int) -> None:
+    function = solution.get("clip_by_global_norm")
+    for factor in (0.4, 3.0):
+        named = parameters(seed)
+        rng = rng_for(seed, 6, 2)
+        for p in named.values():
+            p.grad = rng.standard_normal(p.shape)
+        named["frozen"] = Parameter(np.ones(3), requires_grad=False)
+        grads = {n: p.grad.copy() for n, p in named.items() if p.grad is not None}
+        norm = math.sqrt(sum(float((g * g).sum()) for g in grads.values()))
+        try:
+            got = function(named, factor * norm)
+        except Exception as error:
+            raise WrongAnswer(f"clip_by_global_norm: {in_words(error)}") from error
+        if got is None:
+            raise WrongAnswer("clip_by_global_norm returns None: return the norm before clipping")
+        mistakes = {
+            "it is the norm after clipping": np.float64(min(1.0, factor) * norm),
+            "it is the square of the norm: the root is missing": np.float64(norm**2),
+            "it is the sum of the norms; squares are added, and the root taken once": np.float64(
+                sum(np.linalg.norm(g) for g in grads.values())
+            ),
+        }
+        same_values("the norm that is returned", np.float64(got), np.float64(norm), mistakes)
+        for name, g in grads.items():
+            scale = min(1.0, factor)
+            each = min(1.0, factor * norm / float(np.linalg.norm(g)))
+            wrong = {
+                "it is clipped by its own norm; the norm is that of all together": g * each,
+                "nothing is scaled": g,
+                "gradients below the limit are made larger": g * factor,
+                "every entry is clipped by itself": np.clip(g, -factor * norm, factor * norm),
+            }
+            what = f"the gradient of {name}, at {factor:g} times the norm,"
+            same_values(what, named[name].grad, g * scale, wrong)
+
+
+# -- the step ------------------------------------------------------------------------------
+
+
+def prepare(transformer: Transformer) -> None:
+    transformer.freeze()
+    transformer.add_adapter("task", AdapterConfig(8), np.random.default_rng(0))
+
+
+def steps_of(function: Any, seed: int) -> tuple[list[float], list[Array]]:
+    """Losses and final values of three steps on SENTENCES."""
+    model = tiny_classifier(prepare)
+    optimizer = AdamW(model.trainable_parameters(), lr=3e-2)
+    ids, mask = real_batch()
+    batch = Batch(ids, mask, LABELS, np.arange(len(LABELS)))
+    losses = [function(model, optimizer, batch, 0.5) for _ in range(3)]
+    return losses, [p.value for p in model.trainable_parameters().values()]
+
+
+def reference_step(
+    model: Classifier, optimizer: Any, batch: Batch, max_norm: float, mistake: str = ""
+) -> float:
+    if mistake != "zero_grad":
+        model.zero_grad()
+    loss = CrossEntropy()
+    logits = model(batch.ids, batch.attention_mask)
+    mean = loss.forward(logits, batch.labels)
+    dlogits = loss.backward()
+    model.backward(dlogits)
+    if mistake != "clip":
+        library_clip(model.trainable_parameters(), max_norm)
+    if mistake != "no step":
+        optimizer.step()
+    return mean
+
+
+STEP_MISTAKES = {
+    "zero_grad": "the gradients of the last step are still there: model.zero_grad() first",
+    "clip": "the gradients are not clipped, or only after the step",
+    "no step": "nothing moves: optimizer.step() is missing, or comes before the gradients",
+}
+
+
+def train_step(solution: Solution, seed: int) -> None:
+    mine = solution.get("train_step")
+    with use(clip_by_global_norm=library_clip):
+        try:
+            losses, values = steps_of(mine, seed)
+        except Exception as error:
+            raise WrongAnswer(f"train_step: {in_words(error)}") from error
+    if any(loss is None for loss in losses):
+        raise WrongAnswer("train_step returns None: return the loss of the batch")
+    expected_losses, expected = steps_of(reference_step, seed)
+    if all(close(a, b, 1e-3) for a, b in zip(values, expected, strict=True)):
+        same_values("the losses of three steps", np.array(losses, float),
+                    np.array(expected_losses), tolerance=1e-4)  # fmt: skip
+        return
+    for mistake, sentence in STEP_MISTAKES.items():
+        _, wrong = steps_of(partial(reference_step, mistake=mistake), seed)
+        if all(close(a, b, 1e-3) for a, b in zip(values, wrong, strict=True)):
+            raise WrongAnswer(f"after three steps the adapters are wrong: {sentence}")
+    raise WrongAnswer(
+        "after three steps the adapters are not what they should be, in no pattern known here: "
+        "gradients to zero, forward, loss, backward, clip, step"
+    )
+
+
+def in_the_model(solution: Solution, seed: int) -> None:
+    mine = {"AdamW": solution.get("MyAdamW")}
+    mine["clip_by_global_norm"] = solution.get("clip_by_global_norm")
+    expected = trained()
+    with use(**mine):
+        found = trained()
+    same_values("the losses of the library's Trainer with your AdamW and clipping",
+                np.array(found), np.array(expected), tolerance=1e-3)  # fmt: skip
+
+
+def trained() -> list[float]:
+    """The losses of a few epochs on SENTENCES."""
+    model = tiny_classifier(prepare)
+    tokenizer = Tokenizer.from_pretrained("tiny")
+    data = Encoded(tokenizer.encode(list(SENTENCES), 32), LABELS, tokenizer.pad_id)
+    options = TrainingOptions(epochs=3, batch_size=2, lr=1e-2)
+    trainer = Trainer(model, data, data, options, progress=False, threads=1)
+    return [row.loss for row in trainer.fit() if row.loss is not None]
+
+
+PARTS = (
+    Part("first-step", 3, first_step),
+    Part("many-steps", 3, many_steps),
+    Part("without-gradient", 1, without_gradient),
+    Part("clip", 3, clip),
+    Part("train-step", 3, train_step),
+    Part("in-the-model", 3, in_the_model),
+)

@@ -1,0 +1,72 @@
+"""Each wrong solution fails the right part with the right hint, and loses no part that is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exercises.wrong_solutions import ALSO_LOST, WRONG, Wrong, solution
+from minitransformer.exercises import EXERCISES, check
+
+KINDS = (  # of mistakes that every course sees; the gradients of a module can have all of them
+    "batch sum", "transpose", "skip", "mean for sum", "wrong axis", "sign", "scaling", "stale",
+    "frozen", "in place", "broadcasting", "float32", "one sentence", "rare entries",
+)  # fmt: skip
+
+
+def check_wrong(wrong: Wrong, folder: Path) -> None:
+    path = folder / "wrong.py"
+    path.write_text(wrong.source(), "utf-8")
+    report = check(wrong.exercise, path, "ada")
+    items = {item.name: item for item in report.items}
+    assert not items[wrong.part].passed, "the mistake is not noticed"
+    assert wrong.hint in items[wrong.part].hint
+    lost = {name for name, item in items.items() if not item.passed}
+    allowed = {wrong.part, *ALSO_LOST.get((wrong.exercise, wrong.part), "").split()}
+    assert lost <= allowed, f"lost {lost - allowed} as well"
+    assert report.points == report.max_points - sum(items[name].max_points for name in lost)
+
+
+def one_of_each() -> list[Wrong]:
+    """For the quick run: the first of each kind, in turn from all exercises but the slow one."""
+    seen: dict[str, Wrong] = {}
+    for wrong in sorted(WRONG, key=lambda w: w.exercise == 1):
+        if wrong.exercise != 9:
+            seen.setdefault(wrong.kind, wrong)
+    return list(seen.values())
+
+
+@pytest.mark.parametrize("wrong", one_of_each(), ids=lambda w: w.name)
+def test_one_mistake_of_each_kind(wrong: Wrong, tmp_path: Path) -> None:
+    check_wrong(wrong, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda w: w.name)
+def test_every_mistake(wrong: Wrong, tmp_path: Path) -> None:
+    check_wrong(wrong, tmp_path)
+
+
+def test_the_known_mistakes_are_all_there() -> None:
+    assert {wrong.kind for wrong in WRONG} >= set(KINDS)
+    kinds_of = {n: {w.kind for w in WRONG if w.exercise == n} for n in range(1, 10)}
+    assert kinds_of[3] >= set(KINDS)
+    assert kinds_of[7] >= set(KINDS) - {"batch sum", "wrong axis", "broadcasting"}  # it has no bias
+    assert kinds_of[1] >= set(KINDS) - {"skip"}
+    assert kinds_of[5] >= set(KINDS) - {"skip"}
+    assert kinds_of[2] >= set(KINDS) - {"skip", "frozen", "batch sum"}  # functions, no parameters
+
+
+@pytest.mark.parametrize("number", [e.number for e in EXERCISES if e.number != 9])
+def test_the_solution_gets_all_points(number: int, tmp_path: Path) -> None:
+    (tmp_path / "right.py").write_text(solution(number), "utf-8")
+    for seed in (0, 4711):
+        report = check(number, tmp_path / "right.py", "ada", seed)
+        assert report.passed, str(report)
+
+
+@pytest.mark.slow
+def test_the_solution_of_the_study_gets_all_points(tmp_path: Path) -> None:
+    (tmp_path / "right.py").write_text(solution(9), "utf-8")
+    assert check(9, tmp_path / "right.py", "ada").passed
