@@ -38,9 +38,12 @@ def read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
 
     try:
         with safe_open(path, framework="np") as file:  # checks the header, too
-            tensors = bfloat16_tensors(path)
-            names = [name for name in file.keys() if name not in tensors]  # noqa: SIM118
-            tensors |= {name: file.get_tensor(name) for name in names}
+            names, tensors = list(file.keys()), {}
+            try:
+                tensors = {name: file.get_tensor(name) for name in names}
+            except TypeError:  # NumPy has no bfloat16
+                tensors = bfloat16_tensors(path)
+                tensors |= {name: file.get_tensor(name) for name in names if name not in tensors}
             return tensors, dict(file.metadata() or {})
     except Exception as error:  # the library raises its own kinds, and OSError
         raise CheckpointError(f"cannot read {path}: {error}; is it truncated?") from error
