@@ -7,7 +7,8 @@
 MiniLM on rotten-tomatoes, one seed: standard training, and robust training, in which adapters are
 left out of a random number of blocks in each step. Speed: a forward pass for one task, and for
 eight tasks that share the blocks below, over the same without dropping. Writes
-`results/adapter_drop.json` and `adapter_drop.png`; `--only` keeps the other half that is there.
+`results/adapter_drop.json` and `adapter_drop.png`. With `--threads 1` speeds are from the
+processor's time, which a busy machine hardly changes; `--only` keeps the other half that is there.
 (Rücklé et al. 2021, arXiv 2010.11918, sections 4 and 5.)
 """
 
@@ -19,7 +20,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from report import RESULTS, arguments, show, write
+from report import RESULTS, arguments, clock_for, show, write
+from threadpoolctl import threadpool_limits
 
 import minitransformer as mt
 from minitransformer.costs.latency import measure_latencies
@@ -45,7 +47,7 @@ def accuracies(robust: bool, limit: int, epochs: int) -> list[float]:
     return found
 
 
-def speeds(rounds: int) -> dict[str, list[float]]:
+def speeds(rounds: int, threads: int) -> dict[str, list[float]]:
     """A forward pass of 8 x 32 tokens without dropping over that with n blocks dropped."""
     found: dict[str, list[float]] = {}
     for count, name in ((1, "one task"), (TASKS, f"{TASKS} tasks")):
@@ -64,7 +66,7 @@ def speeds(rounds: int) -> dict[str, list[float]]:
             return model.forward(ids, np.ones_like(ids), reads)
 
         works = {str(n): partial(forward, n) for n in range(len(base.blocks) + 1)}
-        latencies = measure_latencies(works, rounds)
+        latencies = measure_latencies(works, rounds, clock=clock_for(threads))
         found[name] = [latencies["0"].over(latency) for latency in latencies.values()]
     return found
 
@@ -91,13 +93,14 @@ def main() -> None:
     parser.add_argument("--only", choices=["speed", "accuracy"], help="one half of it")
     parser.add_argument("--epochs", type=int, default=3)
     args = parser.parse_args()
+    threadpool_limits(args.threads, user_api="blas")
     limit, epochs = (64, 1) if args.quick else (args.limit, args.epochs)
     path, record = RESULTS / f"{args.to or 'adapter_drop'}.json", {}
     if args.only and path.exists():
         record = json.loads(path.read_text(encoding="utf-8"))
         record = {half: record[half] for half in ("accuracy", "speed") if half in record}
     if args.only != "accuracy":
-        record["speed"] = speeds(3 if args.quick else 25)
+        record["speed"] = speeds(3 if args.quick else 9, args.threads)
     if args.only != "speed":
         training = {"standard training": False, "robust training": True}
         found = {name: accuracies(robust, limit, epochs) for name, robust in training.items()}

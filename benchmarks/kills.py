@@ -3,8 +3,8 @@
 Five commands (train, the same with a prefix cache, pretrain, train --lm, sweep) are stopped by
 SIGKILL, SIGTERM, SIGHUP, Ctrl-C once and twice; half of the resumed runs are stopped once more.
 Some kill themselves inside a write: before or after a file is synchronized or renamed, or when half
-of it is written. Then pairs of runs are started at the same time. States are written five times a
-second, so that many kills find one in the middle of an epoch.
+of it is written. Then pairs of runs are started at the same time. States are written twenty times
+a second, so that many kills find one in the middle of an epoch.
 """
 
 from __future__ import annotations
@@ -20,18 +20,31 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+# In this process once, not in every fork.
+import matplotlib.backends.backend_agg
+import matplotlib.figure  # noqa: F401
 import report
+import safetensors.numpy  # noqa: F401
+import tokenizers  # noqa: F401
+import tqdm.auto  # noqa: F401
 
+import minitransformer.cli
+
+SIGNALS = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT")
 KINDS = ("SIGKILL", "SIGTERM", "SIGHUP", "Ctrl-C", "Ctrl-C twice")
 TIMES = ("training_seconds", "peak_memory_mb", "seconds", "started", "pid")
 PATIENCE = 900  # seconds after which a process is stuck; a busy machine may hold it up
-STATE_EVERY = 0.2
+STATE_EVERY = 0.05
 
-TRAIN = "train toy-reviews --base tiny --limit 400 --epochs 3 --dropout 0.1 --threads 2"
+TRAIN = "train toy-reviews --base tiny --limit 160 --epochs 3 --dropout 0.1 --threads 2"
 PRETRAIN = (
     "pretrain sea.txt --d-model 32 --n-layers 2 --n-heads 2 --vocab-size 300 --block-size 16 "
     "--epochs 3 --threads 2 --dropout 0.1"
@@ -91,39 +104,58 @@ class DyingOs:
 
 def child(instant: int | None, words: list[str]) -> int:
     """The command line in this process, with frequent states; prints how many instants it had."""
-    from minitransformer.cli import main
     from minitransformer.formats import files
     from minitransformer.training import state, trainer
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
     trainer.STATE_EVERY = STATE_EVERY
     files.os = state.os = dying = DyingOs(instant)  # type: ignore[attr-defined, assignment]
-    status = main(words)
+    status = minitransformer.cli.main(words)
     print(f"instants: {dying.count}")
     return status
 
 
-def start(folder: Path, command: str, instant: int | None = None) -> subprocess.Popen[str]:
-    words = [sys.executable, __file__, "--child", str(instant or 0), "--", *shlex.split(command)]
-    root = str(Path(__file__).resolve().parents[1])
-    return subprocess.Popen(
-        words,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": root},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+class Process:
+    """The command line in a fork of this process, which has all imports done."""
 
+    def __init__(self, folder: Path, command: str, instant: int | None = None) -> None:
+        self.output = tempfile.TemporaryFile("w+")  # noqa: SIM115 (read when it has ended)
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.chdir(folder)
+            for descriptor in (1, 2):
+                os.dup2(self.output.fileno(), descriptor)
+            sys.stdout = sys.stderr = os.fdopen(1, "w", closefd=False)
+            status = 1
+            try:
+                status = child(instant, shlex.split(command))
+            finally:
+                sys.stdout.flush()
+                os._exit(status)
 
-def finish(process: subprocess.Popen[str]) -> tuple[int | None, str, str]:
-    """Status, output and errors; status None: stuck, and killed."""
-    try:
-        out, err = process.communicate(timeout=PATIENCE)
-        return process.returncode, out, err
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return None, *process.communicate()
+    def cpu_seconds(self) -> float | None:
+        """How long it has computed; None if it has ended."""
+        if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return None
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def send(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def finish(self) -> tuple[int | None, float, str]:
+        """Status (None: stuck, and killed), seconds of computing, and what it said."""
+        end = time.monotonic() + PATIENCE
+        while self.cpu_seconds() is not None and time.monotonic() < end:
+            time.sleep(0.01)
+        stuck = self.cpu_seconds() is not None
+        if stuck:
+            self.send(signal.SIGKILL)
+        _, status, used = os.wait4(self.pid, 0)
+        self.output.seek(0)
+        said = self.output.read()
+        code = None if stuck else os.waitstatus_to_exitcode(status)
+        return code, used.ru_utime + used.ru_stime, said
 
 
 # -- what is compared ---------------------------------------------------------------------
@@ -162,12 +194,12 @@ class Whole:
 
 
 def run_whole(work: Path, name: str) -> Whole:
-    started, folder = time.monotonic(), f"whole-{list(COMMANDS).index(name)}"
-    status, out, err = finish(start(work, f"{COMMANDS[name]} --out {folder}"))
+    folder = f"whole-{list(COMMANDS).index(name)}"
+    status, seconds, said = Process(work, f"{COMMANDS[name]} --out {folder}").finish()
     if status != 0:
-        raise SystemExit(f"{COMMANDS[name]}: {err}")
-    instants = int(out.rsplit("instants: ", 1)[1])
-    return Whole(name, time.monotonic() - started, instants, results(work / folder))
+        raise SystemExit(f"{COMMANDS[name]}: {said}")
+    instants = int(said.rsplit("instants: ", 1)[1])
+    return Whole(name, seconds, instants, results(work / folder))
 
 
 # -- one run, stopped once or twice -------------------------------------------------------
@@ -178,7 +210,6 @@ class Trial:
     command: str
     kind: str
     kills: list[str] = field(default_factory=list)  # how far the run was, at each
-    slowest_exit: float = 0.0
     equal: bool = False
     problem: str = ""
 
@@ -206,54 +237,51 @@ def again(whole: Whole, folder: Path) -> str:
     return " ".join([*words[: 3 if words[1] == "--lm" else 2], "--resume", "--out", folder.name])
 
 
-def stop(process: subprocess.Popen[str], kind: str, rng: random.Random) -> None:
+def stop(process: Process, kind: str, rng: random.Random) -> None:
     if kind.startswith("Ctrl-C"):
-        process.send_signal(signal.SIGINT)
+        process.send(signal.SIGINT)
         if kind == "Ctrl-C twice":
             time.sleep(rng.uniform(0, 0.1))
-            process.send_signal(signal.SIGINT)
+            process.send(signal.SIGINT)
     else:
-        process.send_signal(getattr(signal, kind))
+        process.send(getattr(signal, kind))
 
 
-def trial(work: Path, number: int, whole: Whole, kind: str, rng: random.Random) -> Trial:
+def trial(work: Path, name: str, whole: Whole, kind: str) -> Trial:
     """Stop a run, go on with it, perhaps stop it again, go on to its end, and compare."""
-    folder, found = work / f"run-{number}", Trial(whole.name, kind)
+    rng = random.Random(name)
+    folder, found = work / f"run-{name}", Trial(whole.name, kind)
     for _ in range(rng.choice((1, 2))):
         inside = kind == "inside a write"
-        instant = rng.randint(1, whole.instants) if inside else None
-        process = start(work, again(whole, folder), instant)
+        process = Process(
+            work, again(whole, folder), rng.randint(1, whole.instants) if inside else None
+        )
         if not inside:
-            try:
-                process.wait(rng.uniform(0, whole.seconds))
-            except subprocess.TimeoutExpired:
+            when = rng.uniform(0, whole.seconds)
+            while (used := process.cpu_seconds()) is not None and used < when:
+                time.sleep(rng.uniform(0, 0.02))
+            if used is not None:
                 stop(process, kind, rng)
-        stopped = time.monotonic()
-        status, _, err = finish(process)
-        if not inside:
-            found.slowest_exit = max(found.slowest_exit, time.monotonic() - stopped)
+        status, _, said = process.finish()
         if status is None:
             found.problem = "stuck"
             return found
-        if status == 0:
-            break
-        if status not in (130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT):
-            found.problem = f"status {status}: {err[-300:]}"
+        if status not in (0, 130, *(-getattr(signal, name) for name in SIGNALS)):
+            found.problem = f"status {status}: {said[-300:]}"
             return found
-        found.kills.append(how_far(folder))
-        if found.kills[-1] == "after its end":
+        if status != 0:
+            found.kills.append(how_far(folder))
+        if status == 0 or found.kills[-1] == "after its end":
             break
     else:
-        status, _, err = finish(start(work, again(whole, folder)))
+        status, _, said = Process(work, again(whole, folder)).finish()
         if status != 0:
-            found.problem = f"resumed: status {status}: {err[-300:]}"
+            found.problem = f"resumed: status {status}: {said[-300:]}"
             return found
     after = results(folder)
-    found.equal = after == whole.results
-    if not found.equal:
-        names = {*after, *whole.results}
-        differ = sorted(n for n in names if after.get(n) != whole.results.get(n))
-        found.problem = f"differ: {', '.join(differ)}"
+    names = {*after, *whole.results}
+    differ = sorted(n for n in names if after.get(n) != whole.results.get(n))
+    found.equal, found.problem = not differ, f"differ: {', '.join(differ)}" if differ else ""
     return found
 
 
@@ -263,8 +291,8 @@ def trial(work: Path, number: int, whole: Whole, kind: str, rng: random.Random) 
 def race(work: Path, out: str) -> str:
     """What became of two runs that were started at the same time."""
     command = f"train toy-reviews --base tiny --limit 60 --epochs 1 {out}"
-    both = [start(work, command), start(work, command)]
-    ended = [finish(process) for process in both]
+    both = [Process(work, command), Process(work, command)]
+    ended = [process.finish() for process in both]
     folders = sorted(path.parent for path in work.rglob("metrics.json"))
     statuses = sorted(str(status) for status, _, _ in ended)
     whole = all((folder / "adapter.safetensors").is_file() for folder in folders)
@@ -275,18 +303,46 @@ def race(work: Path, out: str) -> str:
     return f"statuses {statuses}, {len(folders)} folders"
 
 
+# -- how much is lost ---------------------------------------------------------------------
+
+
+def most_lost(work: Path, minutes: float) -> dict[str, Any]:
+    """Seconds between the states of a run on MiniLM, which a SIGKILL just before one would cost."""
+    command = "train rotten-tomatoes --base minilm --out run"
+    root = str(Path(__file__).resolve().parents[1])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "minitransformer", *command.split()],
+        cwd=work,
+        env={**os.environ, "PYTHONPATH": root},
+        stderr=subprocess.DEVNULL,
+    )
+    state, written, size = work / "run" / "state.safetensors", [], 0
+    end = time.monotonic() + 60 * minutes
+    while time.monotonic() < end and process.poll() is None:
+        with suppress(FileNotFoundError):  # it is being replaced
+            found = state.stat()
+            if found.st_mtime not in written:
+                written.append(found.st_mtime)
+                size = found.st_size
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    gaps = [after - before for before, after in pairwise([*written, time.time()])]
+    return {"command": command, "states": len(written), "state_bytes": size, "gaps_seconds": gaps}
+
+
 # -- all of them --------------------------------------------------------------------------
 
 
 def prepare(work: Path) -> None:
     """The texts and the study of the commands, and the base of `train --lm`."""
     for name, words in (("sea", "the sea is wide and the ship is gone"), ("war", "no war is won")):
-        lines = (f"{words}, said {i} of {i * 7 % 31}.\n\n" for i in range(150))
+        lines = (f"{words}, said {i} of {i * 7 % 31}.\n\n" for i in range(60))
         (work / f"{name}.txt").write_text("".join(lines))
     (work / "study.toml").write_text(STUDY)
-    status, _, err = finish(start(work, f"{PRETRAIN} --out base"))
+    status, _, said = Process(work, f"{PRETRAIN} --out base").finish()
     if status != 0:
-        raise SystemExit(err)
+        raise SystemExit(said)
 
 
 def summary(trials: list[Trial]) -> dict[str, Any]:
@@ -298,32 +354,41 @@ def summary(trials: list[Trial]) -> dict[str, Any]:
         "stuck": sum(one.problem == "stuck" for one in trials),
         "problems": [f"{one.command}: {one.problem}" for one in trials if one.problem],
         "how_far": dict(sorted(Counter(kills).items())),
-        "slowest_exit_seconds": max(one.slowest_exit for one in trials),
     }
 
 
 def main() -> None:
     parser = report.arguments(__doc__)
     parser.add_argument("--kills", type=int, default=20, help="of each kind; default: 20")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time; default: 2")
     parser.add_argument("--races", type=int, default=20, help="of each kind; default: 20")
+    parser.add_argument("--minilm", type=float, metavar="MINUTES", help="only what a kill loses")
     args = parser.parse_args()
+    if args.minilm:
+        with tempfile.TemporaryDirectory() as temporary:
+            lost = most_lost(Path(temporary), args.minilm)
+        print(lost)
+        args.to = args.to or "kills_minilm"
+        report.write("kills", args, {"most_seconds": max(lost["gaps_seconds"]), **lost})
+        return
     kills, races = (1, 1) if args.quick else (args.kills, args.races)
-    record: dict[str, Any] = {"seed": 0, "state_every_seconds": STATE_EVERY}
+    record: dict[str, Any] = {"state_every_seconds": STATE_EVERY}
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         prepare(work)
         wholes = [run_whole(work, name) for name in COMMANDS]
-        rng, number = random.Random(0), 0
-        for kind in (*KINDS, "inside a write"):
-            trials: list[Trial] = []
-            while sum(len(one.kills) for one in trials) < kills:
-                one = trial(work, number, wholes[number % len(wholes)], kind, rng)
-                number += 1
-                trials.append(one)
-                print(
-                    f"{number:4} {kind:14} {one.command:20} {one.kills} {one.problem}", flush=True
-                )
-            record[kind] = summary(trials)
+        with ProcessPoolExecutor(args.jobs, mp_context=get_context("fork")) as pool:
+            for kind in (*KINDS, "inside a write"):
+                trials: list[Trial] = []
+                while (missing := kills - sum(len(one.kills) for one in trials)) > 0:
+                    plan = [
+                        (work, f"{kind} {i}".replace(" ", "-"), wholes[i % len(wholes)], kind)
+                        for i in range(len(trials), len(trials) + missing)
+                    ]
+                    for one in pool.map(trial, *zip(*plan, strict=True)):
+                        trials.append(one)
+                        print(f"{kind:14} {one.command:20} {one.kills} {one.problem}", flush=True)
+                record[kind] = summary(trials)
     for name, out in (("two at once", ""), ("two at once, the same --out", "--out same")):
         found: Counter[str] = Counter()
         for _ in range(races):
@@ -340,9 +405,11 @@ def main() -> None:
         ],
     )
     report.write("kills", args, record)
+    unequal = [k for k in (*KINDS, "inside a write") if record[k]["equal"] < record[k]["runs"]]
+    raced = {*record["two at once"], *record["two at once, the same --out"]}
+    if unequal or not raced <= {"two folders", "one refused"}:
+        sys.exit("not every run came to the same files, or two runs shared a folder")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--child"]:
-        sys.exit(child(int(sys.argv[2]) or None, sys.argv[4:]))
     main()

@@ -7,7 +7,8 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,11 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=cores(), help="of each side; default: cores")
     parser.add_argument("--to", help="write results/TO.json, not that of the benchmark's own name")
     return parser
+
+
+def clock_for(threads: int) -> Callable[[], float]:
+    """Of one thread the processor's time, because other processes hardly change it."""
+    return time.process_time if threads == 1 else time.perf_counter
 
 
 def show(title: str, rows: Sequence[dict[str, str]]) -> None:

@@ -39,7 +39,7 @@ dispatched = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
 CASES: dict[str, dict[str, Any]] = {
     FIRST: {},
     "the same again": {"PYTHONHASHSEED": "1"},
-    "stopped by Ctrl-C, resumed": {"stop": 7},
+    "stopped by Ctrl-C, resumed": {"stop": 4},
     "2 threads": {"threads": 2},
     "2 threads again": {"threads": 2},
     "3 threads": {"threads": 3},
@@ -58,7 +58,7 @@ def work(folder: str, base: str, limit: int, epochs: int, threads: int = 1, stop
         dropout=0.1,
         limit=limit,
         threads=threads,
-        training=mt.TrainingOptions(epochs=epochs),
+        training=mt.TrainingOptions(epochs=epochs, batch_size=64),  # large enough to be cut
     )
     if stop:
         step = Trainer.train_step

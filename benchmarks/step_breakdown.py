@@ -1,24 +1,26 @@
 """Where the time of a training step goes: forward, backward, clipping, optimizer; predicted too.
 
     python benchmarks/step_breakdown.py
+    python benchmarks/step_breakdown.py --threads 1
     python benchmarks/step_breakdown.py --quick
 
 MiniLM's shape with random weights; the methods take turns in one process. Predicted: the
 multiply-adds that `costs/step.py` counts, at the rate of one large matrix product on this machine,
 and for clipping and AdamW the bytes that they must read and write, at the rate of one `a += b` over
 arrays that fit in no cache. What predicted bars lack is the element-wise work (activations, norms,
-softmax), and that small products are slower than large ones. Writes `results/step_breakdown.json`
+softmax), and that small products are slower than large ones. With `--threads 1` all times are the
+processor's, which a busy machine hardly changes. Writes `results/step_breakdown.json`
 and `step_breakdown.png`.
 """
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from machine import seconds
-from report import RESULTS, arguments, show, write
+from report import RESULTS, arguments, clock_for, show, write
 from threadpoolctl import threadpool_limits
 
 import minitransformer as mt
@@ -41,7 +43,8 @@ BATCH, LENGTH = 32, 32
 class Step:
     """A model, its optimizer, and a batch that all methods share."""
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, clock: Callable[[], float]) -> None:
+        self.clock = clock
         base = mt.Transformer(shape_of("minilm"), np.random.default_rng(0))
         options = RunOptions(method=method, head_dropout=0.0)
         self.model = build_classifier(base, 2, options).train()
@@ -54,15 +57,15 @@ class Step:
     def run(self) -> list[float]:
         """Seconds of each part."""
         self.model.zero_grad()
-        at = [time.perf_counter()]
+        at = [self.clock()]
         _, p = cross_entropy(self.model(self.ids), self.labels)
-        at.append(time.perf_counter())
+        at.append(self.clock())
         self.model.backward(cross_entropy_backward(p, self.labels))
-        at.append(time.perf_counter())
+        at.append(self.clock())
         clip_by_global_norm(self.parameters, 1e-3)
-        at.append(time.perf_counter())
+        at.append(self.clock())
         self.optimizer.step()
-        at.append(time.perf_counter())
+        at.append(self.clock())
         return np.diff(at).tolist()
 
 
@@ -74,13 +77,13 @@ def predict(method: str, multiply_adds_a_second: float, bytes_a_second: float) -
     return products + [BYTES[part] * step.trained / bytes_a_second for part in PARTS[2:]]
 
 
-def rates() -> tuple[float, float]:
+def rates(clock: Callable[[], float]) -> tuple[float, float]:
     """Multiply-adds a second of a large product, and bytes a second of `a += b` from memory."""
     n, k, m = 1024, 384, 1536
     a, b, c = np.ones((n, k), np.float32), np.ones((k, m), np.float32), np.empty((n, m), np.float32)
     x, y = np.ones(1 << 25, np.float32), np.ones(1 << 25, np.float32)
-    product = min(seconds(lambda: np.matmul(a, b, out=c)) for _ in range(20))
-    addition = min(seconds(lambda: np.add(x, y, out=x)) for _ in range(5))
+    product = min(seconds(lambda: np.matmul(a, b, out=c), clock) for _ in range(20))
+    addition = min(seconds(lambda: np.add(x, y, out=x), clock) for _ in range(5))
     return n * k * m / product, 3 * x.nbytes / addition
 
 
@@ -106,11 +109,11 @@ def main() -> None:
     args = arguments(__doc__).parse_args()
     threadpool_limits(args.threads, user_api="blas")
     keep_freed_memory()  # as the Trainer does
-    steps = {method: Step(method) for method in METHODS}
+    steps = {method: Step(method, clock_for(args.threads)) for method in METHODS}
     for step in steps.values():
         step.run()  # warm-up
-    turns = [{m: s.run() for m, s in steps.items()} for _ in range(3 if args.quick else 15)]
-    products, memory = rates()
+    turns = [{m: s.run() for m, s in steps.items()} for _ in range(3 if args.quick else 7)]
+    products, memory = rates(clock_for(args.threads))
     rows: list[dict[str, Any]] = []
     for method in METHODS:
         median = np.median([turn[method] for turn in turns], axis=0).tolist()

@@ -122,6 +122,8 @@ def start_file(slug: str, cells: list[Cell]) -> str:
             parts.append("\n".join(f"# {line}".rstrip() for line in cell.source.splitlines()))
         elif cell.kind in ("setup", "student"):
             parts.append(cell.source)
+        elif cell.kind == "try" and "my_numbers" in cell.source:
+            parts.append(f"# Your numbers: print({cell.source})")
         elif cell.kind == "solution":
             parts.append(without_solution(cell.source))
     return "\n\n".join(parts) + "\n"

@@ -6,8 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 import minitransformer as mt
+
+# A busy machine draws examples slowly; that says nothing about the code.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 SMALL = {"vocab_size": 50, "d_model": 16, "n_layers": 3, "n_heads": 2, "d_ff": 32}
 

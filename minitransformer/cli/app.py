@@ -5,6 +5,7 @@ Exit status: 0 success; 1 failure, with one line on standard error; 2 bad usage;
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -131,6 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return failed("interrupted", INTERRUPTED)
     except MiniTransformerError as error:
         return failed(one_line(error), 1, debug)
+    except OSError as error:
+        return failed(system_failure(error), 1, debug)
     except Exception as error:
         return failed(f"{type(error).__name__}: {one_line(error)}", 1, debug)
 
@@ -149,6 +152,15 @@ def failed(message: str, status: int, debug: bool = False) -> int:
         traceback.print_exc()
     say(f"minitransformer: error: {message}")
     return status
+
+
+def system_failure(error: OSError) -> str:
+    """What the system refused, and advice."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = "; make room on the disk, and run it again" if full else ""
+    return f"{str(error.filename or '')[:200]}: {error.strerror or error}{advice}".removeprefix(
+        ": "
+    )
 
 
 def usage(error: Any) -> str:

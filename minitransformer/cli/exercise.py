@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -49,7 +51,8 @@ def exercise(
         say(f"    minitransformer exercise {number} {start}")
         return 0
     assert file is not None
-    report = check(number, file, student)
+    with redirect_stdout(sys.stderr):  # what the solution prints is no part of the report
+        report = check(number, file, student)
     if as_json:
         print_json(report.to_dict())
     else:

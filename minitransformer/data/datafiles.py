@@ -96,6 +96,11 @@ def _csv_records(path: Path, text: str, delimiter: str = ",") -> Iterator[Record
                 yield line, dict(zip(header, fields, strict=True))
             line = reader.line_num + 1
     except csv.Error as error:
+        if "limit" in str(error):
+            raise DataError(
+                f"{path}, line {line}: a field of more than {csv.field_size_limit():,} characters; "
+                "is a quotation mark, a separator or a line's end missing there?"
+            ) from error
         raise DataError(
             f"{path}, line {line}: {error}; a field that starts with a quotation mark must end "
             'with one, and those inside it are doubled ("")'

@@ -218,8 +218,12 @@ def relabel(task: Task, label_names: Sequence[str]) -> Task:
 
 
 def _from_file(path: Path, rng: np.random.Generator) -> Task:
-    if path.suffix.lower() not in READERS and not path.exists():
-        raise DataError(_unknown_task(str(path)))
+    try:
+        exists = path.exists()
+    except OSError:  # too long a name
+        exists = False
+    if path.suffix.lower() not in READERS and not exists:
+        raise DataError(_unknown_task(str(path)[:200]))
     rows = read_rows(path)
     names = sorted({row.label for row in rows}, key=_by_value)
     examples = [(row.text, names.index(row.label)) for row in rows]

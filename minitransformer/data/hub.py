@@ -272,8 +272,12 @@ def _pip(pin: Pinned) -> list[str]:
     """How to call pip: as this Python's module, or whatever the PATH offers."""
     import importlib.util
     import shutil
+    import warnings
 
-    if importlib.util.find_spec("pip"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of setuptools, which has a hook for the import of pip
+        found_here = importlib.util.find_spec("pip") is not None
+    if found_here:
         return [sys.executable, "-c", RUN_PIP]
     with_uv = ["uv", "tool", "run", "--python", sys.executable, "pip"]
     for name, *arguments in (["pip"], ["pip3"], with_uv):

@@ -16,7 +16,7 @@ from .catalogue import Part
 from .judging import call, forward_first, right_gradients, right_in_model, rng_for, same_values
 from .solution import Solution
 
-B, H, Q, T, D_HEAD = 2, 3, 4, 5, 6
+B, H, Q, T, D_HEAD = 3, 2, 4, 5, 6
 
 
 class SoftmaxUnderTest(Module):
@@ -58,11 +58,11 @@ class AttentionUnderTest(Module):
 def known_of_softmax(mine: Any, inputs: tuple[Any, ...], dp: Array) -> Any:
     """What known mistakes make of ds."""
     p = functional.softmax(inputs[0])
-    total = np.einsum("...ij,...ij->...i", dp, p)[..., None]
+    total = np.einsum("...j,...j->...", dp, p)[..., None]
     mistakes = {
         "the sum over all p is missing: every p depends on every score": p * dp,
         "p in front is missing": dp - total,
-        "the sum of dp p stands alone; it is subtracted from dp": p * total,
+        "dp is missing: the sum of dp p stands alone": p * total,
         "the sum is added, but it is subtracted": p * (dp + total),
         "the sum is one of dp, without p": p * (dp - dp.sum(axis=-1, keepdims=True)),
         "a mean stands where the sum is meant": p * (dp - total / p.shape[-1]),
@@ -91,6 +91,7 @@ def known_of_attention(mine: Any, inputs: tuple[Any, ...], dcontext: Array) -> A
         "the softmax is not passed backward: that is dP, where dS is meant": dp / root,
         "dS is p dP, without the sum that the softmax's Jacobian has": p * dp / root,
     }
+    wrong_ds["dS is multiplied by sqrt(d_head), where it is divided by it"] = ds * root * root
     if mine.mask is not None:
         wrong_ds["P is computed without the mask"] = functional.softmax_backward(dp, bare) / root
     dq = {sentence: wrong @ k for sentence, wrong in wrong_ds.items()}
@@ -112,8 +113,8 @@ def qkv(seed: int, batch: int = B, heads: int = H) -> tuple[Array, Array, Array]
 
 
 def padding(dtype: Any = np.float64) -> Array:
-    """The additive mask of two sentences of which the second has two tokens of padding."""
-    real = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    """The additive mask of three sentences, two of which end in padding."""
+    real = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0]])
     mask = additive_attention_mask(real, False, B, T, dtype)
     assert mask is not None
     return mask

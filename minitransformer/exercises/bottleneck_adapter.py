@@ -93,7 +93,7 @@ def known_gradients(mine: Any, inputs: tuple[Any, ...], dy: Array) -> Any:
 
 
 def forward(solution: Solution, seed: int) -> None:
-    for shape in ((2, 5, D), (1, 4, D), (3, D), (D,)):
+    for shape in ((3, 5, D), (1, 4, D), (3, D), (D,)):
         mine, rng = adapter(solution, seed)
         h = rng.standard_normal(shape)
         expected, mistakes = expected_forward(mine, h)
@@ -106,7 +106,7 @@ def forward(solution: Solution, seed: int) -> None:
 def gradients(solution: Solution, seed: int) -> None:
     forward_first(lambda: forward(solution, seed))
     mine, rng = adapter(solution, seed)
-    right_gradients(mine, rng.standard_normal((2, 5, D)), known=known_gradients)
+    right_gradients(mine, rng.standard_normal((3, 5, D)), known=known_gradients)
 
 
 def any_shape(solution: Solution, seed: int) -> None:
@@ -120,12 +120,12 @@ def frozen(solution: Solution, seed: int) -> None:
     forward_first(lambda: forward(solution, seed))
     for name in ("w_down", "b_down", "w_up", "b_up"):
         mine, rng = adapter(solution, seed)
-        h = rng.standard_normal((2, 5, D))
+        h = rng.standard_normal((3, 5, D))
         getattr(mine, name).requires_grad = False
         right_gradients(mine, h, known=known_gradients)
     mine, rng = adapter(solution, seed)
-    mine.call(False, rng.standard_normal((2, 5, D)))
-    if mine.backward(rng.standard_normal((2, 5, D))) is not None:
+    mine.call(False, rng.standard_normal((3, 5, D)))
+    if mine.backward(rng.standard_normal((3, 5, D))) is not None:
         raise WrongAnswer(
             "backward returns the gradient of h although nothing before the adapter trains: "
             "return None if self.needs_input_grad is false"

@@ -15,6 +15,8 @@ from .catalogue import Part
 from .judging import call, real_batch, rng_for, same_values
 from .solution import Solution, variant
 
+SIZES = (7, 11, 13, 29)  # B, T, d, d_ff: no two formulas give the same number
+
 
 def numbers(rng: np.random.Generator) -> dict[str, Any]:
     """An encoder, its batch, and the bottleneck of its adapters, two in each block."""
@@ -56,7 +58,7 @@ def adapter_parameters(solution: Solution, seed: int) -> None:
 
 
 def forward_work(solution: Solution, seed: int) -> None:
-    for B, T, d, d_ff in ((2, 3, 4, 5), sizes(seed)):
+    for B, T, d, d_ff in (SIZES, sizes(seed)):
         got = call("forward_multiply_adds", solution.get("forward_multiply_adds"), B, T, d, d_ff)
         lin, scores = linears(B, T, d, d_ff), B * T * T * d
         exactly(f"forward_multiply_adds({B}, {T}, {d}, {d_ff})", got, lin + 2 * scores, {
@@ -74,7 +76,7 @@ def forward_work(solution: Solution, seed: int) -> None:
 
 def backward_work(solution: Solution, seed: int) -> None:
     function = solution.get("backward_multiply_adds")
-    for B, T, d, d_ff in ((2, 3, 4, 5), sizes(seed)):
+    for B, T, d, d_ff in (SIZES, sizes(seed)):
         lin, scores = linears(B, T, d, d_ff), B * T * T * d
         for frozen in (False, True):
             got = call("backward_multiply_adds", function, B, T, d, d_ff, frozen)
@@ -85,7 +87,7 @@ def backward_work(solution: Solution, seed: int) -> None:
                 "that is zero: frozen weights pass gradients on, which takes a product each": 0,
                 "it is as much as forward; a product of two activations has two gradients": forward,
                 "the weight gradients of frozen Linears are counted": 2 * lin + 4 * scores,
-                "the weight gradients are missing": lin + 4 * scores,
+                "each Linear has two gradients, its weight's and its input's": lin + 4 * scores,
                 "Q K^T and P V are missing": expected - 4 * scores,
                 "Q K^T and P V have two factors each, and each factor a gradient": expected
                 - 2 * scores,
@@ -93,13 +95,13 @@ def backward_work(solution: Solution, seed: int) -> None:
 
 
 def training_bytes(solution: Solution, seed: int) -> None:
-    for n in (1, 99_136, sizes(seed)[2]):
+    for n in (99_136, sizes(seed)[2], 1):
         got = call("training_bytes", solution.get("training_bytes"), n)
         exactly(f"training_bytes({n})", got, 12 * n, {
-            "AdamW keeps two numbers for each parameter, m and v": 8 * n,
+            "that is two numbers for each parameter; there are the gradient, m and v": 8 * n,
             "the gradient alone": 4 * n,
             "these are numbers, not bytes: a float32 has four": 3 * n,
-            "the weights themselves are there in any case and not asked for": 16 * n,
+            "that is four numbers for each parameter; beside the value there are three": 16 * n,
             "that is in float64": 24 * n,
         })  # fmt: skip
 

@@ -17,7 +17,7 @@ from .judging import call, forward_first, right_gradients, right_in_model, rng_f
 from .linear_and_layer_norm import known_of_linear
 from .solution import Solution, in_words, variant
 
-N, D_IN, D_OUT = (2, 5), 4, 3
+N, D_IN, D_OUT = (3, 5), 4, 3
 
 
 def numbers(rng: np.random.Generator) -> dict[str, Any]:
@@ -140,8 +140,8 @@ def stops(solution: Solution, seed: int) -> None:
     result, visited = walk((2.0, True), (3.0, True), (5.0, True))
     if visited != ["0", "1", "2"]:
         raise WrongAnswer(
-            f"three modules, all to be visited: the order was {', '.join(visited) or 'none'}, "
-            "expected 0, 1, 2; the list is in the order of the backward pass already"
+            "three modules, to be visited in the order in which they are given, 0, 1, 2: it visits "
+            f"{', '.join(visited) or 'none'}"
         )
     if result is None:
         raise WrongAnswer("backward_through returns None, although the last module returned dx")

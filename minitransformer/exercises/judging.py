@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data.tokenization import Tokenizer, pad
-from ..errors import WrongAnswer
+from ..errors import BackwardError, WrongAnswer
 from ..gradcheck import gradcheck
 from ..models.heads import Classifier, CrossEntropy
 from ..models.transformer import Transformer
@@ -82,11 +82,13 @@ def same_values(
             raise WrongAnswer(f"{what} is wrong: {sentence}")
     if not np.isfinite(got).all():
         raise WrongAnswer(f"{what} contains NaN or infinity")
+    if not got.ndim:  # a number that is asked for: to name the right one would be the answer
+        raise WrongAnswer(f"{what} is not {got:.6g}; what differs is in no pattern known here")
     i = np.unravel_index(int(np.argmax(np.abs(got - expected))), got.shape)
-    place = f" at {tuple(map(int, i))}" if got.ndim else ""
     raise WrongAnswer(
-        f"{what} is {got[i]:.6g}{place}, but should be {np.asarray(expected)[i]:.6g}; what differs "
-        "is in no pattern known here. Work one entry out by hand, and compare"
+        f"{what} is {got[i]:.6g} at {tuple(map(int, i))}, but should be "
+        f"{np.asarray(expected)[i]:.6g}; what differs is in no pattern known here. Work one entry "
+        "out by hand, and compare"
     )
 
 
@@ -213,6 +215,12 @@ def right_in_model(
             own.value[...] = given.value
         try:
             loss, found = gradients_in_model(mine)
+        except BackwardError as error:
+            raise WrongAnswer(
+                f"inside the model, with {part}, the backward pass cannot go on: does each of your "
+                "forwards end with self.save_for_backward(y.shape, ...), and does backward add "
+                "gradients only where `trainable`?"
+            ) from error
         except Exception as error:
             raise WrongAnswer(f"inside the model, with {part}: {in_words(error)}") from error
     same_values(f"the loss of the model with {part}", np.float32(loss), np.float32(expected_loss),

@@ -16,7 +16,7 @@ from .judging import call, forward_first, right_gradients, right_in_model, rng_f
 from .solution import Solution
 
 D_IN, D_OUT, D = 4, 3, 6
-SHAPES = ((2, 5), (1, 4), (3, 1), (7,), ())  # leading axes: sentences and positions
+SHAPES = ((3, 5), (1, 4), (3, 1), (7,), ())  # leading axes: sentences and positions
 
 
 def module(solution: Solution, name: str, seed: int) -> tuple[Any, np.random.Generator]:
@@ -72,8 +72,8 @@ def known_of_layer_norm(mine: Any, inputs: tuple[Any, ...], dy: Array) -> Any:
         "dx": {
             "the factor r = 1 / sqrt(variance + eps) is missing": dx(u),
             "the gain is missing: u = gain dy": rstd * dx(dy),
-            "the mean depends on x as well: mean(u) is to be subtracted": rstd * dx(u, mean=0),
-            "the variance depends on x as well: x_hat mean(u x_hat) is to be subtracted": rstd
+            "mean(u) is not subtracted: the mean depends on x as well": rstd * dx(u, mean=0),
+            "x_hat mean(u x_hat) is not subtracted: the variance depends on x as well": rstd
             * dx(u, along=0),
             "mean and variance depend on x as well: two terms are missing": rstd * u,
             "the term of the variance is added, but it is subtracted": rstd * dx(u, along=-1),
@@ -102,7 +102,7 @@ KNOWN = {"MyLinear": known_of_linear, "MyLayerNorm": known_of_layer_norm}
 def right_forward(solution: Solution, name: str, seed: int) -> None:
     """The forward of the page is given; it must have stayed as it was."""
     mine, rng = module(solution, name, seed)
-    x = rng.standard_normal((2, 5, width(name)))
+    x = rng.standard_normal((3, 5, width(name)))
     weight, bias = mine.weight.value, mine.bias.value
     expected = x @ weight + bias if name == "MyLinear" else layer_norm(x, weight, bias, mine.eps)[0]
     same_values(f"forward of {name}", call("forward", mine.forward, x), expected)
@@ -117,7 +117,7 @@ def right_backward(solution: Solution, name: str, seed: int, shapes: Any = SHAPE
 
 def right_frozen(solution: Solution, name: str, seed: int) -> None:
     forward_first(lambda: right_forward(solution, name, seed))
-    shape = (2, 5, width(name))
+    shape = (3, 5, width(name))
     for frozen in (("weight",), ("bias",), ("weight", "bias")):
         mine, rng = module(solution, name, seed)
         for parameter in frozen:

@@ -26,7 +26,7 @@ from .judging import (
 )
 from .solution import Solution, variant
 
-D_IN, D_OUT, R, ALPHA = 6, 5, 2, 5.0
+D_IN, D_OUT, R, ALPHA = 6, 5, 3, 7.0
 
 
 def numbers(rng: np.random.Generator) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def updated(solution: Solution, seed: int) -> tuple[AdaptedLinear, Any, np.rando
 
 
 def right_forward(solution: Solution, seed: int) -> None:
-    for shape in ((2, 4, D_IN), (1, 3, D_IN), (3, D_IN), (D_IN,)):
+    for shape in ((3, 5, D_IN), (1, 3, D_IN), (3, D_IN), (D_IN,)):
         _, mine, rng = updated(solution, seed)
         x, y = rng.standard_normal(shape), rng.standard_normal((*shape[:-1], D_OUT))
         u = x @ mine.a.value @ mine.b.value
@@ -86,7 +86,7 @@ def known_gradients(linear: Any, inputs: tuple[Any, ...], dy: Array) -> Any:
 
 def gradients(solution: Solution, seed: int) -> None:
     forward_first(lambda: right_forward(solution, seed))
-    for shape in ((2, 4, D_IN), (1, 3, D_IN), (3, D_IN)):
+    for shape in ((3, 5, D_IN), (1, 3, D_IN), (3, D_IN)):
         linear, _, rng = updated(solution, seed)
         right_gradients(linear, rng.standard_normal(shape), known=known_gradients)
 
@@ -96,9 +96,9 @@ def frozen(solution: Solution, seed: int) -> None:
     for name in ("a", "b"):
         linear, mine, rng = updated(solution, seed)
         getattr(mine, name).requires_grad = False
-        right_gradients(linear, rng.standard_normal((2, 4, D_IN)), known=known_gradients)
+        right_gradients(linear, rng.standard_normal((3, 5, D_IN)), known=known_gradients)
     linear, mine, rng = updated(solution, seed)
-    y = linear.call(False, rng.standard_normal((2, 4, D_IN)))
+    y = linear.call(False, rng.standard_normal((3, 5, D_IN)))
     if mine.backward(rng.standard_normal(y.shape)) is not None:
         raise WrongAnswer(
             "backward returns the gradient of x although nothing before the Linear trains: "

@@ -136,7 +136,8 @@ def where(error: BaseException) -> str:
         return f", in line {error.lineno}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         installed = f"{os.sep}site-packages{os.sep}" in frame.filename
-        if frame.filename.startswith((PACKAGE, "<frozen", sys.base_prefix)) or installed:
+        ours = frame.filename.startswith((PACKAGE, "<frozen", sys.base_prefix))
+        if ours or installed or frame.filename.endswith(".pyx"):
             continue
         return f", in line {frame.lineno} ({frame.name}): {frame.line!r}"
     return ""

@@ -11,7 +11,7 @@ import numpy as np
 from ..adapters.config import AdapterConfig
 from ..data.batches import Batch, Encoded
 from ..data.tokenization import Tokenizer
-from ..errors import WrongAnswer
+from ..errors import TrainingError, WrongAnswer
 from ..models.heads import Classifier, CrossEntropy
 from ..models.transformer import Transformer
 from ..nn.functional import adamw
@@ -94,9 +94,9 @@ def by_hand(named: dict[str, Parameter], seed: int, steps: int, mistake: str = "
 
 MISTAKES = {
     "betas": "the two betas are exchanged: the first is that of m",
-    "m": "m is not kept from step to step; write into self.m[name], m[...] = ...",
-    "v": "v is not kept from step to step; write into self.v[name], v[...] = ...",
-    "no decay": "there is no weight decay",
+    "m": "the m of the last step plays no part: it is kept in self.m[name], and weighted",
+    "v": "the v of the last step plays no part: it is kept in self.v[name], and weighted",
+    "no decay": "the matrix does not decay",
     "decays all": "the bias decays as well: only matrices do",
     "coupled": "the decay is added to the gradient (Adam with L2); AdamW adds it to the step",
     "t + 1": "the bias correction uses t + 1: count the step before you use it, from 1",
@@ -258,8 +258,14 @@ def in_the_model(solution: Solution, seed: int) -> None:
     mine = {"AdamW": solution.get("MyAdamW")}
     mine["clip_by_global_norm"] = solution.get("clip_by_global_norm")
     expected = trained()
-    with use(**mine):
-        found = trained()
+    try:
+        with use(**mine):
+            found = trained()
+    except TrainingError as error:
+        raise WrongAnswer(
+            "with your AdamW and clipping the loss is not finite after a few steps of the "
+            "library's Trainer: first make the parts above right"
+        ) from error
     same_values("the losses of the library's Trainer with your AdamW and clipping",
                 np.array(found), np.array(expected), tolerance=1e-3)  # fmt: skip
 

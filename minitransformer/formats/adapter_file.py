@@ -31,7 +31,7 @@ from .adapter_parameters import (
     warn_of_trainable_base,
 )
 from .files import read_safetensors, write_tensors
-from .folders import read_words
+from .folders import refuse_foreign
 from .kinds import check_kinds
 
 FORMAT = "minitransformer-adapter-3"  # the metadata's only entry
@@ -227,18 +227,15 @@ def read_adapter(path: str | Path) -> AdapterFile:
 def find_adapter(path: str | Path) -> Path:
     """The adapter file of a run's folder, or the file itself. Raises: CheckpointError if none."""
     path = Path(path).expanduser()
-    if path.is_file():
-        return path
-    if (path / "adapter_config.json").is_file():
-        theirs = "peft" if "peft_type" in read_words(path / "adapter_config.json") else "adapterhub"
-        raise CheckpointError(
-            f"{path} is a folder of the library {theirs.replace('hub', 's')!r}: import_{theirs}("
-            f"folder, base, out) makes a run of it (minitransformer import), and load_{theirs}("
-            f"transformer, folder) of minitransformer.formats.{theirs} inserts it into a model"
-        )
-    for method in METHODS:
-        if (path / f"{method}.safetensors").is_file():
-            return path / f"{method}.safetensors"
+    try:
+        if path.is_file():
+            return path
+        refuse_foreign(path)
+        for method in METHODS:
+            if (path / f"{method}.safetensors").is_file():
+                return path / f"{method}.safetensors"
+    except OSError as error:  # too long a name
+        raise CheckpointError(f"cannot read {str(path)[:200]}: {error.strerror}") from error
     names = " or ".join(f"{method}.safetensors" for method in METHODS)
     if path.suffix == ".safetensors":
         raise CheckpointError(f"{path} is not there: expected an adapter file or a run's folder")

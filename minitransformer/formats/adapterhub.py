@@ -300,16 +300,19 @@ def read_head(folder: str | Path) -> LinearHead | None:
         )
     pooling = "pooler" if words.get("use_pooler") else "cls"
     weight, bias = (turned(tensors[key]) for key in keys)
-    return LinearHead(label_names(words, path), pooling, weight, bias)
+    return LinearHead(label_names(words, path, bias.size), pooling, weight, bias)
 
 
-def label_names(words: Words, path: Path) -> tuple[str, ...]:
-    """The labels in order; numbers where the library was given no names."""
+def label_names(words: Words, path: Path, n: int) -> tuple[str, ...]:
+    """The labels of n classes in order; numbers where the library was given no names."""
     try:
-        n = int(words["num_labels"])
         ids = {str(label): int(i) for label, i in (words.get("label2id") or {}).items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{path} is damaged: {error!r}") from error
+    if words.get("num_labels") != n:
+        raise CheckpointError(
+            f"{path}: num_labels={words.get('num_labels')!r}, but the weights are for {n}"
+        )
     if ids and sorted(ids.values()) != list(range(n)):
         raise CheckpointError(f"{path}: label2id={ids} does not number {n} labels from 0")
     return tuple(sorted(ids, key=lambda label: ids[label])) or tuple(map(str, range(n)))

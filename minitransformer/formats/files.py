@@ -113,6 +113,15 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def delete_leftovers(folder: Path, name: str = "*") -> None:
+    """Delete what processes that were killed left of writing files called `name` in a folder.
+
+    Only where no other process is writing such a file.
+    """
+    for temporary in folder.glob(f".{name}.*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Have the names in a folder on the disk, where the system offers that (Windows does not)."""
     if os.name == "nt":

@@ -256,6 +256,8 @@ def factor_between(g: Array, n: Array, known: Sequence[Factor]) -> str | None:
             names.append(f"{abs(k):.4g} = 1 / {name}: {if_small}")
     if not names:
         names = ["look for a factor of forward that backward forgets or applies twice"]
+    else:
+        names[0] = f"perhaps {names[0]}"
     return f"{sign}it is {k:.5g} times what it should be ({'; or '.join(names)})"
 
 

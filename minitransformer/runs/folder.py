@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..data.hub import find_checkpoint
 from ..errors import CheckpointError, ConfigError
 from ..formats.adapter_file import AdapterFile
+from ..formats.files import delete_leftovers
 from ..training.history import History
 from ..training.state import previous
 from ..training.trainer import TrainingOptions
@@ -159,8 +160,7 @@ def locked(folder: Path) -> BaseFileLock | None:
         return None
     except OSError as error:
         raise CheckpointError(f"cannot write into {folder}: {error.strerror}") from error
-    for leftover in folder.glob(".*.*.tmp"):  # of a process that was killed
-        leftover.unlink(missing_ok=True)
+    delete_leftovers(folder)
     return lock
 
 

@@ -31,7 +31,7 @@ from ..models.transformer import Transformer
 from ..nn.kernels import softmax
 from ..nn.module import Array, Module
 from ..training.data_parallel import DataParallel, Model
-from ..training.evaluation import AT_ONCE
+from ..training.evaluation import AT_ONCE, check_finite
 from ..training.prefix_cache import frozen_depth
 from ..training.process import cores
 from .classification import Prediction, Run, check_head_size, check_labels
@@ -144,7 +144,9 @@ class Tasks:
         with DataParallel(replica, min(threads or cores(), n_batches)) as data_parallel:
             for index, rows, logits in data_parallel.map(forward, batches(unique, batch_size)):
                 for name in logits:
-                    found[name][index[rows[name]]] = softmax(logits[name])
+                    p = softmax(logits[name])
+                    check_finite(p)
+                    found[name][index[rows[name]]] = p
         return {
             name: run.predictions(texts, found[name][reads[name]])
             for name, run in self.runs.items()

@@ -104,7 +104,11 @@ def train_in_folder(
         trainer.fit()
         metrics = write_results(job, trainer, folder)
     except (KeyboardInterrupt, CheckpointError, OSError, MemoryError):
-        log.warning("stopped. The run in %s is unfinished, and can be resumed", folder)
+        log.warning(
+            "stopped. The run goes on from its last state with --resume --out %s "
+            "(in Python: resume=True and out)",
+            folder,
+        )
         raise
     if metrics["finished"]:
         delete_state(state_file)
@@ -151,8 +155,7 @@ def base_digests(transformer: Transformer, weights: str, checkpoint: Path) -> di
     """Digests of what decides a base's answers; `weights`: its fingerprint before training."""
     files = (checkpoint / name for name in ("tokenizer.json", "vocab.json", "merges.txt"))
     return {
-        "the base's weights": weights,
-        "the base's configuration": digest(repr(transformer.config)),
+        "the base's weights or configuration": digest(weights, repr(transformer.config)),
         **{
             f"the base's {file.name}": hashlib.sha256(file.read_bytes()).hexdigest()
             for file in files

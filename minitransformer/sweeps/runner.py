@@ -16,6 +16,7 @@ import numpy as np
 
 from ..data.datasets import load_task
 from ..errors import CheckpointError
+from ..formats.files import delete_leftovers
 from ..runs.classification import Classification
 from ..runs.options import to_dict
 from ..training.evaluation import evaluate
@@ -23,7 +24,7 @@ from ..training.process import single_threaded_products
 from ..training.state import delete_state, previous
 from ..training.trainer import Trainer
 from .study import RunSpec
-from .table import STATES, Row, claimed, read_row, row_file, write_row
+from .table import ROWS, STATES, Row, claimed, read_row, row_file, write_row
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,8 @@ def run_into(folder: Path, spec: RunSpec, threads: int = 1) -> Row:
         row = run_to_row(spec, threads, state_file)
         write_row(folder, row)
         delete_state(state_file)
+        delete_leftovers(state_file.parent, state_file.name)
+        delete_leftovers(folder / ROWS, row_file(folder, spec.key).name)
         return row
 
 

@@ -10,8 +10,8 @@ from typing import Any
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
-class StopNow(KeyboardInterrupt):
-    """Asked twice to stop: now, in the middle of a step."""
+class Stop(KeyboardInterrupt):
+    """The run was asked to stop, and is between two steps."""
 
 
 class Interrupt:
@@ -20,23 +20,24 @@ class Interrupt:
     pressed = False
 
     def check(self) -> None:
-        """Raises: KeyboardInterrupt if it was."""
+        """Raises: Stop if it was."""
         if self.pressed:
-            raise KeyboardInterrupt
+            raise Stop
 
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
     """Turn the first Ctrl-C, SIGTERM or SIGHUP into a flag, so that no step stops halfway.
 
-    The second one raises `StopNow` at once. Signals that are ignored stay so (`nohup`), except
-    for Ctrl-C. Outside the main thread, where Python receives no signals, nothing is changed.
+    The second one raises KeyboardInterrupt at once, wherever the step is. Signals that are ignored
+    stay so (`nohup`), except for Ctrl-C. Outside the main thread, where Python receives no signals,
+    nothing is changed.
     """
     interrupt = Interrupt()
 
     def on_signal(number: int, frame: Any) -> None:
         if interrupt.pressed:
-            raise StopNow
+            raise KeyboardInterrupt
         interrupt.pressed = True
 
     before: dict[int, Any] = {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +17,22 @@ from ..nn.module import Array, Parameter
 Schedule = Callable[[int], float]
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # as the built-in `map`
 
-PIECE = 1 << 20  # numbers of a parameter that one thread handles at a time
+PIECE = 1 << 20  # numbers of a parameter that are handled at a time
+
+_map: ContextVar[Map] = ContextVar("map", default=map)
+
+
+@contextmanager
+def spread_over(map: Map) -> Iterator[None]:
+    """Inside, AdamW and clipping give their pieces of work to this `map`, as that of a thread pool.
+
+    Their results are the same.
+    """
+    token = _map.set(map)
+    try:
+        yield
+    finally:
+        _map.reset(token)
 
 
 class SGD:
@@ -85,12 +102,8 @@ class AdamW:
         self.updates = {name: np.zeros(1, np.int64) for name in parameters}
         self.m, self.v = zeros_for(parameters), zeros_for(parameters)
 
-    def step(self, map: Map = map) -> None:
-        """Move every parameter that has a gradient, in place.
-
-        `map`: may spread pieces of the work over threads, as `DataParallel.spread` does. The
-        result is the same.
-        """
+    def step(self) -> None:
+        """Move every parameter that has a gradient, in place."""
         self.t += 1
         moving = {name: p for name, p in self.parameters.items() if p.grad is not None}
         for name in moving:
@@ -103,8 +116,7 @@ class AdamW:
             own = (value[rows], grad[rows], self.m[name][rows], self.v[name][rows])
             kernels.adamw(*own, int(self.updates[name][0]), self.lr, self.betas, self.eps, decay)
 
-        for _ in map(move, pieces(moving)):
-            pass
+        list(_map.get()(move, pieces(moving)))
 
     def state_dict(self) -> dict[str, Array]:
         """The arrays that resuming needs, beside the parameters (themselves, not copies)."""
@@ -137,22 +149,20 @@ def warmup_linear_decay(peak: float, warmup_steps: int, total_steps: int) -> Sch
     return rate
 
 
-def clip_by_global_norm(
-    parameters: Mapping[str, Parameter], max_norm: float, map: Map = map
-) -> float:
+def clip_by_global_norm(parameters: Mapping[str, Parameter], max_norm: float) -> float:
     """Scale all gradients so that their common norm is at most `max_norm`; return the norm before.
 
-    (Pascanu et al. 2013, arXiv 1211.5063, algorithm 1.) `map`: as in `AdamW.step`.
+    (Pascanu et al. 2013, arXiv 1211.5063, algorithm 1.)
     Raises: ConfigError unless `max_norm` is positive.
     """
     if not max_norm > 0:
         raise ConfigError(f"max_norm={max_norm}: expected a positive number")
     grads = {name: p.grad for name, p in parameters.items() if p.grad is not None}
     parts = [grads[name][rows] for name, rows in pieces(grads)]
-    norm = math.sqrt(sum(map(lambda g: float(np.vdot(g, g)), parts)))
+    each = _map.get()
+    norm = math.sqrt(sum(each(lambda g: float(np.vdot(g, g)), parts)))
     if norm > max_norm:
-        for _ in map(lambda g: np.multiply(g, max_norm / norm, out=g), parts):
-            pass
+        list(each(lambda g: np.multiply(g, max_norm / norm, out=g), parts))
     return norm
 
 

@@ -20,8 +20,8 @@ from ..nn.module import Array
 from .data_parallel import DataParallel, Model
 from .evaluation import loss_and_accuracy
 from .history import BEST_BY, History, HistoryRow
-from .interruption import Interrupt, StopNow, interruptible
-from .optim import AdamW, clip_by_global_norm, warmup_linear_decay
+from .interruption import Interrupt, Stop, interruptible
+from .optim import AdamW, clip_by_global_norm, spread_over, warmup_linear_decay
 from .prefix_cache import PrefixCache
 from .process import keep_freed_memory
 from .state import TrainingState, digest_of
@@ -169,9 +169,7 @@ class Trainer:
                     if self.step == total:
                         break
                     self.epoch(interrupt, bar)
-            except StopNow:  # perhaps halfway through a step: nothing to save
-                raise
-            except KeyboardInterrupt:
+            except Stop:  # any other KeyboardInterrupt may come halfway through a step
                 self.interrupted = True
                 self.save_state()
         return self.history
@@ -205,10 +203,10 @@ class Trainer:
                 f"the loss is {loss} at step {self.step + 1} of {self.total_steps} "
                 f"(learning rate {lr:.1e}); try a lower lr, or a longer warm-up"
             )
-        spread = self.data_parallel.spread
-        norm = clip_by_global_norm(self.parameters, self.options.max_grad_norm, spread)
         self.optimizer.lr = lr
-        self.optimizer.step(spread)
+        with spread_over(self.data_parallel.spread):
+            norm = clip_by_global_norm(self.parameters, self.options.max_grad_norm)
+            self.optimizer.step()
         self.step += 1
         self.seconds += time.perf_counter() - started
         return HistoryRow(self.step, epoch, loss, right / batch.counted, lr, norm, self.seconds)

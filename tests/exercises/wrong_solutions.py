@@ -87,7 +87,7 @@ LAYER_NORM = [
     ("sign", DX, "return rstd * (mean - u + x_hat * along)", "sign is flipped"),
     ("scaling", DX, "return u - mean - x_hat * along", "the factor r"),
     ("scaling", "u = self.weight.value * dy", "u = dy", "the gain is missing"),
-    ("dropped term", DX, "return rstd * (u - x_hat * along)", "mean(u) is to be subtracted"),
+    ("dropped term", DX, "return rstd * (u - x_hat * along)", "mean(u) is not subtracted"),
     ("dropped term", DX, "return rstd * (u - mean)", "the variance depends on x"),
     ("dropped term", DX, "return rstd * u", "two terms are missing"),
     ("stale", "x_hat, rstd = self.pop_saved(dy)",
@@ -267,7 +267,7 @@ NO_GRADIENT = [
 STOPS = [
     ("frozen", "if d is None or not module.output_requires_grad:", "if d is None:",
      "output_requires_grad false"),
-    ("order", "for module in modules:", "for module in reversed(modules):", "the order was"),
+    ("order", "for module in modules:", "for module in reversed(modules):", "it visits 2, 1, 0"),
     ("stale", "d = module.backward(d)", "d = module.backward(dy)", "should be"),
 ]  # fmt: skip
 SAVES = [
@@ -316,9 +316,9 @@ ADAMW = [
 ADAMW_STEPS = [
     ("order", "b1, b2 = self.betas", "b2, b1 = self.betas", "exchanged"),
     ("stale", "m[...] = b1 * m + (1 - b1) * p.grad", "m = b1 * m + (1 - b1) * p.grad",
-     "m is not kept"),
+     "the m of the last step plays no part"),
     ("stale", "v[...] = b2 * v + (1 - b2) * p.grad**2", "v = b2 * v + (1 - b2) * p.grad**2",
-     "v is not kept"),
+     "the v of the last step plays no part"),
 ]  # fmt: skip
 WITHOUT = [
     (
@@ -418,14 +418,14 @@ COUNT = [
     ("backward", "weight_gradients = 0 if frozen else linears", "weight_gradients = linears",
      "of frozen Linears"),
     ("backward", "weight_gradients = 0 if frozen else linears", "weight_gradients = 0",
-     "weight gradients are missing"),
+     "each Linear has two gradients"),
     ("backward", "return linears + weight_gradients + 2 * scores",
      "return linears + weight_gradients + scores", "each factor"),
     ("backward", "return linears + weight_gradients + 2 * scores",
      "return 0 if frozen else linears + weight_gradients + 2 * scores", "that is zero"),
     ("bytes", "return 4 * (n + 2 * n)", "return n + 2 * n", "a float32 has four"),
     ("bytes", "return 4 * (n + 2 * n)", "return 4 * n", "the gradient alone"),
-    ("bytes", "return 4 * (n + 2 * n)", "return 4 * (n + n)", "m and v"),
+    ("bytes", "return 4 * (n + 2 * n)", "return 4 * (n + n)", "the gradient, m and v"),
     ("answers", '"share": 100 * n', '"share": n', "percent"),
     ("answers", 'n = 2 * own["blocks"]', 'n = own["blocks"]', "two adapters"),
     ("answers", '"frozen_over_full": frozen / full', '"frozen_over_full": full / frozen',

@@ -265,7 +265,7 @@ def test_pickles_are_named_with_the_way_out(small_transformer: Make, folder: Pat
         ({"head_type": "tagging"}, "head_type='tagging'"),
         ({"bias": False}, "bias=False"),
         ({"label2id": {"bad": 0, "good": 2}}, "does not number 2 labels"),
-        ({"num_labels": None}, "damaged"),
+        ({"num_labels": None}, "num_labels=None, but the weights are for 2"),
     ],
 )
 def test_heads_without_equivalent(folder: Path, options: dict[str, Any], named: str) -> None:

@@ -1,8 +1,6 @@
 """The mathematics at its edges: infinite logits, constant rows, long sums, tails, late gradients.
 
-    python tests/nn/test_edges.py
-
-prints each figure beside PyTorch's. Run it with PYTHONPATH at an older version to compare.
+`edge_figures.py` prints each figure beside PyTorch's.
 """
 
 from __future__ import annotations
@@ -361,68 +359,3 @@ def tail_errors(name: str, low: float, high: float) -> tuple[Pair, Pair]:
         return float(np.abs(found - value).max()), float(np.abs(derivative - expected).max())
 
     return errors(*getattr(kernels, name)(x)), errors(y.detach().numpy(), leaf.grad.numpy())
-
-
-def figures() -> None:
-    import torch
-
-    def row(what: str, ours: object, theirs: object) -> None:
-        print(f"{what:58} {ours!s:>12} {theirs!s:>12}")
-
-    row("", "ours", "PyTorch")
-    for logits, label in INFINITE:
-        x = np.array(logits, np.float32)
-        theirs = torch.nn.functional.cross_entropy(torch.tensor(x), torch.tensor([label]))
-        with np.errstate(all="ignore"):
-            ours = CrossEntropy()(x, np.array([label]))
-        row(f"cross-entropy of {logits[0]}", f"{ours:.4f}", f"{float(theirs):.4f}")
-    for number in (1.1, 30.1, 1e3):
-        x = np.full((1, 384), number, np.float32)
-        y = LayerNorm(384)(x)
-        theirs_y = torch.nn.functional.layer_norm(torch.tensor(x), (384,), eps=1e-12)
-        row(f"layer norm of a row of {number}", f"{np.abs(y).max():.1e}",
-            f"{float(theirs_y.abs().max()):.1e}")  # fmt: skip
-    bias, gain, dy = long_sum_errors()
-    size = np.abs(dy.sum(axis=0, dtype=np.float64))
-    drift = np.abs(torch.from_numpy(dy).sum(0).numpy() - dy.sum(axis=0, dtype=np.float64)).max()
-    row(
-        "bias gradients over 16,384 rows: relative error",
-        f"{bias:.1e}",
-        f"{drift / size.max():.1e}",
-    )
-    row("gain gradient over 16,384 rows: relative error", f"{gain:.1e}", "")
-    late = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
-    adamw = torch.optim.AdamW([late], 0.01, weight_decay=0)
-    for step in range(1, 13):
-        late.grad = torch.ones(1, dtype=torch.float64) if step >= 11 else None
-        adamw.step()
-    row(
-        "AdamW, first gradient at step 11: moved",
-        f"{late_gradient():.4f}",
-        f"{1 - late.item():.4f}",
-    )
-    for name in ("gelu", "gelu_tanh", "silu"):
-        for low, high in TAILS:
-            (y_ours, d_ours), (y_theirs, d_theirs) = tail_errors(name, low, high)
-            row(
-                f"{name} from {low} to {high}: error of the value",
-                f"{y_ours:.1e}",
-                f"{y_theirs:.1e}",
-            )
-            row(
-                f"{name} from {low} to {high}: of the derivative",
-                f"{d_ours:.1e}",
-                f"{d_theirs:.1e}",
-            )
-        x = np.array([2e19, -20.0], np.float32)
-        leaf = torch.tensor(x, requires_grad=True)
-        kind = {"approximate": "tanh"} if name == "gelu_tanh" else {}
-        y = getattr(torch.nn.functional, name.removesuffix("_tanh"))(leaf, **kind)
-        y.sum().backward()
-        ours = getattr(kernels, name)(x)
-        row(f"{name}: derivative at 2e19", f"{ours[1][0]:.4g}", f"{leaf.grad[0].item():.4g}")
-        row(f"{name}: value at -20", f"{ours[0][1]:.3e}", f"{y[1].item():.3e}")
-
-
-if __name__ == "__main__":
-    figures()

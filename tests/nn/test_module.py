@@ -7,7 +7,8 @@ import pytest
 
 import minitransformer as mt
 from minitransformer.costs.memory import saved_bytes
-from minitransformer.nn.layers import Activation, Embedding, Linear
+from minitransformer.errors import BackwardError, ShapeError
+from minitransformer.nn.layers import Activation, Embedding, Linear, seed_dropouts
 from minitransformer.nn.module import Array, Module, Parameter, backward_through
 
 X = np.random.default_rng(0).standard_normal((3, 4))
@@ -109,6 +110,50 @@ def test_a_failed_forward_does_not_disturb_the_next_one() -> None:
         module(X[:, :3])
     module.second.freeze()
     assert mt.gradcheck(module, X).passed
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_what_is_unfrozen_between_forward_and_backward_is_an_error(name: str) -> None:
+    linear = Linear(3, 2)
+    getattr(linear, name).requires_grad = False
+    x = np.ones((4, 3), np.float32)
+    linear(x)
+    linear.unfreeze()
+    with pytest.raises(BackwardError, match=f"{name} of Linear was frozen during forward"):
+        linear.backward(np.ones((4, 2), np.float32))
+    linear(x)  # anew, and now both train
+    linear.backward(np.ones((4, 2), np.float32))
+    assert linear.weight.grad is not None and linear.bias.grad is not None
+
+
+def test_freezing_between_forward_and_backward_leaves_that_gradient_out() -> None:
+    linear = Linear(3, 2)
+    linear(np.ones((4, 3), np.float32))
+    linear.weight.requires_grad = False
+    linear.backward(np.ones((4, 2), np.float32))
+    assert linear.weight.grad is None and linear.bias.grad is not None
+
+
+def test_an_embedding_takes_a_list_of_integers() -> None:
+    embedding = Embedding(5, 2)
+    np.testing.assert_array_equal(embedding([[1, 4]]), embedding.weight.value[[[1, 4]]])
+    with pytest.raises(ShapeError, match="float64"):
+        embedding([0.5])
+
+
+def test_two_adapters_made_by_hand_drop_the_same_until_they_are_seeded() -> None:
+    def outputs(*seeds: int) -> list[Array]:
+        made = []
+        for seed in seeds or (None, None):
+            adapter = mt.Adapter(8, mt.AdapterConfig(bottleneck=4, dropout=0.5))
+            if seed is not None:
+                seed_dropouts(adapter, seed)
+            made.append(adapter(np.ones((3, 8), np.float32)))
+        return made
+
+    same, others = outputs(), outputs(1, 2)
+    np.testing.assert_array_equal(*same)
+    assert np.abs(others[0] - others[1]).max() > 0
 
 
 def test_requires_grad_is_trainable() -> None:

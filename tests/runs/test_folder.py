@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -129,8 +130,10 @@ except mt.errors.ConfigError as error:
 @pytest.mark.parametrize("out", [None, "same"])
 def test_processes_at_once(out: str | None) -> None:
     arguments = [] if out is None else [out]
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(mt.__file__).parents[1])}
     children = [
-        subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], stdout=-1, text=True)
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
     said = sorted(child.communicate()[0].strip() for child in children)

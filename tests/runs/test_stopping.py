@@ -109,11 +109,6 @@ def test_a_second_ctrl_c_saves_no_half_done_step(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(KeyboardInterrupt):
             mt.train("own.csv", OPTIONS, "stopped")
     assert resume().metrics["finished"]
-    for a, b in zip(
-        results("stopped")["history.csv"], results("whole")["history.csv"], strict=True
-    ):
-        if a != b:
-            print(a, b)
     assert results("stopped") == results("whole")
 
 
@@ -213,8 +208,8 @@ def swap_tokens() -> None:
     [
         (swap_labels, EXAMPLES),
         (other_texts, EXAMPLES),
-        (other_weights, "the base's weights"),
-        (other_heads, "the base's configuration"),
+        (other_weights, "the base's weights or configuration"),
+        (other_heads, "the base's weights or configuration"),
         (swap_tokens, "the base's tokenizer.json"),
     ],
 )
@@ -250,7 +245,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_afterwards(
                 mt.train("own.csv", OPTIONS, "stopped")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "The run in stopped is unfinished, and can be resumed" in caplog.text
+    assert "goes on from its last state with --resume --out stopped" in caplog.text
     resume()
     assert results("stopped") == results("whole")
 

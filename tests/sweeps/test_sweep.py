@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,13 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from minitransformer.data.batches import Batch
 from minitransformer.errors import CheckpointError, ConfigError
 from minitransformer.sweeps import local
 from minitransformer.sweeps import sweep as sweep_module
 from minitransformer.sweeps.study import read_study
 from minitransformer.sweeps.sweep import best_of, due, sweep
 from minitransformer.sweeps.table import Row, read_rows
+from minitransformer.training.history import HistoryRow
 from minitransformer.training.process import cores
+from minitransformer.training.trainer import Trainer
 from sweeps.studies import RUNS, TINY, row_files, write_study
 
 
@@ -144,6 +148,31 @@ def test_stopped_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(started) == RUNS + 1
 
 
+def test_stopped_in_the_middle_of_a_run(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on at the step where it was, to the same row."""
+    real, steps = Trainer.train_step, []
+
+    def counted(self: Trainer, batch: Batch, epoch: int) -> HistoryRow:
+        steps.append(self.step)
+        if len(steps) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, batch, epoch)
+
+    monkeypatch.setattr(Trainer, "train_step", counted)
+    study = write_study(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(study, tmp_path / "out", jobs=1)
+    assert len(row_files(tmp_path / "out")) == 0
+    sweep(study, tmp_path / "out", jobs=1)
+    assert steps[:2] == [0, 1]
+    rows, others = read_rows(tmp_path / "out"), read_rows(finished)
+    assert [rows[key].epochs for key in others] == [row.epochs for row in others.values()]
+    assert [rows[key].test_loss for key in others] == [row.test_loss for row in others.values()]
+    assert not list((tmp_path / "out" / "states").iterdir())
+
+
 DRIVER = """
 from pathlib import Path
 from minitransformer.sweeps import local, runner
@@ -153,10 +182,10 @@ def note_starts(folder):
     "From now on, each run that this process really begins is noted."
     from minitransformer.sweeps import runner
     real = runner.run_to_row
-    def noted(spec, threads):
+    def noted(spec, *others):
         with open(folder / "starts.txt", "a") as file:
             file.write(spec.key + "\\n")
-        return real(spec, threads)
+        return real(spec, *others)
     if real.__name__ != "noted":
         runner.run_to_row = noted
 

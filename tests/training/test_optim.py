@@ -14,6 +14,7 @@ from minitransformer.training.optim import (
     AdamW,
     Map,
     clip_by_global_norm,
+    spread_over,
     warmup_linear_decay,
 )
 
@@ -53,8 +54,9 @@ def test_pieces_on_several_threads_change_nothing(monkeypatch: pytest.MonkeyPatc
         for _ in range(3):
             for p in ps.values():
                 p.grad = rng.normal(size=p.shape)
-            norms.append(clip_by_global_norm(ps, 1.0, map))
-            optimizer.step(map)
+            with spread_over(map):
+                norms.append(clip_by_global_norm(ps, 1.0))
+                optimizer.step()
         return [*norms, *(x for p in ps.values() for x in p.value.flat)]
 
     with ThreadPoolExecutor(3) as pool:

@@ -35,23 +35,27 @@ def main(job: dict[str, Any]) -> None:
     limits = Limits(**job["limits"])
     limits.apply_to_this_process()
     parts = exercise(job["exercise"]).parts()
-    share = limits.seconds / (len(parts) + 1)  # of the time, for reading and for each part
     items: list[Item] = []
+
+    def save() -> None:
+        write_text(Path(job["out"]), json.dumps([asdict(item) for item in items]))
 
     def add(item: Item) -> None:
         items.append(item)
-        write_text(Path(job["out"]), json.dumps([asdict(item) for item in items]))
+        save()
 
+    save()  # the time for reading begins now
     try:
-        with at_most(share):
+        with at_most(limits.seconds):
             solution = read_solution(job["file"], job["student"])
     except (WrongAnswer, DataError, TimeoutError) as stop:
         for part in parts:
             add(Item(part.name, 0, part.points, False, str(stop)))
         return
+    save()
     for part in parts:
         try:
-            with at_most(share):
+            with at_most(limits.seconds):
                 item = checked(part, solution, job["seed"])
         except TimeoutError as stop:
             item = Item(part.name, 0, part.points, False, str(stop))

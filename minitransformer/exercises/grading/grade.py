@@ -23,7 +23,7 @@ from ...formats.files import write_text
 from ...training.process import cores
 from ..catalogue import exercise
 from ..report import Item
-from .limits import KEPT, Limits, run_limited
+from .limits import GRACE, KEPT, Limits, run_limited
 from .submissions import Submission, find_submissions
 
 HIDDEN_SEED = 1  # of the random inputs; a student's own checks use 0
@@ -80,8 +80,9 @@ def grade(
 
     The JSON files are in a folder beside the CSV that has its name without the ending. They are
     written as soon as a submission is graded; the CSV is written at the end, also after Ctrl-C.
-    Raises: ConfigError for a number without an exercise, jobs below 1, or if the CSV is there
-    already and is not to be replaced; DataError if there is nothing to grade.
+    Raises: ConfigError for a number without an exercise, jobs below 1, if the CSV is there already
+    and is not to be replaced, or if `out` lies among the submissions; DataError if there is nothing
+    to grade.
     """
     exercise(number)
     if jobs is not None and jobs < 1:
@@ -93,6 +94,8 @@ def grade(
     if table.exists() and not replace:
         raise ConfigError(f"{table} is there already: choose another name, or replace it")
     folder = table.with_suffix("")
+    if folder.resolve().is_relative_to(Path(submissions).resolve()):
+        raise ConfigError(f"out={table}: {folder} would lie among the submissions; choose another")
     folder.mkdir(parents=True, exist_ok=True)
     done: list[Graded] = []
     try:
@@ -151,9 +154,10 @@ def grade_one(
         }
         ended = run_limited(
             [sys.executable, "-m", f"{__package__}.child", json.dumps(job)],
-            limits.seconds,
+            limits.seconds + GRACE,
             environment(),
             cancel or Event(),
+            steps=points,
         )
         verdicts = read_verdicts(points)
     reason = ended.reason or "ended itself before all was graded"

@@ -25,6 +25,8 @@ from ...errors import ConfigError
 
 KEPT = 8_000  # bytes of output that are kept, of its beginning and of its end
 MEGABYTE = 1 << 20
+PARTS = 10  # more than any exercise has
+GRACE = 5.0  # seconds in which a process may stop itself before it is stopped
 MARK = "MINITRANSFORMER_GRADING"  # in the environment of a submission's processes: which run it is
 
 
@@ -33,7 +35,8 @@ class Limits:
     """What one submission may use. Raises: ConfigError if a limit is not positive.
 
     Attributes:
-        seconds: until it is stopped, together with every process it has started.
+        seconds: for reading it, and for each part, until it is stopped together with every process
+            it has started.
         memory: megabytes of address space, for each of its processes (Linux).
         file_size: megabytes of the largest file it may write (Linux, macOS).
     """
@@ -56,7 +59,7 @@ class Limits:
             lower(resource.RLIMIT_CORE, 0)
             lower(resource.RLIMIT_FSIZE, self.file_size * MEGABYTE)
             # A process that has left its group cannot be found on every system, but it ends.
-            lower(resource.RLIMIT_CPU, int(self.seconds) + 5)
+            lower(resource.RLIMIT_CPU, int(self.seconds * PARTS) + 5)
             if sys.platform == "linux":
                 lower(resource.RLIMIT_AS, self.memory * MEGABYTE)
 
@@ -119,12 +122,16 @@ class Output:
 
 
 def run_limited(
-    command: Sequence[str], seconds: float, environment: Mapping[str, str], cancel: Event
+    command: Sequence[str],
+    seconds: float,
+    environment: Mapping[str, str],
+    cancel: Event,
+    steps: Path | None = None,
 ) -> Ended:
     """Run a command in an empty folder that is deleted afterwards, until its end or the limit.
 
-    Whatever it has started and left running is stopped as well. Setting `cancel` from another
-    thread stops it before its time.
+    Whatever it has started and left running is stopped as well. When the file `steps` changes, its
+    time begins anew. Setting `cancel` from another thread stops it before its time.
     """
     mark = secrets.token_hex(16)
     output = Output()
@@ -144,7 +151,10 @@ def run_limited(
         reader.start()
         status: int | None = None
         try:
-            while status is None and time.perf_counter() < start + seconds and not cancel.is_set():
+            limit, seen = start + seconds, 0.0
+            while status is None and time.perf_counter() < limit and not cancel.is_set():
+                if steps is not None and (changed := last_change(steps)) != seen:
+                    limit, seen = time.perf_counter() + seconds, changed
                 with suppress(subprocess.TimeoutExpired):
                     status = process.wait(0.1)
         finally:
@@ -154,6 +164,14 @@ def run_limited(
             if not reader.is_alive():
                 process.stdout.close()
     return Ended(status, output.text, output.length, taken)
+
+
+def last_change(path: Path) -> float:
+    """When a file was written; 0 if there is none."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def stop(process: subprocess.Popen[bytes], mark: str) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -25,49 +26,54 @@ each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.s
 
 
 @each_exercise
-def test_the_points_of_every_kind_of_submission(exercise: Exercise, tmp_path: Path) -> None:
-    """Untouched, perfect, one solution missing, each wrong one: nbgrader's points, cell by cell.
+def test_untouched_perfect_and_incomplete_submissions(exercise: Exercise, tmp_path: Path) -> None:
+    course = Course(tmp_path / "course", exercise.slug)
+    release, source = read(course.release()), course.source()
+    notebooks = {"untouched": release, "perfect": with_solutions(release, source)}
+    for name in solution_cells(source):
+        notebooks[name] = with_solutions(release, source, without=name)
+    submitted = {student: course.submit(student, nb) for student, nb in notebooks.items()}
+    lost = lost_parts(exercise, [course])
+    assert lost.keys() == submitted.keys()
+    assert lost.pop("untouched") == {part.name for part in exercise.parts()}
+    assert lost.pop("perfect") == set()
+    for student, parts in lost.items():
+        assert parts and parts == failing(exercise, submitted[student], student)
 
-    A cell is lost if its part fails for the visible inputs or for the hidden ones.
-    """
-    # A course on each core, with a share of the students.
+
+@each_exercise
+def test_each_wrong_submission_loses_the_right_cells(exercise: Exercise, tmp_path: Path) -> None:
+    """All of wrong_solutions.py; a course on each core, with a share of the students."""
     courses = [Course(tmp_path / f"course-{i}", exercise.slug) for i in range(cores())]
     with ThreadPoolExecutor() as pool:
         release = read(next(iter(pool.map(Course.release, courses))))
-    source = courses[0].source()
-    perfect = with_solutions(release, source)
-    notebooks = {"untouched": release, "perfect": perfect}
-    for name in solution_cells(source):
-        notebooks[name] = with_solutions(release, source, without=name)
+    perfect = with_solutions(release, courses[0].source())
     wrong = {f"wrong-{i}": w for i, w in enumerate(WRONG) if w.exercise == exercise.number}
-    for student, mistake in wrong.items():
-        notebooks[student] = with_mistake(perfect, mistake.old, mistake.new)
     submitted = {
-        student: courses[i % len(courses)].submit(student, notebook)
-        for i, (student, notebook) in enumerate(notebooks.items())
+        student: course.submit(student, with_mistake(perfect, mistake.old, mistake.new))
+        for (student, mistake), course in zip(wrong.items(), cycle(courses), strict=False)
     }
+    lost = lost_parts(exercise, courses)
+    assert lost.keys() == wrong.keys()
+    for student, parts in lost.items():
+        assert wrong[student].part in parts, wrong[student].name
+        assert parts == failing(exercise, submitted[student], student), wrong[student].name
+
+
+def lost_parts(exercise: Exercise, courses: list[Course]) -> dict[str, set[str]]:
+    """Autograde what was submitted, and write the feedback: the parts that each student lost."""
+    points = {part.name: part.points for part in exercise.parts()}
+    lost = {}
     with ThreadPoolExecutor() as pool:
-        scores = {k: v for found in pool.map(graded, courses) for k, v in found.items()}
-    assert scores.keys() == submitted.keys()
-    parts = {part.name: part.points for part in exercise.parts()}
-    for student, cells in scores.items():
-        points = {name: score for name, (score, _) in cells.items() if name in parts}
-        lost = {name for name in parts if points[name] == 0}
-        assert points == {name: 0 if name in lost else parts[name] for name in parts}
-        if student == "untouched":
-            assert lost == parts.keys()
-        elif student == "perfect":
-            assert not lost
-        else:
-            assert lost == failing(exercise, submitted[student], student)
-            assert lost, f"{student} is needed for no point"
-            assert student not in wrong or wrong[student].part in lost
-    pages = {
-        page.parts[-3]: page.read_text("utf-8")
-        for course in courses
-        for page in course.folder.glob("feedback/*/*/*.html")
-    }
-    assert pages.keys() == submitted.keys() and all("Score:" in page for page in pages.values())
+        for scores in pool.map(graded, courses):
+            for student, cells in scores.items():
+                for name, most in points.items():
+                    assert cells[name] in ((0, most), (most, most)), (student, name)
+                lost[student] = {name for name in points if cells[name][0] == 0}
+    pages = [page for course in courses for page in course.folder.glob("feedback/*/*/*.html")]
+    assert {page.parts[-3] for page in pages} == lost.keys()
+    assert all("Score:" in page.read_text("utf-8") for page in pages)
+    return lost
 
 
 def graded(course: Course) -> dict[str, dict[str, tuple[float, float]]]:
