@@ -58,6 +58,21 @@ class Job(ABC):
     def begin(self, folder: Path) -> None:  # noqa: B027 (most have nothing to write)
         """Write what a resumed run will need beside options and state; by default nothing."""
 
+    def trainer(self, state_file: Path | None, progress: bool) -> Trainer:
+        """What trains it. `state_file`, `progress`: as in `Trainer`."""
+        return Trainer(
+            self.model,
+            self.train,
+            self.validation,
+            self.options.training,
+            state_file=state_file,
+            progress=progress,
+            threads=self.options.threads,
+            prefix=self.prefix,
+            best_by=self.best_by,
+            inputs=self.inputs,
+        )
+
     @abstractmethod
     def save(self, folder: Path) -> Path:
         """Write what the model has learnt. Returns the file."""
@@ -82,18 +97,7 @@ def train_in_folder(
     the folder can be resumed.
     """
     state_file = folder / STATE
-    trainer = Trainer(
-        job.model,
-        job.train,
-        job.validation,
-        job.options.training,
-        state_file=state_file,
-        progress=progress,
-        threads=job.options.threads,
-        prefix=job.prefix,
-        best_by=job.best_by,
-        inputs=job.inputs,
-    )
+    trainer = job.trainer(state_file, progress)
     if resume and has_state(folder):
         trainer.load_state()
     else:

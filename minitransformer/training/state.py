@@ -76,7 +76,14 @@ class TrainingState:
             run, inputs = dict(record["run"]), dict(record["inputs"])
             step, seconds = int(record["step"]), float(record["seconds"])
             history = History.from_csv(record["history"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             raise CheckpointError(f"{path} is not the state of a training run") from error
         return cls(run, inputs, step, seconds, history, *parts.values())
 
