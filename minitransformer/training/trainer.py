@@ -14,7 +14,7 @@ import numpy as np
 
 from ..adapters.drop import check_droppable
 from ..data.batches import Batch, Encoded, batches, check_encoded, counted
-from ..errors import ConfigError, TrainingError
+from ..errors import ConfigError, DataError, TrainingError
 from ..models.heads import Classifier, CrossEntropy, Regressor, SquaredError
 from ..nn.module import Array
 from .data_parallel import DataParallel, LossFunction, Model
