@@ -8,8 +8,8 @@ predicts with it, which must give the same probabilities to the bit. Methods tak
 tenth round is a whole run instead, with folder, figure and `load_run`. After each round the memory
 of the process, its open files and threads, and the files that lie in the working folder are noted.
 
-Growth is the median memory of the last tenth of the time over that of the second tenth, in which
-every method has been seen; above 2 % the exit status is 1. Writes results/long_run.json every five
+Growth is the median memory of the last tenth of the rounds over that of the tenth after the first
+quarter; above 2 % the exit status is 1. Writes results/long_run.json every five
 minutes, so that a run that is stopped has told what it saw. Linux only (/proc).
 """
 
@@ -123,14 +123,15 @@ def observe(folder: Path, seconds: float) -> dict[str, float]:
 
 
 def growth(rows: list[dict[str, float]], what: str) -> float:
-    """Median of the last tenth of the time over that of the second tenth, minus 1."""
-    end = rows[-1]["seconds"]
+    """Median of the last tenth of the rounds over that of the tenth after a quarter, minus 1.
 
-    def median(low: float, high: float) -> float:
-        inside = [row[what] for row in rows if low * end <= row["seconds"] <= high * end]
-        return statistics.median(inside or [rows[-1][what]])
-
-    before, after = median(0.1, 0.2), median(0.9, 1.0)
+    In the first quarter, caches fill and the memory that freed arrays leave behind finds its size.
+    """
+    n = len(rows)
+    before, after = (
+        statistics.median(row[what] for row in part)
+        for part in (rows[n // 4 : n // 4 + n // 10 + 1], rows[-(n // 10) - 1 :])
+    )
     return after / before - 1 if before else float(after)
 
 

@@ -26,8 +26,8 @@ from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 import minitransformer as mt
-from minitransformer.data.datasets import Task
 from minitransformer.data.hub import find_checkpoint
+from minitransformer.data.splits import Task
 from minitransformer.nn.module import Array
 
 TASK, BASE = "rotten-tomatoes", "minilm"

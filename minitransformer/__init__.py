@@ -5,11 +5,12 @@ from .adapters.bottleneck import Adapter
 from .adapters.combine import average_adapters, fusion_weights
 from .adapters.config import AdapterConfig, IA3Config, LoRAConfig, PrefixConfig
 from .data.batches import Encoded, batches, encode_split
+from .data.datafiles import DataOptions
 from .data.datasets import load_task
 from .data.tokenization import Tokenizer, pad
 from .gradcheck import gradcheck
 from .models.generation import generate
-from .models.heads import Classifier, CrossEntropy, LanguageModel
+from .models.heads import Classifier, CrossEntropy, LanguageModel, Regressor, SquaredError
 from .models.transformer import Transformer
 from .nn.config import TransformerConfig
 from .nn.module import Module, Parameter, backward_through
@@ -19,9 +20,11 @@ from .runs.language_modeling import load_language_run, pretrain, train_language
 from .runs.multitask import Tasks, load_runs
 from .runs.options import LanguageOptions, PretrainOptions, RunOptions
 from .runs.peft import export_peft, import_peft
+from .runs.predict_file import predict_file
+from .runs.results import compare
 from .sweeps.report import report
 from .sweeps.sweep import sweep
-from .training.evaluation import evaluate, perplexity
+from .training.evaluation import evaluate, evaluate_numbers, perplexity
 from .training.optim import SGD, AdamW, clip_by_global_norm, warmup_linear_decay
 from .training.trainer import Trainer, TrainingOptions
 
@@ -33,6 +36,7 @@ __all__ = [
     "AdapterConfig",
     "Classifier",
     "CrossEntropy",
+    "DataOptions",
     "Encoded",
     "IA3Config",
     "LanguageModel",
@@ -42,8 +46,10 @@ __all__ = [
     "Parameter",
     "PrefixConfig",
     "PretrainOptions",
+    "Regressor",
     "Run",
     "RunOptions",
+    "SquaredError",
     "Tasks",
     "Tokenizer",
     "Trainer",
@@ -54,9 +60,11 @@ __all__ = [
     "backward_through",
     "batches",
     "clip_by_global_norm",
+    "compare",
     "encode_split",
     "errors",
     "evaluate",
+    "evaluate_numbers",
     "exercises",
     "export_adapterhub",
     "export_peft",
@@ -71,6 +79,7 @@ __all__ = [
     "load_task",
     "pad",
     "perplexity",
+    "predict_file",
     "pretrain",
     "report",
     "sweep",

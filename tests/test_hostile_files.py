@@ -29,6 +29,7 @@ from minitransformer.runs.options import ADAPTER_NAME, build_classifier, parse_w
 from minitransformer.sweeps.study import parse_study, read_study
 from minitransformer.sweeps.table import Row, read_row, write_row
 from minitransformer.training.history import History
+from minitransformer.training.state import TrainingState
 
 DEEP = "[" * 100_000
 Change = Callable[[dict[str, Any]], object]
@@ -76,11 +77,11 @@ RECORDS: dict[str, tuple[Change, str]] = {
     ),
     "an adapter of almost no factor": (
         lambda r: r["adapters"]["task"].update(bottleneck=None, reduction_factor=1e-300),
-        "does not fit",
+        "bottleneck=6.4e+301 in 2 blocks".replace("+", r"\+"),
     ),
     "many labels": (
-        lambda r: r.update(label_names=[str(i) for i in range(9999)]),
-        "9,999 labels on a base of width 64, but the head",
+        lambda r: r.update(label_names=[str(i) for i in range(99_999)]),
+        "99,999 labels on a base of width 64, but the head",
     ),
 }  # fmt: skip
 
@@ -216,6 +217,14 @@ def test_metrics_that_are_damaged(run: Path, content: bytes) -> None:
     (run / "metrics.json").write_bytes(content)
     with pytest.raises(MiniTransformerError, match=r"metrics\.json is damaged"):
         _ = load_run(run).metrics
+
+
+@pytest.mark.parametrize("state", [DEEP, "3", '{"run": {}, "inputs": {}, "step": Infinity}'])
+def test_states_that_are_damaged(tmp_path: Path, state: str) -> None:
+    path = tmp_path / "state.safetensors"
+    write_tensors(path, {"values/x": np.zeros(1)}, {"state": state})
+    with pytest.raises(MiniTransformerError, match="not the state of a training run"):
+        TrainingState.read(path)
 
 
 @pytest.mark.parametrize(

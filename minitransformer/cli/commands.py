@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ..data.datasets import TASKS
-from ..errors import ConfigError, DataError
-from ..runs.classification import Prediction, Run, load_run
+from ..errors import ConfigError
+from ..runs.classification import Prediction
 from ..runs.classification import train as train_run
 from ..runs.folder import default_folders, unfinished
 from ..runs.language_modeling import HISTORIES
-from ..runs.multitask import load_runs
 from ..runs.options import RunOptions
 from . import options as opt
-from .app import INTERRUPTED, app, failed, json_text, print_json, say
+from .app import INTERRUPTED, app, failed, print_json, say
 from .language_adaptation import adapt
 from .text import (
     gradcheck_record,
     gradcheck_text,
     interruption_report,
-    on_one_line,
     table,
     training_report,
 )
@@ -36,6 +32,13 @@ Predictions = Callable[[Sequence[str]], Iterable[tuple[dict[str, str], Predictio
 @app.command()
 def train(
     task: opt.Task = None,
+    text_column: opt.TextColumn = None,
+    label_column: opt.LabelColumn = None,
+    pair_column: opt.PairColumn = None,
+    number: opt.Number = None,
+    drop_unusable: opt.DropUnusable = None,
+    validation: opt.ValidationFile = None,
+    test: opt.TestFile = None,
     lm: opt.Lm = False,
     base: opt.Base = None,
     method: opt.Method = None,
@@ -58,25 +61,39 @@ def train(
     lr: opt.Lr = None,
     max_length: opt.MaxLength = None,
     limit: opt.Limit = None,
+    select_by: opt.SelectBy = None,
+    class_weights: opt.ClassWeights = None,
+    patience: opt.Patience = None,
     prefix_cache: opt.UsePrefixCache = None,
     adapter_drop: opt.AdapterDrop = None,
     threads: opt.Threads = None,
     seed: opt.Seed = None,
     out: opt.Out = None,
     resume: opt.Resume = False,
+    quiet: opt.Quiet = False,
     as_json: opt.AsJson = False,
 ) -> int:
     """Train a task, measure it on held-out examples, and leave a run folder.
 
     The base is frozen and its weights stay as they are; adapters and a classification head learn.
-    After each epoch the validation accuracy is measured; the best epoch is saved and, at the end,
-    tested. Ctrl-C saves what was learnt and says how to go on (exit status 130).
+    After each epoch the validation split is measured; the best epoch is saved and, at the end,
+    tested, beside the majority's label and a bag of words. Ctrl-C saves what was learnt and says
+    how to go on (exit status 130).
 
     Example: `minitransformer train rotten-tomatoes --bottleneck 16 --epochs 2`
+
+    Example: `minitransformer train train.csv --test test.csv --text-column review`
 
     Example: `minitransformer train --lm my-novel.txt --base runs/shakespeare-comedies-base-seed0`
     """
     typed = {
+        "text_column": text_column,
+        "label_column": label_column,
+        "pair_column": pair_column,
+        "number": number,
+        "drop_unusable": drop_unusable,
+        "validation": validation,
+        "test": test,
         "base": base,
         "method": method,
         "bottleneck": bottleneck,
@@ -98,6 +115,9 @@ def train(
         "lr": lr,
         "max_length": max_length,
         "limit": limit,
+        "select_by": select_by,
+        "class_weights": opt.class_weights(class_weights) if class_weights is not None else None,
+        "patience": patience,
         "prefix_cache": prefix_cache,
         "adapter_drop": adapter_drop,
         "threads": threads,
@@ -114,15 +134,17 @@ def train(
         opt.check_resumed(out, task, given, RunOptions)
     else:
         options = opt.new_options(given)
-    run = train_run(task, options, out, resume, progress=True)
+    run = train_run(task, options, out, resume, progress=not quiet)
     metrics = run.metrics
     if as_json:
         print_json({"folder": str(run.folder), **metrics})
     if not metrics["finished"]:
         say(interruption_report(task, run.folder, metrics))
         return INTERRUPTED
-    if not as_json:
+    if not as_json and not quiet:
         print(training_report(run.folder, metrics))
+    for warning in metrics["warnings"]:
+        say(f"warning: {warning}")
     return 0
 
 
@@ -133,116 +155,6 @@ def the_interrupted_run() -> Path:
         return found[0]
     seen = ", ".join(map(str, found)) or "none in runs/"
     raise ConfigError(f"--resume: say which run with --out FOLDER (interrupted: {seen})")
-
-
-@app.command()
-def evaluate(
-    run: opt.RunFolder,
-    task: opt.OtherTask,
-    split: opt.Split = "test",
-    drop_lowest: opt.DropLowest = 0,
-    base: opt.BaseNow = None,
-    as_json: opt.AsJson = False,
-) -> None:
-    """Measure a trained run on a task's held-out examples.
-
-    The task may be another one than it was trained on, if its labels have the same names: a
-    sentiment adapter for films, tried on your own reviews.
-
-    Example: `minitransformer evaluate runs/rotten-tomatoes-adapter-seed0 imdb`
-    """
-    loaded = load_run(run, base)
-    drop_adapters(loaded, drop_lowest)
-    found = loaded.evaluate(task, split)
-    n = len(found.probabilities)
-    if as_json:
-        values = {"task": task, "split": split, "drop_lowest": drop_lowest, "examples": n}
-        print_json({**values, "accuracy": found.accuracy, "loss": found.loss})
-    else:
-        print(f"accuracy {found.accuracy:.4f}, loss {found.loss:.4f} on {n:,} {split} examples")
-
-
-@app.command()
-def predict(
-    run: opt.RunFolder,
-    texts: opt.Texts = None,
-    also: opt.Also = None,
-    drop_lowest: opt.DropLowest = 0,
-    base: opt.BaseNow = None,
-    as_json: opt.AsJsonLines = False,
-) -> None:
-    """Print a label and its probability for each text, one line each, in order.
-
-    Tabs and line breaks inside a text are shown as \\t and \\n; --json keeps them.
-
-    With --also, several runs on one base predict together, in one forward pass through what they
-    share: for each text a line for each task, the task's name first (in JSON: "task").
-
-    Example: `minitransformer predict runs/rotten-tomatoes-adapter-seed0 "a gem"`
-
-    Example: `cat reviews.txt | minitransformer predict RUN --json`
-
-    Example: `minitransformer predict runs/tweets --also runs/bbc-news "the match was a joy"`
-    """
-    if also:
-        predictions = predictions_of_all([run, *also], base, drop_lowest)
-    else:
-        predictions = predictions_of_one(run, base, drop_lowest)
-    lines = iter(texts) if texts else lines_of_input()
-    at_once = 1 if not texts and sys.stdin.isatty() else AT_ONCE
-    while some := list(islice(lines, at_once)):
-        for task, found in predictions(some):
-            if as_json:
-                record = {
-                    **task,
-                    "text": found.text,
-                    "label": found.label,
-                    "probabilities": found.probabilities,
-                }
-                print(json_text(record))
-            else:
-                probability = f"{found.probabilities[found.label]:.3f}"
-                cells = (*task.values(), found.label, probability, found.text)
-                print(*map(on_one_line, cells), sep="\t")
-        sys.stdout.flush()
-
-
-def drop_adapters(trained: Run, n: int) -> None:
-    """Raises: ConfigError if there are not so many blocks, or nothing is inserted in them."""
-    if n and trained.adapter is None:
-        raise ConfigError(f"--drop-lowest {n}: nothing is inserted in {trained.folder}'s blocks")
-    trained.model.transformer.drop_adapters(n)
-
-
-def predictions_of_one(run: Path, base: str | None, drop_lowest: int) -> Predictions:
-    trained = load_run(run, base)
-    drop_adapters(trained, drop_lowest)
-    return lambda texts: (({}, found) for found in trained.predict(texts))
-
-
-def predictions_of_all(runs: Sequence[Path], base: str | None, drop_lowest: int) -> Predictions:
-    """Text by text, for each the tasks in the order of the runs."""
-    tasks = load_runs(runs, base)
-    for name in tasks:
-        drop_adapters(tasks[name], drop_lowest)
-
-    def predictions(texts: Sequence[str]) -> Iterator[tuple[dict[str, str], Prediction]]:
-        found = tasks.predict(texts)
-        for i in range(len(texts)):
-            yield from (({"task": name}, found[name][i]) for name in found)
-
-    return predictions
-
-
-def lines_of_input() -> Iterator[str]:
-    """Standard input, line by line. Raises: DataError for what is not UTF-8."""
-    if sys.stdin.isatty():
-        say("type texts, one a line; Ctrl-D ends")
-    try:
-        for line in sys.stdin:
-            yield line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"standard input is not UTF-8: {error}") from error
 
 
 @app.command()
@@ -263,7 +175,7 @@ def tasks(as_json: opt.AsJson = False) -> None:
         return
     rows = [(name, known.description) for name, known in TASKS.items()]
     print(table(("task", "what it is"), rows, left=2))
-    print("\nOr your own .csv, .tsv or .jsonl file with the columns text and label.")
+    print("\nOr your own .csv, .tsv, .jsonl or .parquet file: see minitransformer train --help.")
 
 
 @app.command()

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from ..adapters.config import AdapterConfig
-from ..data.datasets import Task, load_task
+from ..data.datasets import load_task
+from ..data.splits import Task
 from ..data.toy_reviews import mirror
 from ..runs.classification import Run, train
 from ..runs.options import RunOptions

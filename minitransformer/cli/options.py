@@ -22,10 +22,12 @@ from ..adapters.config import (
     PrefixConfig,
 )
 from ..costs.parameters import SHAPES
+from ..data.datafiles import DataOptions
 from ..data.pinned import CHECKPOINTS, HUB_IDS
 from ..errors import ConfigError
 from ..runs.folder import resumed
 from ..runs.options import LEARNING_RATES, LanguageOptions, RunOptions, parse_whole_numbers
+from ..training.history import BEST_BY
 from ..training.trainer import TrainingOptions
 
 INSERTED = {  # method -> the options of its configuration
@@ -35,7 +37,16 @@ INSERTED = {  # method -> the options of its configuration
     "prefix": ("prefix_length", "layers"),
 }
 FIELDS = {"lora_dropout": "dropout", "prefix_length": "length"}  # named otherwise in there
-TRAINING = ("epochs", "batch_size", "lr", "seed", "adapter_drop")
+DATA = {  # option -> field of DataOptions
+    "text_column": "text_column",
+    "label_column": "label_column",
+    "pair_column": "pair_column",
+    "number": "number",
+    "drop_unusable": "drop_unusable",
+    "validation": "validation_file",
+    "test": "test_file",
+}
+TRAINING = ("epochs", "batch_size", "lr", "seed", "adapter_drop", "class_weights", "patience")
 
 Given = dict[str, Any]  # option -> value, of the options that were typed
 Trained = TypeVar("Trained", RunOptions, LanguageOptions)
@@ -61,14 +72,17 @@ BaseNow = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 
+SecondRun = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of another run.")]
+
 # -- train --------------------------------------------------------------------------------
 
 Task = Annotated[
     str | None,
     typer.Argument(
         metavar="TASK",
-        help="A name from `minitransformer tasks`, or your own .csv, .tsv or .jsonl "
-        "file with the columns text and label. With --lm: a text, as in `pretrain`.",
+        help="A name from `minitransformer tasks`, or your own .csv, .tsv, .jsonl or .parquet "
+        "file with columns text and label, and perhaps split (train, validation, test). "
+        "With --lm: a text, as in `pretrain`.",
         show_default=False,
     ),
 ]
@@ -151,6 +165,43 @@ UsePrefixCache = Annotated[
         flag="--prefix-cache",
     ),
 ]
+TextColumn = Annotated[str | None, option("The column with the text.", "text")]
+LabelColumn = Annotated[str | None, option("The column with the label.", "label")]
+PairColumn = Annotated[
+    str | None, option("The column with a second text: label pairs of texts.", "none")
+]
+Number = Annotated[
+    bool | None, option("The label is a number: predict that, not a class.", flag="--number")
+]
+DropUnusable = Annotated[
+    bool | None,
+    option(
+        "Leave out rows without text or label, and labels too rare to be split; else an error.",
+        flag="--drop-unusable",
+    ),
+]
+ValidationFile = Annotated[
+    str | None, option("Your file for validation; TASK is for training then.", "5 % of TASK")
+]
+TestFile = Annotated[
+    str | None, option("Your file for the test; TASK is for training then.", "20 % of TASK")
+]
+AllRows = Annotated[bool, option("Measure all rows of your file, not a split.", flag="--all")]
+SelectBy = Annotated[
+    str | None,
+    option(
+        f"What chooses the best epoch, on validation: {', '.join(BEST_BY)}.",
+        "accuracy; loss for a number",
+    ),
+]
+ClassWeights = Annotated[
+    str | None,
+    option("How much each class counts in the loss: balanced, or numbers as 1,5.", "alike"),
+]
+Patience = Annotated[
+    int | None, option("Stop early, so many epochs after the best one.", "train all epochs")
+]
+Quiet = Annotated[bool, option("No progress bar, and no report but errors.", flag="--quiet")]
 AdapterDrop = Annotated[
     int | None,
     option("Leave adapters out of the lowest 0 to N blocks, at random in each step.", "0"),
@@ -175,6 +226,11 @@ DropLowest = Annotated[
 Texts = Annotated[
     list[str] | None,
     typer.Argument(metavar="TEXT...", help="None: standard input, one text a line."),
+]
+InputFile = Annotated[Path | None, option("Label the rows of this file.", flag="--file")]
+OutputFile = Annotated[Path | None, option("Where they go: a .csv, .tsv or .jsonl file.")]
+TopK = Annotated[
+    int | None, option("The so many most probable labels of each row.", "the probability of each")
 ]
 Also = Annotated[
     list[Path] | None,
@@ -239,7 +295,12 @@ def replaced(options: Trained, given: Given) -> Trained:
     if adapter:
         config = replace(config or CONFIGS[method](), **adapter)
     training = {name: value for name, value in given.items() if name in TRAINING}
-    rest = {name: given[name] for name in given.keys() - set(names) - training.keys()}
+    data = {DATA[name]: value for name, value in given.items() if name in DATA}
+    rest = {name: given[name] for name in given.keys() - set(names) - training.keys() - DATA.keys()}
+    if data:
+        if not isinstance(options, RunOptions):
+            raise ConfigError(f"{flag(next(iter(given)))} is for a task with labels, not for --lm")
+        rest["data"] = replace(options.data, **data)
     return replace(
         options,
         adapter=config,
@@ -251,6 +312,8 @@ def replaced(options: Trained, given: Given) -> Trained:
 def value_of(options: RunOptions | LanguageOptions, name: str) -> Any:
     if name in INSERTED.get(options.method, ()):
         return getattr(options.config, FIELDS.get(name, name))
+    if name in DATA and isinstance(options, RunOptions):
+        return getattr(options.data, DATA[name])
     return getattr(options.training if name in TRAINING else options, name)
 
 
@@ -268,6 +331,21 @@ def number_or_learned(name: str, text: str) -> float | str:
         return text if text == "learned" else float(text)
     except ValueError as error:
         raise ConfigError(f"{name}={text!r}: expected a number, or learned") from error
+
+
+def data_options(**given: Any) -> DataOptions:
+    """What was typed of the columns and files of one's own data."""
+    return DataOptions(**{DATA[name]: v for name, v in given.items() if v is not None})
+
+
+def class_weights(text: str) -> str | tuple[float, ...]:
+    """ "1,5" -> (1.0, 5.0); "balanced" as it is. Raises: ConfigError for anything else."""
+    try:
+        return text if text == "balanced" else tuple(map(float, text.split(",")))
+    except ValueError as error:
+        raise ConfigError(
+            f"--class-weights {text!r}: expected balanced, or a number for each class, as 1,5"
+        ) from error
 
 
 def whole_numbers(name: str, text: str) -> tuple[int, ...]:

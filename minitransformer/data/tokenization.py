@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -137,22 +137,39 @@ class Tokenizer:
                 f"max_length={max_length} leaves no space for text: "
                 f"this tokenizer adds {self._special} special tokens to each"
             )
-        checked = _checked(texts)
-        if max_length is not None:
-            for position, text in enumerate(checked):
-                if len(text) > LONGEST:
-                    raise DataError(
-                        f"text {position} has {len(text):,} characters, expected at most "
-                        f"{LONGEST:,}: it will be cut to {max_length} tokens; is a separator "
-                        "missing in the file?"
-                    )
+        return [found.ids for found in self._encode(_checked(texts, max_length), max_length)]
+
+    def encode_pairs(
+        self, texts: Sequence[str], pairs: Sequence[str], max_length: int | None = None
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Token ids of each text with its second one, and the type of each token: 0 or 1.
+
+        For BERT: [CLS] text [SEP] second [SEP], types 0 up to the first [SEP] and 1 after it. Of a
+        pair that is too long, tokens are taken off the end of the longer text.
+
+        Raises: DataError for an empty batch, a text that is no string or has no second one;
+        ConfigError for a tokenizer that puts nothing between two texts, or if max_length leaves no
+        space.
+        """
+        special = self._backend.num_special_tokens_to_add(True)
+        if special <= self._special:
+            raise ConfigError("this tokenizer puts nothing between two texts: give it one text")
+        if max_length is not None and max_length < special + 2:
+            raise ConfigError(f"max_length={max_length} leaves no space for two texts")
+        if len(texts) != len(pairs):
+            raise DataError(f"{len(texts)} texts, but {len(pairs)} second ones: expected as many")
+        both = list(zip(_checked(texts, max_length), _checked(pairs, max_length), strict=True))
+        found = self._encode(both, max_length)
+        return [each.ids for each in found], [each.type_ids for each in found]
+
+    def _encode(self, inputs: Sequence[str | tuple[str, str]], max_length: int | None) -> list[Any]:
         with self._truncating:  # several threads may encode, each to a length of its own
             if max_length is None:
                 self._backend.no_truncation()
             else:
-                self._backend.enable_truncation(max_length)
+                self._backend.enable_truncation(max_length)  # of a pair, the longer text
             try:
-                return [found.ids for found in self._backend.encode_batch_fast(checked)]
+                return list(self._backend.encode_batch_fast(inputs))
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:  # as in `from_folder`: its vocabulary has gaps
@@ -210,7 +227,7 @@ def _byte_level(vocab: Path | None = None, merges: Path | None = None) -> Backen
     return backend
 
 
-def _checked(texts: Sequence[str]) -> list[str]:
+def _checked(texts: Sequence[str], max_length: int | None = None) -> list[str]:
     if isinstance(texts, str):
         raise DataError("texts must be a list of strings; for a single text write [text]")
     if len(texts) == 0:
@@ -220,4 +237,9 @@ def _checked(texts: Sequence[str]) -> list[str]:
             raise DataError(f"text {position} is {type(text).__name__} {text!r}, expected str")
         if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
             raise DataError(f"text {position} holds half a surrogate pair: it was decoded wrongly")
+        if max_length is not None and len(text) > LONGEST:
+            raise DataError(
+                f"text {position} has {len(text):,} characters, expected at most {LONGEST:,}: it "
+                f"will be cut to {max_length} tokens; is a separator missing in the file?"
+            )
     return list(texts)

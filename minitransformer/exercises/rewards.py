@@ -15,8 +15,9 @@ from ..adapters.bottleneck import Adapter
 from ..adapters.config import AdapterConfig, LoRAConfig
 from ..costs.memory import saved_bytes
 from ..data.batches import encode_split
-from ..data.datasets import Task, load_task
+from ..data.datasets import load_task
 from ..data.hub import find_checkpoint
+from ..data.splits import Task
 from ..data.tokenization import Tokenizer, pad
 from ..errors import ConfigError, HubError
 from ..models.heads import Classifier, CrossEntropy
@@ -29,7 +30,7 @@ from .judging import SENTENCES
 from .research_question import run_study
 from .solution import Solution
 
-LIMITS = {"limit": 320, "validation_limit": 50, "test_limit": 200}
+LIMITS: dict[str, Any] = {"limit": 320, "validation_limit": 50, "test_limit": 200}
 MAX_LENGTH = 48
 
 

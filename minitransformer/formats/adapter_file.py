@@ -34,6 +34,7 @@ from .files import read_safetensors, write_tensors
 from .folders import refuse_foreign
 from .kinds import check_kinds
 
+BUILT_ANYWAY = 1_000_000  # parameters: so much is built, and then all that does not fit is listed
 FORMAT = "minitransformer-adapter-3"  # the metadata's only entry
 OLDER = ("minitransformer-adapter-1", "minitransformer-adapter-2")  # told the base by its weights
 
@@ -57,7 +58,8 @@ class AdapterRecord:
         base: the name or folder under which that base was loaded; "" if not known.
         method: one of METHODS: what a run trained.
         task, label_names, max_length: the task of a run, or the text of a language run, which has
-            no labels; and to how many tokens its texts are cut.
+            no labels, and of a number one, its name; and to how many tokens its texts are cut.
+        pair: whether a run reads pairs of texts.
     """
 
     fingerprint: str
@@ -73,6 +75,7 @@ class AdapterRecord:
     task: str = ""
     label_names: tuple[str, ...] = ()
     max_length: int = 0
+    pair: bool = False
 
     @property
     def adapter(self) -> Any:
@@ -315,13 +318,13 @@ def check_sizes(file: AdapterFile, transformer: Adaptable) -> None:
         own = [t.size for key, t in file.tensors.items() if f".adapters.{name}." in key]
         places = blocks if config.layers is None else len(config.layers)
         what, size = size_of(config, d)
-        if size * d * places > sum(own):  # the least that any method has
+        if size * d * places > sum(own) + BUILT_ANYWAY:  # the least that any method has
             raise CheckpointError(
                 f"{file.path} does not fit: {what}={size:.14g} in {places} blocks of width {d}, "
                 f"but the tensors of {name!r} have {sum(own):,} values"
             )
     n_fused = len(file.record.fusions)
-    if n_fused * d * d > sum(tensor.size for tensor in file.tensors.values()):
+    if n_fused * d * d > sum(t.size for t in file.tensors.values()) + BUILT_ANYWAY:
         raise CheckpointError(f"{file.path} does not fit: it holds no {n_fused} fusions")
 
 

@@ -311,7 +311,8 @@ def label_names(words: Words, path: Path, n: int) -> tuple[str, ...]:
         raise CheckpointError(f"{path} is damaged: {error!r}") from error
     if words.get("num_labels") != n:
         raise CheckpointError(
-            f"{path}: num_labels={words.get('num_labels')!r}, but the weights are for {n}"
+            f"{path} is damaged: num_labels={words.get('num_labels')!r}, but the weights are for "
+            f"{n}"
         )
     if ids and sorted(ids.values()) != list(range(n)):
         raise CheckpointError(f"{path}: label2id={ids} does not number {n} labels from 0")

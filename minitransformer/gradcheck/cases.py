@@ -24,7 +24,15 @@ from ..adapters.lora import LoRA
 from ..adapters.per_row import PerRowAdapters
 from ..adapters.prefix import Prefix
 from ..adapters.select import select_trainable
-from ..models.heads import ClassificationHead, Classifier, CrossEntropy, LanguageModel, Pooling
+from ..models.heads import (
+    ClassificationHead,
+    Classifier,
+    CrossEntropy,
+    LanguageModel,
+    Pooling,
+    RegressionHead,
+    SquaredError,
+)
 from ..models.transformer import Block, Embeddings, FeedForward, Pooler, Transformer
 from ..nn.attention import MultiHeadAttention
 from ..nn.config import TransformerConfig
@@ -299,6 +307,10 @@ def heads_and_loss(rng: np.random.Generator, x: Array) -> Iterator[Case]:
     yield Case("Pooler", randomized(Pooler(D), rng), (x[:, 0],))
     head = randomized(ClassificationHead(D, CLASSES, dropout=0.2), rng)
     yield Case("ClassificationHead", head, (x[:, 0],))
+    number = randomized(RegressionHead(D, dropout=0.2, location=2.0, scale=3.0), rng)
+    yield Case("RegressionHead", number, (x[:, 0],))
+    y, numbers = rng.standard_normal((B, 1)), rng.standard_normal(B)
+    yield Case("SquaredError", SquaredError(unit=1.7), (y,), {"labels": numbers})
     labels = rng.integers(0, CLASSES, (B, T))
     some = np.where(MASK == 0, IGNORE, labels)
     logits = rng.standard_normal((B, T, CLASSES))
@@ -306,6 +318,8 @@ def heads_and_loss(rng: np.random.Generator, x: Array) -> Iterator[Case]:
     yield Case("CrossEntropy, ignored positions", CrossEntropy(), (logits, some))
     yield Case("CrossEntropy, label smoothing", CrossEntropy(0.1), (logits, labels))
     yield Case("CrossEntropy, both", CrossEntropy(0.1), (logits, some))
+    weighted = CrossEntropy(0.1, class_weights=[0.5 + k for k in range(CLASSES)])
+    yield Case("CrossEntropy, class weights", weighted, (logits, some))
 
 
 def whole_models(rng: np.random.Generator, ids: Array) -> Iterator[Case]:

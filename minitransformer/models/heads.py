@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..adapters.own import AdapterFactory
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, ShapeError
 from ..formats import adapter_file
 from ..nn import kernels
-from ..nn.functional import cross_entropy, cross_entropy_backward
+from ..nn.functional import IGNORE, cross_entropy, cross_entropy_backward
 from ..nn.layers import Dropout, Linear, Rng, flat
 from ..nn.module import Array, Module, Parameter, backward_through
 from .transformer import Transformer
@@ -95,7 +96,9 @@ class ClassificationHead(Module):
         rng: Rng | None = None,
     ) -> None:
         if n_classes < 2:
-            raise ConfigError(f"n_classes={n_classes}: a classifier needs at least 2")
+            raise ConfigError(
+                f"n_classes={n_classes}: a classifier needs at least 2; for a number, a Regressor"
+            )
         self.dropout = Dropout(dropout)
         self.linear = Linear(d_model, n_classes, rng)
 
@@ -104,6 +107,47 @@ class ClassificationHead(Module):
 
     def backward(self, dy: Array) -> Array | None:
         return backward_through(dy, self.linear, self.dropout)
+
+
+class RegressionHead(Module):
+    """Dropout and one Linear on the pooled vector, in the units of what is predicted.
+
+    y = location + scale (v w + b). With mean and standard deviation of the training labels as
+    location and scale, the Linear starts where it should end: near numbers of size 1. They are
+    saved with the head and never train.
+    Shapes: v (B, d_model) -> y (B, 1).
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        dropout: float = 0.0,
+        rng: Rng | None = None,
+        location: float = 0.0,
+        scale: float = 1.0,
+    ) -> None:
+        if not (np.isfinite(location) and 0 < scale < np.inf):
+            raise ConfigError(
+                f"location={location}, scale={scale}: expected a number, and one above 0"
+            )
+        self.dropout = Dropout(dropout)
+        self.linear = Linear(d_model, 1, rng)
+        self.location, self.scale = (
+            Parameter(np.array([x], np.float32), requires_grad=False) for x in (location, scale)
+        )
+
+    def forward(self, v: Array) -> Array:
+        z = self.linear.forward(self.dropout.forward(v))
+        y = self.location.value + self.scale.value * z
+        self.save_for_backward(y.shape)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        self.pop_saved(dy)
+        return backward_through(dy * self.scale.value, self.linear, self.dropout)
+
+
+Head = ClassificationHead | RegressionHead
 
 
 class Classifier(Module):
@@ -135,8 +179,11 @@ class Classifier(Module):
             raise ConfigError("pooling='pooler', but this model has no pooler; use 'cls' or 'mean'")
         self.transformer = transformer
         self.pooling = Pooling(pooling)
-        self.head = ClassificationHead(transformer.config.d_model, n_classes, dropout, rng)
+        self.head = self.new_head(n_classes, dropout, rng)
         self.head.astype(transformer.dtype)
+
+    def new_head(self, n_classes: int, dropout: float, rng: Rng | None) -> Head:
+        return ClassificationHead(self.transformer.config.d_model, n_classes, dropout, rng)
 
     def save_adapter(self, path: str | Path, *names: str, head: bool = True) -> None:
         """Write the adapters called `names` and the head to one file; without a name: the head.
@@ -189,6 +236,36 @@ class Classifier(Module):
         """BERT's pooler, if this classifier uses it."""
         pooler = self.transformer.pooler
         return [pooler] if pooler is not None and self.pooling.kind == "pooler" else []
+
+
+class Regressor(Classifier):
+    """A transformer with a head for one number, as `transformers` has it for num_labels=1.
+
+    Shapes: ids (B, T), attention_mask (B, T), token_types (B, T) -> (B, 1).
+    `pooling`, `start` and `hidden` as in `Classifier`; `location` and `scale` as in
+    `RegressionHead`.
+    """
+
+    def __init__(
+        self,
+        transformer: Transformer,
+        pooling: str | None = None,
+        dropout: float = 0.0,
+        rng: Rng | None = None,
+        location: float = 0.0,
+        scale: float = 1.0,
+    ) -> None:
+        self._units = (location, scale)
+        super().__init__(transformer, 1, pooling, dropout, rng)
+
+    def new_head(self, n_classes: int, dropout: float, rng: Rng | None) -> Head:
+        return RegressionHead(self.transformer.config.d_model, dropout, rng, *self._units)
+
+    @property
+    def unit(self) -> float:
+        """In which the loss is measured: the standard deviation of the training labels, or 1."""
+        assert isinstance(self.head, RegressionHead)
+        return float(self.head.scale.value[0])
 
 
 class LanguageModelHead(Module):
@@ -272,20 +349,64 @@ class LanguageModel(Module):
 class CrossEntropy(Module):
     """Mean cross-entropy, with label smoothing; labels equal to -100 are ignored.
 
+    `class_weights` (K,): how much a label of each class counts in the mean, above 0.
     Shapes: logits (..., K), labels (...) integers -> a number.
     """
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None
+    ) -> None:
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"label_smoothing={label_smoothing}: expected 0 <= value < 1")
         self.label_smoothing = label_smoothing
+        self.class_weights = None if class_weights is None else np.array(class_weights, np.float64)
+        if self.class_weights is not None and not (self.class_weights > 0).all():
+            raise ConfigError(f"class_weights={class_weights}: expected numbers above 0")
 
     def forward(self, logits: Array, labels: Array) -> float:
-        loss, p = cross_entropy(logits, labels, self.label_smoothing)
+        weights = self.class_weights
+        if weights is not None and len(weights) != logits.shape[-1]:
+            raise ConfigError(
+                f"{len(weights)} class_weights, expected one for each of {logits.shape[-1]} classes"
+            )
+        loss, p = cross_entropy(logits, labels, self.label_smoothing, weights)
         self.save_for_backward((), p, labels)
         return loss
 
     def backward(self, dy: Array | float = 1.0) -> Array:
         p, labels = self.pop_saved(np.asarray(dy))
-        d = cross_entropy_backward(p, labels, self.label_smoothing)
+        d = cross_entropy_backward(p, labels, self.label_smoothing, self.class_weights)
         return d if np.ndim(dy) == 0 and dy == 1 else d * np.asarray(dy, d.dtype)
+
+    def total_weight(self, labels: Array) -> float:
+        """What the sum over all labels is divided by: their number, or the sum of their weights."""
+        counted = labels[labels != IGNORE]
+        return float(
+            counted.size if self.class_weights is None else self.class_weights[counted].sum()
+        )
+
+
+class SquaredError(Module):
+    """Mean of ((y - label) / unit)^2.
+
+    With the labels' standard deviation as unit, 1 is what their mean as the answer would get.
+    Shapes: y (B, 1), labels (B,) -> a number.
+    """
+
+    def __init__(self, unit: float = 1.0) -> None:
+        self.unit = unit
+
+    def forward(self, y: Array, labels: Array) -> float:
+        if y.shape != (*labels.shape, 1):
+            raise ShapeError(f"y of shape {y.shape}, expected {(*labels.shape, 1)} as labels have")
+        error = (y - labels[:, None]) / self.unit  # (B, 1) in float64, as the labels
+        self.save_for_backward((), error.astype(y.dtype))
+        return float((error**2).mean())
+
+    def backward(self, dy: Array | float = 1.0) -> Array:
+        (error,) = self.pop_saved(np.asarray(dy))
+        return error * error.dtype.type(2 * float(dy) / (len(error) * self.unit))
+
+    def total_weight(self, labels: Array) -> float:
+        """What the sum over all labels is divided by: their number."""
+        return float(labels.size)

@@ -259,7 +259,13 @@ class Transformer(Adaptable, Module):
         self.save_for_backward(x.shape)
         return x
 
-    def forward_below(self, depth: int, ids: Array, attention_mask: Array | None = None) -> Array:
+    def forward_below(
+        self,
+        depth: int,
+        ids: Array,
+        attention_mask: Array | None = None,
+        token_types: Array | None = None,
+    ) -> Array:
         """The hidden states (B, T, d_model) that enter block `depth`; nothing is saved.
 
         `forward(ids, mask, start=depth, hidden=...)` goes on from there.
@@ -268,7 +274,7 @@ class Transformer(Adaptable, Module):
         training = self.training
         for module in below:
             module.eval()
-        x = self.embeddings.forward(self.check_ids(ids))
+        x = self.embeddings.forward(self.check_ids(ids), token_types)
         for block in self.blocks[:depth]:
             x = block.forward(x, attention_mask)
         for module in below:

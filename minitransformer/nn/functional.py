@@ -302,12 +302,16 @@ IGNORE = -100  # a label with this value takes no part in the loss
 
 
 def cross_entropy(
-    logits: Array, labels: Array, label_smoothing: float = 0.0
+    logits: Array,
+    labels: Array,
+    label_smoothing: float = 0.0,
+    class_weights: Array | None = None,
 ) -> tuple[float, Array]:
     """Mean of -sum_k q_k log p_k over the labels that are not IGNORE.
 
     q puts 1 - label_smoothing on the label and spreads label_smoothing evenly over all K classes
-    (Szegedy et al. 2016, arXiv 1512.00567, section 7).
+    (Szegedy et al. 2016, arXiv 1512.00567, section 7). With class_weights (K,) it is a weighted
+    mean, in which each label counts as much as its class.
 
     Shapes: logits (..., K), labels (...) integers. Returns the loss and p (..., K), which
     `cross_entropy_backward` reads.
@@ -333,18 +337,29 @@ def cross_entropy(
     losses = (1 - label_smoothing) * at_label
     if label_smoothing:  # 0 times the log of a class at -inf would be NaN
         losses += label_smoothing * log_p.mean(axis=-1)
-    return 0.0 - float(losses[counted].mean(dtype=np.float64)), np.exp(log_p)
+    weights = None if class_weights is None else class_weights[labels[counted]]
+    mean = np.average(losses[counted].astype(np.float64), weights=weights)
+    return 0.0 - float(mean), np.exp(log_p)
 
 
-def cross_entropy_backward(p: Array, labels: Array, label_smoothing: float = 0.0) -> Array:
-    """dlogits = (p - q) / number of counted labels; zero where the label is IGNORE."""
+def cross_entropy_backward(
+    p: Array,
+    labels: Array,
+    label_smoothing: float = 0.0,
+    class_weights: Array | None = None,
+) -> Array:
+    """dlogits = (p - q) / number of counted labels; zero where the label is IGNORE.
+
+    With class_weights: w (p - q) / sum of w, where w is the weight of the label's class.
+    """
     counted = (labels != IGNORE)[..., None]
     d = p - p.dtype.type(label_smoothing / p.shape[-1])
     index = np.where(counted, labels[..., None], 0)
     at_label = np.take_along_axis(d, index, axis=-1) - p.dtype.type(1 - label_smoothing)
     np.put_along_axis(d, index, at_label, axis=-1)
-    d *= counted
-    d /= counted.sum()
+    w = counted if class_weights is None else counted * class_weights[index].astype(d.dtype)
+    d *= w
+    d /= w.sum()
     return d
 
 

@@ -3,6 +3,7 @@
 Begin with `history.py`; `figure.py` holds the colours and the sizes.
 """
 
+from .confusion import plot_confusion
 from .figure import BLUE, GREY, ORANGE, new_figure, write_png
 from .history import plot_history
 from .study import plot_parts, plot_study
@@ -12,6 +13,7 @@ __all__ = [
     "GREY",
     "ORANGE",
     "new_figure",
+    "plot_confusion",
     "plot_history",
     "plot_parts",
     "plot_study",

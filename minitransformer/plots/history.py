@@ -19,6 +19,8 @@ def plot_history(
 ) -> Figure:
     """Loss and accuracy over the training steps, with the epoch that was the best.
 
+    Where numbers are predicted, the loss alone.
+
     `best_by` as in `History.best`. With `path`, the figure is also written there as PNG.
     """
     from matplotlib.ticker import MaxNLocator
@@ -27,12 +29,12 @@ def plot_history(
     evaluations = history.evaluations()
     x = np.array([row.step for row in steps])
     window = max(1, len(x) // 20)  # a twentieth of the run: single batches hide the trend
-    figure = new_figure(9, 3.6)
-    axes = figure.subplots(1, 2)
-    for axis, column, label in (
-        (axes[0], "loss", "cross-entropy (nats)"),
-        (axes[1], "accuracy", "accuracy (share of right answers)"),
-    ):
+    panels = [("loss", "cross-entropy (nats)"), ("accuracy", "accuracy (share of right answers)")]
+    if steps and steps[-1].accuracy is None:  # numbers are predicted, not classes
+        panels = [("loss", "squared error (1: the mean as the answer)")]
+    figure = new_figure(0.5 + 4.25 * len(panels), 3.6)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (column, label) in zip(axes, panels, strict=True):
         y = np.array([getattr(row, column) for row in steps])
         name = f"training (mean of {window} steps)" if window > 1 else "training"
         axis.plot(*running_mean(x, y, window), color=BLUE, lw=1.6, label=name)

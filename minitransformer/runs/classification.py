@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from ..adapters.select import PART_OF_METHOD
-from ..data.batches import Encoded, encode_split
-from ..data.datasets import Task, load_task, relabel
+from ..data.batches import Encoded, encode_split, encode_texts
+from ..data.datafiles import DataOptions
+from ..data.datasets import load_task, name_of, relabel
 from ..data.hub import find_checkpoint
+from ..data.splits import Split, Task
 from ..data.tokenization import Tokenizer
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, DataError
 from ..formats.adapter_file import (
+    BUILT_ANYWAY,
     AdapterFile,
     AdapterRecord,
     check_tokenizer,
@@ -24,10 +27,16 @@ from ..formats.adapter_file import (
     read_adapter,
     save_adapter,
 )
-from ..models.heads import Classifier
+from ..models.heads import Classifier, Regressor
 from ..models.transformer import Transformer
 from ..nn.module import Array
-from ..training.evaluation import Evaluation, evaluate, predict_probabilities
+from ..training.evaluation import (
+    Evaluation,
+    NumberEvaluation,
+    evaluate,
+    evaluate_numbers,
+    predict_probabilities,
+)
 from ..training.prefix_cache import PrefixCache
 from ..training.state import digest_of
 from .folder import RunFolder, base_of, open_run
@@ -40,6 +49,7 @@ from .options import (
     with_changes,
 )
 from .pipeline import Job, base_digests, digest, train_in_folder
+from .results import results, write_report
 
 SPLITS = ("train", "validation", "test")
 
@@ -48,11 +58,16 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is predicted for one text: the label, and every label's probability."""
+    """What is predicted for one text, or one pair: the label, and every label's probability.
+
+    Of a number: the number and, as label, its digits.
+    """
 
     text: str
     label: str
     probabilities: dict[str, float]
+    pair: str | None = None
+    number: float | None = None
 
 
 class Run(RunFolder):
@@ -80,34 +95,86 @@ class Run(RunFolder):
         """The model that predicts."""
         return self.model
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """A label for each text. Raises: DataError for an empty batch or what is not text."""
-        encoded = Encoded(
-            self.tokenizer.encode(texts, self.record.max_length),
-            np.zeros(len(texts), np.int64),
-            self.tokenizer.pad_id,
-        )
-        return self.predictions(texts, predict_probabilities(self.classifier(), encoded))
+    @property
+    def is_number(self) -> bool:
+        """Whether it predicts a number; its one label name is what the number is called."""
+        return len(self.record.label_names) == 1
 
-    def predictions(self, texts: Sequence[str], p: Array) -> list[Prediction]:
-        """What probabilities (n, n_classes) say about n texts."""
+    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
+        """A label, or a number, for each text; `pairs`: the second texts, of a run on pairs.
+
+        Raises: DataError for an empty batch, what is not text, or pairs where there should be none.
+        """
+        p = self.probabilities(texts, pairs)
+        return self.predictions(texts, p, pairs)
+
+    def probabilities(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Array:
+        """(n, n_classes), or of a number (n, 1); as `predict`."""
+        self.check_pairs(pairs is not None)
+        labels = np.zeros(len(texts), np.int64)
+        encoded = encode_texts(texts, pairs, labels, self.tokenizer, self.record.max_length)
+        return predict_probabilities(self.classifier(), encoded)
+
+    def predictions(
+        self, texts: Sequence[str], p: Array, pairs: Sequence[str] | None = None
+    ) -> list[Prediction]:
+        """What probabilities (n, n_classes), or numbers (n, 1), say about n texts."""
         names = self.record.label_names
+        second = pairs if pairs is not None else [None] * len(texts)
+        if self.is_number:
+            return [
+                Prediction(text, f"{y:.4g}", {}, pair, float(y))
+                for text, pair, (y,) in zip(texts, second, p, strict=True)
+            ]
         return [
-            Prediction(text, names[row.argmax()], dict(zip(names, row.tolist(), strict=True)))
-            for text, row in zip(texts, p, strict=True)
+            Prediction(text, names[row.argmax()], dict(zip(names, row.tolist(), strict=True)), pair)
+            for text, pair, row in zip(texts, second, p, strict=True)
         ]
 
-    def evaluate(self, task: str | Path | Task, split: str = "test") -> Evaluation:
-        """Loss and accuracy on a split of a task, whose labels must be known to this run.
+    def check_pairs(self, given: bool) -> None:
+        """Raises: DataError for pairs of texts to a run on single ones, or the other way round."""
+        if given != self.record.pair:
+            wants, got = ("pairs of texts", "single ones")[:: 1 if self.record.pair else -1]
+            raise DataError(f"{self.folder} was trained on {wants}, not on {got}")
 
-        Raises: DataError for a task that cannot be read or a label that this run never saw.
+    def evaluate(
+        self, task: Any, split: str = "test", options: DataOptions | None = None
+    ) -> Evaluation:
+        """How good it is on a split of a task, whose labels must be known to this run.
+
+        `task` and `options` as in `load_task`.
+
+        Raises: DataError for a task that cannot be read or a label that this run never saw;
+        ConfigError if this run predicts numbers.
         """
+        if self.is_number:
+            raise ConfigError(f"{self.folder} predicts numbers: evaluate_numbers measures it")
+        return evaluate(self.classifier(), self.encoded(task, split, options))
+
+    def evaluate_numbers(
+        self, task: Any, split: str = "test", options: DataOptions | None = None
+    ) -> NumberEvaluation:
+        """The same for a run that predicts numbers. Raises: ConfigError if it does not."""
+        model = self.classifier()
+        if not isinstance(model, Regressor):
+            raise ConfigError(f"{self.folder} predicts labels: evaluate measures it")
+        return evaluate_numbers(model, self.encoded(task, split, options))
+
+    def encoded(self, task: Any, split: str, options: DataOptions | None = None) -> Encoded:
+        """A split as this run reads it."""
         if split not in SPLITS:
             raise ConfigError(f"split={split!r}: expected one of {', '.join(SPLITS)}")
-        task = task if isinstance(task, Task) else load_task(task)
-        task = relabel(task, self.record.label_names)
-        encoded = encode_split(getattr(task, split), self.tokenizer, self.record.max_length)
-        return evaluate(self.classifier(), encoded)
+        task = load_task(task, options=options)
+        if self.is_number != task.is_number:
+            kinds = ("a number", "a label")[:: 1 if self.is_number else -1]
+            raise DataError(f"{self.folder} predicts {kinds[0]}, but {task.name} has {kinds[1]}")
+        if not self.is_number:
+            task = relabel(task, self.record.label_names)
+        part: Split = getattr(task, split)
+        if len(part) == 0:
+            raise DataError(f"{task.name} has no {split} examples")
+        self.check_pairs(part.pairs is not None)
+        return encode_split(part, self.tokenizer, self.record.max_length)
 
 
 def load_run(folder: str | Path, base: str | Path | None = None) -> Run:
@@ -127,7 +194,10 @@ def run_from(file: AdapterFile, base: str | Path | None = None) -> Run:
     transformer = Transformer.from_pretrained(checkpoint)
     assert record.pooling is not None  # there are labels, so there is a head
     check_head_size(file, transformer.config.d_model)
-    model = Classifier(transformer, len(record.label_names), record.pooling)
+    if len(record.label_names) == 1:
+        model: Classifier = Regressor(transformer, record.pooling)
+    else:
+        model = Classifier(transformer, len(record.label_names), record.pooling)
     adapter = load_adapter(file, model)
     tokenizer = Tokenizer.from_folder(checkpoint)
     check_tokenizer(file, tokenizer.fingerprint)
@@ -167,7 +237,7 @@ def check_head_size(file: AdapterFile, d_model: int) -> None:
     """
     n = len(file.record.label_names)
     there = sum(tensor.size for key, tensor in file.tensors.items() if key.startswith("head."))
-    if n * d_model > there:
+    if n * d_model > there + BUILT_ANYWAY:
         raise CheckpointError(
             f"{file.path} does not fit: {n:,} labels on a base of width {d_model}, but the head in "
             f"it has {there:,} values"
@@ -178,7 +248,7 @@ def check_head_size(file: AdapterFile, d_model: int) -> None:
 
 
 def train(
-    task: str | Path,
+    task: Any,
     options: RunOptions | None = None,
     out: str | Path | None = None,
     resume: bool = False,
@@ -187,6 +257,9 @@ def train(
 ) -> Run:
     """Train a task and leave a run folder: what `minitransformer train` does.
 
+    `task`: the name of a built-in one, the user's own file, or data in memory: a list of (text,
+    label), a list of dictionaries, a dictionary of columns, a pandas DataFrame, or a `Task`.
+    `RunOptions.data` says which columns count.
     `changes` are options by name, those of training too: `train(task, base="tiny", epochs=1)`.
 
     The folder (default: runs/TASK-METHOD-seedN, with a number if that exists) receives
@@ -200,14 +273,18 @@ def train(
     the loss is not finite.
     """
     options = with_changes(RunOptions, options, changes)
-    with open_run(task, options, RunOptions, out, resume) as (folder, options):
-        job = Classification(load_task(task, limit=options.limit), options)
-        train_in_folder(job, folder, task, resume, progress)
+    name = task if isinstance(task, str | Path) else name_of(task)
+    with open_run(name, options, RunOptions, out, resume) as (folder, options):
+        job = Classification(load_task(task, limit=options.limit, options=options.data), options)
+        train_in_folder(job, folder, name, resume, progress)
     return Run(folder, job.record, job.model, job.tokenizer, job.adapter)
 
 
 class Classification(Job):
-    """A classifier for a task. Saves adapters and head, or everything; measures the accuracy."""
+    """A classifier, or regressor, for a task. Saves adapters and head, or everything.
+
+    Measures the best epoch on the test split, beside a baseline.
+    """
 
     model: Classifier
     options: RunOptions
@@ -224,14 +301,19 @@ class Classification(Job):
             for split in (task.train, task.validation, task.test)
         )
         self.adapter = ADAPTER_NAME if options.config is not None else None
-        self.label_names = task.label_names
+        self.task, self.label_names = task, task.label_names
         self.base_before = fingerprint(transformer)
         self.inputs = {
             "the test examples": digest_of(self.test),
             "the label names": digest(*task.label_names),
             **base_digests(transformer, self.base_before, checkpoint),
         }
-        self.model = build_classifier(transformer, len(task.label_names), options)
+        labels = task.train.labels
+        units = (float(labels.mean()), float(labels.std()) or 1.0)
+        self.model = build_classifier(transformer, len(task.label_names), options, units)
+        self.best_by = options.select_by or ("loss" if task.is_number else "accuracy")
+        if task.is_number and self.best_by != "loss":
+            raise ConfigError(f"select_by={self.best_by!r} is for classes; a number goes by 'loss'")
         if options.prefix_cache:
             self.prefix = PrefixCache(transformer, self.train)
 
@@ -252,6 +334,7 @@ class Classification(Job):
             task=self.name,
             label_names=self.label_names,
             max_length=self.options.max_length,
+            pair=self.task.train.pairs is not None,
         )
         return path
 
@@ -259,20 +342,33 @@ class Classification(Job):
         self.write(folder / f"{self.options.method}-last.safetensors")
         if not finished:
             return {}
-        found = evaluate(self.model, self.test, threads=self.options.threads)
+        found = measured(self.model, self.test, self.options.threads)
+        if isinstance(found, NumberEvaluation):
+            return {"test_pearson_last_epoch": found.pearson}
         return {"test_accuracy_last_epoch": found.accuracy}
 
-    def measure(self, finished: bool) -> dict[str, Any]:
+    def measure(self, finished: bool, folder: Path) -> dict[str, Any]:
         after = fingerprint(self.model.transformer)
         metrics: dict[str, Any] = {
             "base_sha256_before": self.base_before,
             "base_sha256_after": after,
         }
         if finished:
-            found = evaluate(self.model, self.test, threads=self.options.threads)
-            metrics |= {"test_accuracy": found.accuracy, "test_loss": found.loss}
-            metrics |= {"test_examples": len(self.test)}
+            found = measured(self.model, self.test, self.options.threads)
+            of_test = results(found, self.task)
+            metrics["warnings"] = of_test.pop("warnings")
+            metrics |= {f"test_{name}": value for name, value in of_test.items()}
+            write_report(folder, found, self.task.test, self.label_names, self.title)
         return metrics
+
+
+def measured(
+    model: Classifier, encoded: Encoded, threads: int = 0
+) -> Evaluation | NumberEvaluation:
+    """What `evaluate` or `evaluate_numbers` finds, by the kind of model."""
+    if isinstance(model, Regressor):
+        return evaluate_numbers(model, encoded, threads=threads)
+    return evaluate(model, encoded, threads=threads)
 
 
 def describe(options: RunOptions) -> str:

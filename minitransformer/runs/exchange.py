@@ -11,7 +11,7 @@ from ..data.hub import find_checkpoint
 from ..errors import CheckpointError, ConfigError
 from ..formats.adapter_file import AdapterRecord, fingerprint, read_adapter, save_adapter
 from ..formats.folders import LinearHead, Words, new_folder
-from ..models.heads import Classifier, LanguageModel
+from ..models.heads import Classifier, LanguageModel, Regressor
 from ..models.transformer import Transformer
 from .classification import Run, run_from
 from .language_modeling import LanguageRun, language_run_from
@@ -42,9 +42,17 @@ def exported_adapter(run: Run | LanguageRun) -> tuple[AdapterRecord, str]:
 
 
 def exported_head(run: Run | LanguageRun, record: AdapterRecord) -> LinearHead | None:
-    """A run's classifier; None of a language model."""
+    """A run's classifier; None of a language model.
+
+    Raises: CheckpointError for a run that predicts a number.
+    """
     if not isinstance(run.model, Classifier):
         return None
+    if isinstance(run.model, Regressor):
+        raise CheckpointError(
+            "this run predicts a number: only heads for classes can be exported; in Python, "
+            "run.model.transformer holds the adapter"
+        )
     linear = run.model.head.linear
     pooling = run.model.pooling.kind
     return LinearHead(record.label_names, pooling, linear.weight.value, linear.bias.value)
@@ -55,6 +63,7 @@ def origin_of(record: AdapterRecord) -> Words:
     return {
         "task": record.task,
         "max_length": record.max_length,
+        "pair": record.pair,
         "fingerprint": record.fingerprint,
         "tokenizer": record.tokenizer,
     }
@@ -122,4 +131,5 @@ def write_run(
             task=str(origin.get("task", task)),
             label_names=head.label_names if head is not None else (),
             max_length=min(length, transformer.config.max_length),
+            pair=bool(origin.get("pair", False)),
         )

@@ -245,7 +245,7 @@ class Pretraining(Job):
         self.model.transformer.save_pretrained(folder, self.tokenizer)
         return folder / "model.safetensors"
 
-    def measure(self, finished: bool) -> dict[str, Any]:
+    def measure(self, finished: bool, folder: Path) -> dict[str, Any]:
         metrics: dict[str, Any] = {"tokens": count(self.tokens)}
         if finished:
             o = self.options
@@ -350,7 +350,7 @@ class Adaptation(Job):
         )
         return file
 
-    def measure(self, finished: bool) -> dict[str, Any]:
+    def measure(self, finished: bool, folder: Path) -> dict[str, Any]:
         transformer = self.model.transformer
         metrics: dict[str, Any] = {
             "tokens": count(self.tokens),

@@ -263,6 +263,9 @@ def check_shareable(file: AdapterFile) -> None:
             f"{file.path} is fully fine-tuned: it has a base of its own, and cannot share one"
         )
     check_labels(file)
+    if file.record.pair or len(file.record.label_names) == 1:
+        what = "pairs of texts" if file.record.pair else "a number"
+        raise CheckpointError(f"{file.path} is a run on {what}: load it alone, with load_run")
     if file.record.base_part != "none":
         what = file.record.base_part.replace("_", " ")
         raise CheckpointError(

@@ -16,10 +16,12 @@ import numpy as np
 
 from ..adapters.config import CONFIGS, METHODS, AnyConfig, MethodConfig
 from ..adapters.select import select_trainable
+from ..data.datafiles import DataOptions
 from ..errors import ConfigError
-from ..models.heads import POOLINGS, Classifier
+from ..models.heads import POOLINGS, Classifier, Regressor
 from ..models.transformer import Transformer
 from ..nn.config import TransformerConfig
+from ..training.history import BEST_BY
 from ..training.process import cores
 from ..training.trainer import TrainingOptions
 
@@ -72,6 +74,9 @@ class RunOptions:
         threads: compute shards of each batch side by side; 0 for one for each core.
         prefix_cache: store the output of the blocks below the first adapter for each example, so
             that later epochs start above them (see `PrefixCache`); no dropout then in those blocks.
+        select_by: what chooses the best epoch on the validation split: "accuracy" (within one
+            standard error the latest), "macro-f1" or "loss". None: "accuracy"; "loss" for a number.
+        data: the columns and files of the user's own data.
         training: epochs, batch size, learning rate (None: see LEARNING_RATES), seed, ...
     """
 
@@ -86,14 +91,21 @@ class RunOptions:
     limit: int | None = None
     threads: int = 0
     prefix_cache: bool = False
+    select_by: str | None = None
+    data: DataOptions = field(default_factory=DataOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
 
     def __post_init__(self) -> None:
-        for name, choices in (("method", METHODS), ("pooling", (None, *POOLINGS))):
+        for name, choices in (
+            ("method", METHODS),
+            ("pooling", (None, *POOLINGS)),
+            ("select_by", (None, *BEST_BY)),
+        ):
             if getattr(self, name) not in choices:
                 known = ", ".join(map(str, choices))
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {known}")
-        check_kinds(self, base=str, training=TrainingOptions, layer_norm=bool, prefix_cache=bool)
+        check_kinds(self, base=str, training=TrainingOptions, data=DataOptions)
+        check_kinds(self, layer_norm=bool, prefix_cache=bool)
         check_adapter(self)
         check_whole(self, max_length=1, threads=0)
         check_threads(self.threads)
@@ -278,6 +290,8 @@ def to_dict(options: RunOptions | LanguageOptions | PretrainOptions) -> dict[str
 def from_dict(kind: type[Options], values: dict[str, Any]) -> Options:
     """The inverse of `to_dict`. Raises: ConfigError, TypeError or KeyError for anything else."""
     parts: dict[str, Any] = {"training": TrainingOptions(**values["training"])}
+    if "data" in values:
+        parts["data"] = DataOptions(**values["data"])
     if values.get("adapter") is not None:
         parts["adapter"] = CONFIGS[values["method"]].from_dict(values["adapter"])
     return kind(**{**values, **parts})
@@ -396,16 +410,26 @@ def check_probabilities(options: Any, *names: str) -> None:
 # -- the model -----------------------------------------------------------------------------
 
 
-def build_classifier(transformer: Transformer, n_classes: int, options: RunOptions) -> Classifier:
+def build_classifier(
+    transformer: Transformer,
+    n_classes: int,
+    options: RunOptions,
+    units: tuple[float, float] = (0.0, 1.0),
+) -> Classifier:
     """Freeze the base, insert what the method trains, put a head on top.
 
+    With one class: a Regressor, in `units` (location and scale) of its numbers.
     The starting weights follow from the seed alone.
     """
     seed = options.training.seed
     head_rng, adapter_rng = (np.random.default_rng([seed, i]) for i in (1, 2))
     if options.config is not None:
         transformer.add_method(ADAPTER_NAME, options.config, adapter_rng)
-    model = Classifier(transformer, n_classes, options.pooling, options.head_dropout, head_rng)
+    about = (options.pooling, options.head_dropout, head_rng)
+    if n_classes == 1:
+        model: Classifier = Regressor(transformer, *about, *units)
+    else:
+        model = Classifier(transformer, n_classes, *about)
     freeze_for(options.method, model, options.layer_norm)
     return model
 

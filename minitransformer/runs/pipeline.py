@@ -58,13 +58,28 @@ class Job(ABC):
     def begin(self, folder: Path) -> None:  # noqa: B027 (most have nothing to write)
         """Write what a resumed run will need beside options and state; by default nothing."""
 
+    def trainer(self, state_file: Path | None, progress: bool) -> Trainer:
+        """What trains it. `state_file`, `progress`: as in `Trainer`."""
+        return Trainer(
+            self.model,
+            self.train,
+            self.validation,
+            self.options.training,
+            state_file=state_file,
+            progress=progress,
+            threads=self.options.threads,
+            prefix=self.prefix,
+            best_by=self.best_by,
+            inputs=self.inputs,
+        )
+
     @abstractmethod
     def save(self, folder: Path) -> Path:
         """Write what the model has learnt. Returns the file."""
 
     @abstractmethod
-    def measure(self, finished: bool) -> dict[str, Any]:
-        """What is measured of the best epoch, as plain values."""
+    def measure(self, finished: bool, folder: Path) -> dict[str, Any]:
+        """What is measured of the best epoch, as plain values; more of it goes to the folder."""
 
     def last_epoch(self, folder: Path, finished: bool) -> dict[str, Any]:
         """The same of the last epoch, before the best one replaces it; by default nothing."""
@@ -82,18 +97,7 @@ def train_in_folder(
     the folder can be resumed.
     """
     state_file = folder / STATE
-    trainer = Trainer(
-        job.model,
-        job.train,
-        job.validation,
-        job.options.training,
-        state_file=state_file,
-        progress=progress,
-        threads=job.options.threads,
-        prefix=job.prefix,
-        best_by=job.best_by,
-        inputs=job.inputs,
-    )
+    trainer = job.trainer(state_file, progress)
     if resume and has_state(folder):
         trainer.load_state()
     else:
@@ -131,6 +135,7 @@ def write_results(job: Job, trainer: Trainer, folder: Path) -> dict[str, Any]:
         "steps": trainer.step,
         "best_epoch": best.epoch if best else None,
         "validation_accuracy": best.validation_accuracy if best else None,
+        "validation_macro_f1": best.validation_macro_f1 if best else None,
         "validation_loss": best.validation_loss if best else None,
         "parameters": summary.total,
         "trainable_parameters": summary.trainable,
@@ -138,7 +143,7 @@ def write_results(job: Job, trainer: Trainer, folder: Path) -> dict[str, Any]:
         "training_seconds": trainer.seconds,
         "peak_memory_mb": peak_memory_mb(),
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
-        **job.measure(finished),
+        **job.measure(finished, folder),
         **of_last,
     }
     write_json(folder / "metrics.json", metrics)

@@ -22,7 +22,6 @@ from ..runs.options import to_dict
 from ..training.evaluation import evaluate
 from ..training.process import single_threaded_products
 from ..training.state import delete_state, previous
-from ..training.trainer import Trainer
 from .study import RunSpec
 from .table import ROWS, STATES, Row, claimed, read_row, row_file, write_row
 
@@ -67,18 +66,7 @@ def train_and_test(spec: RunSpec, threads: int, state_file: Path | None) -> dict
         test_limit=source.test_limit,
     )
     job = Classification(task, replace(spec.options, limit=source.limit, threads=threads))
-    trainer = Trainer(
-        job.model,
-        job.train,
-        job.validation,
-        job.options.training,
-        state_file=state_file,
-        progress=False,
-        threads=threads,
-        prefix=job.prefix,
-        best_by=job.best_by,
-        inputs=job.inputs,
-    )
+    trainer = job.trainer(state_file, progress=False)
     if state_file is not None and (state_file.exists() or previous(state_file).exists()):
         try:
             trainer.load_state()

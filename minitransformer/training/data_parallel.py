@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from ..data.batches import Batch
 from ..errors import ConfigError, ShapeError
-from ..models.heads import Classifier, LanguageModel
-from ..nn.functional import cross_entropy, cross_entropy_backward
+from ..models.heads import Classifier, CrossEntropy, LanguageModel, SquaredError
 from ..nn.kernels import row_tiles
 from ..nn.layers import Dropout
 from ..nn.module import Array, Parameter
@@ -29,6 +28,7 @@ from .process import cores, single_threaded_products
 S = TypeVar("S")
 T = TypeVar("T")
 Model = Classifier | LanguageModel
+LossFunction = CrossEntropy | SquaredError
 
 FEW_TOKENS = 512  # in a batch of fewer, one shard with several BLAS threads is faster than several
 
@@ -123,14 +123,17 @@ class DataParallel:
     def forward_backward(
         self,
         batch: Batch,
-        label_smoothing: float = 0.0,
+        loss_function: LossFunction | None = None,
         prefix: PrefixCache | None = None,
     ) -> tuple[float, int]:
         """Loss and number of right answers of a batch; its gradients end up in the model.
 
-        The loss is the mean over all labels that count, however they fall into shards.
+        The loss (default: cross-entropy) is the mean over all labels that count, however they fall
+        into shards. Of numbers no answer counts as right.
         """
+        loss_function = loss_function or CrossEntropy()
         parts = self.cut(batch)
+        total = loss_function.total_weight(batch.labels)
 
         def run(i: int) -> tuple[float, int]:
             replica, shard = self.replicas[i], parts[i]
@@ -146,11 +149,14 @@ class DataParallel:
             if prefix is not None:
                 hidden = prefix.hidden(replica.transformer, shard)
                 cached = {"start": prefix.depth, "hidden": hidden}
-            logits = replica(shard.ids, shard.attention_mask, **cached)
-            loss, p = cross_entropy(logits, shard.labels, label_smoothing)
-            share = shard.counted / batch.counted
+            logits = replica(shard.ids, shard.attention_mask, shard.token_types, **cached)
+            of_shard = loss_function.replica()
+            loss = of_shard(logits, shard.labels)
+            share = loss_function.total_weight(shard.labels) / total
             if np.isfinite(loss):
-                replica.backward(cross_entropy_backward(p, shard.labels, label_smoothing) * share)
+                replica.backward(of_shard.backward(share))
+            if isinstance(loss_function, SquaredError):
+                return loss * share, 0
             right = int(np.count_nonzero(logits.argmax(axis=-1) == shard.labels))
             return loss * share, right
 
@@ -204,9 +210,15 @@ def shards(batch: Batch, n: int) -> list[Batch]:
 
     A narrower shard would draw other dropout masks; batches are of similar length anyway.
     """
-    n = min(n, len(batch.labels))
+    n, types = min(n, len(batch.labels)), batch.token_types
     return [
-        Batch(batch.ids[i::n], batch.attention_mask[i::n], batch.labels[i::n], batch.index[i::n])
+        Batch(
+            batch.ids[i::n],
+            batch.attention_mask[i::n],
+            batch.labels[i::n],
+            batch.index[i::n],
+            types[i::n] if types is not None else None,
+        )
         for i in range(n)
     ]
 

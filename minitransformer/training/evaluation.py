@@ -15,12 +15,13 @@ import numpy as np
 
 from ..data.batches import Batch, Batches, Encoded, batches
 from ..data.corpus import windows
-from ..errors import DataError, TrainingError
-from ..models.heads import Classifier, LanguageModel
+from ..errors import ConfigError, DataError, TrainingError
+from ..models.heads import Classifier, LanguageModel, Regressor, SquaredError
 from ..nn.functional import IGNORE
 from ..nn.kernels import softmax
 from ..nn.module import Array
 from .data_parallel import DataParallel, Model
+from .metrics import confusion_matrix, macro_f1, pearson, spearman
 from .process import cores
 
 AT_ONCE = 64  # labels (at least one example) that are evaluated together
@@ -28,22 +29,67 @@ AT_ONCE = 64  # labels (at least one example) that are evaluated together
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean loss and accuracy over a split; probabilities (n, n_classes) in the split's order."""
+    """Mean loss and accuracy over a split.
+
+    probabilities (n, n_classes) and labels (n,) are in the split's order.
+    """
 
     loss: float
     accuracy: float
     probabilities: Array
+    labels: Array
 
     @property
     def predictions(self) -> Array:
         """(n,) the most probable class of each example."""
         return np.asarray(self.probabilities.argmax(axis=1))
 
+    @property
+    def confusion(self) -> Array:
+        """(K, K): examples by label (row) and prediction (column)."""
+        counted = self.labels != IGNORE
+        n_classes = self.probabilities.shape[1]
+        return confusion_matrix(self.labels[counted], self.predictions[counted], n_classes)
+
+    @property
+    def macro_f1(self) -> float:
+        """The mean F1 of the classes that occur, as label or as prediction."""
+        return macro_f1(self.confusion)
+
+    def confident_errors(self, n: int) -> Array:
+        """The positions of n wrong predictions, the most confident first."""
+        wrong = np.flatnonzero((self.predictions != self.labels) & (self.labels != IGNORE))
+        confidence = self.probabilities[wrong].max(axis=1)
+        return wrong[np.argsort(-confidence, kind="stable")[:n]]
+
+
+@dataclass(frozen=True)
+class NumberEvaluation:
+    """Predicted numbers (n,) and labels (n,) in the split's order; loss is the squared error."""
+
+    predictions: Array
+    labels: Array
+
+    @property
+    def loss(self) -> float:
+        """The mean squared error."""
+        return float(((self.predictions - self.labels) ** 2).mean())
+
+    @property
+    def pearson(self) -> float:
+        """Pearson's correlation of predictions and labels."""
+        return pearson(self.predictions, self.labels)
+
+    @property
+    def spearman(self) -> float:
+        """Spearman's rank correlation of predictions and labels."""
+        return spearman(self.predictions, self.labels)
+
 
 def predict_probabilities(
     model: Classifier, encoded: Encoded, batch_size: int = AT_ONCE, threads: int = 0
 ) -> Array:
-    """(n, n_classes) in the order of `encoded`, from replicas in eval mode.
+    """(n, n_classes) in the order of `encoded`, from replicas in eval mode; numbers are (n, 1).
 
     `threads`: how many compute batches side by side; 0 for one for each core.
     """
@@ -57,10 +103,22 @@ def evaluate(
 ) -> Evaluation:
     """Loss and accuracy of a classifier on labelled examples, without dropout.
 
-    Raises: DataError for a label that the model has no class for, or without any label.
+    Raises: DataError for a label that the model has no class for, or without any label;
+    ConfigError for a regressor, which `evaluate_numbers` measures.
     """
+    if isinstance(model, Regressor):
+        raise ConfigError("this model predicts numbers: evaluate_numbers measures it")
     p = predict_probabilities(model, encoded, batch_size, threads)
-    return Evaluation(*means(*at_labels(p, encoded.labels), encoded.labels), p)
+    loss, accuracy = means(*at_labels(p, encoded.labels), encoded.labels)
+    return Evaluation(loss, accuracy, p, encoded.labels)
+
+
+def evaluate_numbers(
+    model: Regressor, encoded: Encoded, batch_size: int = AT_ONCE, threads: int = 0
+) -> NumberEvaluation:
+    """Squared error and correlations of a regressor on examples with numbers, without dropout."""
+    y = predict_probabilities(model, encoded, batch_size, threads)  # (n, 1)
+    return NumberEvaluation(y[:, 0].astype(np.float64), encoded.labels)
 
 
 def perplexity(
@@ -84,7 +142,7 @@ def perplexity(
         stride = max(1, block_size // 2)
     encoded = windows(np.asarray(tokens), block_size, stride)
     with eval_replicas(model, len(encoded), threads) as replicas:
-        loss, _ = loss_and_accuracy(replicas, encoded)
+        loss = validate(replicas, encoded).loss
     return math.exp(loss)
 
 
@@ -93,35 +151,63 @@ def eval_replicas(model: Model, n_batches: int, threads: int = 0) -> DataParalle
     return DataParallel(model.replica().eval(), min(threads or cores(), n_batches))
 
 
-def loss_and_accuracy(
+@dataclass(frozen=True)
+class Validation:
+    """What is measured after each epoch; what a kind of model does not have is None."""
+
+    loss: float
+    accuracy: float | None = None
+    macro_f1: float | None = None
+
+
+def validate(
     replicas: DataParallel, encoded: Encoded, on_batch: Callable[[], None] | None = None
-) -> tuple[float, float]:
-    """Mean loss and accuracy over the labels that count, of replicas in eval mode.
+) -> Validation:
+    """Mean loss over the labels that count, of replicas in eval mode, and how good they are.
 
-    Only the probabilities of the labels are stored: a language model has a vocabulary of them for
-    every token. `on_batch` is called with each batch.
+    Of each label only its probability and what was predicted instead are stored: a language model
+    has a vocabulary of probabilities for every token. `on_batch` is called with each batch.
     """
+    regressor = replicas.replicas[0]
+    numbers = isinstance(regressor, Regressor)
 
-    def label_probabilities(p: Array, batch: Batch) -> Array:
+    def at_each_label(p: Array, batch: Batch) -> Array:
         if on_batch is not None:
             on_batch()
-        return np.stack(at_labels(p, batch.labels), axis=-1)  # (B, 2) or (B, T, 2)
+        if numbers:
+            return p
+        of_label, right = at_labels(p, batch.labels)
+        return np.stack([of_label, right, p.argmax(axis=-1)], axis=-1)  # (B, 3) or (B, T, 3)
 
-    labels_each = encoded.labels.size // len(encoded)
-    plan = batches(encoded, max(1, AT_ONCE // labels_each))
-    found = map_batches(replicas, plan, label_probabilities)
-    return means(found[..., 0], found[..., 1], encoded.labels)
+    labels = encoded.labels
+    plan = batches(encoded, max(1, AT_ONCE // (labels.size // len(encoded))))
+    found = map_batches(replicas, plan, at_each_label)
+    if isinstance(regressor, Regressor):
+        return Validation(SquaredError(regressor.unit)(found, labels))
+    loss, accuracy = means(found[..., 0], found[..., 1], labels)
+    if labels.ndim > 1:
+        return Validation(loss, accuracy)
+    answers, seen = found[..., 2].astype(np.int64), labels != IGNORE
+    n_classes = int(max(answers.max(), labels.max())) + 1
+    confusion = confusion_matrix(labels[seen], answers[seen], n_classes)
+    return Validation(loss, accuracy, macro_f1(confusion))
 
 
 def map_batches(
     replicas: DataParallel, plan: Batches, function: Callable[[Array, Batch], Array]
 ) -> Array:
-    """`function(p, batch)` of each batch's probabilities, one row for each example in order."""
+    """`function(p, batch)` of each batch's probabilities, one row for each example in order.
+
+    Of a regressor, p is what it predicts, (B, 1).
+    """
 
     def forward(model: Model, batch: Batch) -> tuple[Array, Array]:
-        p = softmax(model(batch.ids, batch.attention_mask))
+        logits = model(batch.ids, batch.attention_mask, batch.token_types)
+        p = logits if numbers else softmax(logits)
         check_finite(p)
         return batch.index, function(p, batch)
+
+    numbers = isinstance(replicas.replicas[0], Regressor)
 
     results = list(replicas.map(forward, plan))
     rows = np.empty((len(plan.encoded), *results[0][1].shape[1:]), results[0][1].dtype)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import CheckpointError, ConfigError
 
-BEST_BY = ("accuracy", "loss")  # what may choose the best epoch
+BEST_BY = ("accuracy", "macro-f1", "loss")  # what may choose the best epoch
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class HistoryRow:
     seconds: float = 0.0
     validation_loss: float | None = None
     validation_accuracy: float | None = None
+    validation_macro_f1: float | None = None
     validation_examples: float | None = None
 
 
@@ -57,9 +58,9 @@ class History(list[HistoryRow]):
     def best(self, by: str = "accuracy") -> HistoryRow | None:
         """The evaluation after training began that was the best; None before the first.
 
-        `by` says in what: the highest "accuracy", or the lowest "loss". An accuracy that is within
-        one standard error of the highest, sqrt(p (1 - p) / n) on n examples, is as good: of those
-        epochs it is the latest, whose learning rate was the lowest. (The rule of Breiman et al.
+        `by` says in what: the highest "accuracy" or "macro-f1", or the lowest "loss". An accuracy
+        that is within one standard error of the highest, sqrt(p (1 - p) / n) on n examples, is as
+        good: of those epochs it is the latest, whose learning rate was the lowest. (Breiman et al.
         1984, Classification and Regression Trees, section 3.4.3, which takes the simplest.)
         Raises: ConfigError for another `by`.
         """
@@ -68,6 +69,10 @@ class History(list[HistoryRow]):
         trained = [row for row in self.evaluations() if row.step]
         if by == "loss":
             return min(reversed(trained), key=lambda row: row.validation_loss or 0.0, default=None)
+        if by == "macro-f1":
+            return max(
+                reversed(trained), key=lambda row: row.validation_macro_f1 or 0.0, default=None
+            )
         accuracies = [row.validation_accuracy or 0.0 for row in trained]
         if not trained:
             return None
@@ -79,7 +84,8 @@ class History(list[HistoryRow]):
 
     def evaluations(self) -> list[HistoryRow]:
         """The rows that hold an evaluation: before training, and after each epoch."""
-        return [row for row in self if row.validation_accuracy is not None]
+        measured = ("validation_loss", "validation_accuracy")
+        return [row for row in self if any(getattr(row, name) is not None for name in measured)]
 
 
 def _row(line: dict[str, str]) -> HistoryRow:

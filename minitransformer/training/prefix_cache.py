@@ -66,26 +66,33 @@ class PrefixCache:
                 if isinstance(module, Dropout):
                     module.p = 0.0
         self.base = fingerprint(transformer)
-        self.keys = [self.key(sequence) for sequence in encoded.sequences]
+        types = encoded.token_types or [[]] * len(encoded)
+        self.keys = [self.key(*both) for both in zip(encoded.sequences, types, strict=True)]
 
         # One text after the other, in the order of the split, up to the limit.
         d, dtype = transformer.config.d_model, transformer.dtype
         self.slices: dict[bytes, slice] = {}  # where in `states` a text is stored
-        stored: list[list[int]] = []
+        stored: list[int] = []
         end, most = 0, limit // (d * dtype.itemsize)
-        for key, sequence in zip(self.keys, encoded.sequences, strict=True):
+        for i, (key, sequence) in enumerate(zip(self.keys, encoded.sequences, strict=True)):
             if key not in self.slices and end + len(sequence) <= most:
                 self.slices[key] = slice(end, end + len(sequence))
                 end += len(sequence)
-                stored.append(sequence)
-        self.stored = Encoded(stored, np.zeros(len(stored), np.int64), encoded.pad_id)
+                stored.append(i)
+        self.stored_keys = [self.keys[i] for i in stored]
+        self.stored = Encoded(
+            [encoded.sequences[i] for i in stored],
+            np.zeros(len(stored), np.int64),
+            encoded.pad_id,
+            [types[i] for i in stored] if encoded.token_types is not None else None,
+        )
         self.filled = False
         self.states: Array = np.empty((end, d), dtype)
 
-    def key(self, sequence: list[int]) -> bytes:
-        """An entry's name: the base, the depth, and the text as token ids."""
+    def key(self, sequence: list[int], types: list[int]) -> bytes:
+        """An entry's name: the base, the depth, and the text as token ids and types."""
         digest = hashlib.sha256(f"{self.base} {self.depth} ".encode())
-        digest.update(np.asarray(sequence, np.int64).tobytes())
+        digest.update(np.asarray([*sequence, *types], np.int64).tobytes())
         return digest.digest()
 
     def fill(
@@ -103,9 +110,11 @@ class PrefixCache:
         def compute(model: Classifier | LanguageModel, batch: Batch) -> None:
             if on_batch is not None:
                 on_batch()
-            x = model.transformer.forward_below(self.depth, batch.ids, batch.attention_mask)
+            x = model.transformer.forward_below(
+                self.depth, batch.ids, batch.attention_mask, batch.token_types
+            )
             for row, i in zip(x, batch.index, strict=True):
-                where = self.states[self.slices[self.key(self.stored.sequences[i])]]
+                where = self.states[self.slices[self.stored_keys[i]]]
                 where[...] = row[: len(where)]
 
         if len(self.stored) and not self.filled:
@@ -119,7 +128,9 @@ class PrefixCache:
         """
         keys = [self.keys[i] for i in batch.index]
         if not self.filled or not self.slices.keys() >= set(keys):
-            return transformer.forward_below(self.depth, batch.ids, batch.attention_mask)
+            return transformer.forward_below(
+                self.depth, batch.ids, batch.attention_mask, batch.token_types
+            )
         x = np.zeros((*batch.ids.shape, self.states.shape[1]), self.states.dtype)
         for row, key in zip(x, keys, strict=True):
             stored = self.states[self.slices[key]]

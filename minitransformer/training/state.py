@@ -76,7 +76,14 @@ class TrainingState:
             run, inputs = dict(record["run"]), dict(record["inputs"])
             step, seconds = int(record["step"]), float(record["seconds"])
             history = History.from_csv(record["history"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             raise CheckpointError(f"{path} is not the state of a training run") from error
         return cls(run, inputs, step, seconds, history, *parts.values())
 
@@ -136,8 +143,9 @@ def delete_state(path: Path) -> None:
 
 
 def digest_of(encoded: Encoded) -> str:
-    """SHA-256 of a split: its texts, as token ids, and its labels."""
-    digest = hashlib.sha256(np.ascontiguousarray(encoded.labels, "<i8").tobytes())
-    for sequence in encoded.sequences:
+    """SHA-256 of a split: its texts, as token ids and types, and its labels."""
+    kind = "<f8" if encoded.labels.dtype.kind == "f" else "<i8"  # numbers, or classes
+    digest = hashlib.sha256(np.ascontiguousarray(encoded.labels, kind).tobytes())
+    for sequence in (*encoded.sequences, *(encoded.token_types or ())):
         digest.update(np.array([len(sequence), *sequence], "<i8").tobytes())
     return digest.hexdigest()

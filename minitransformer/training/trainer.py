@@ -13,17 +13,19 @@ from typing import Any
 import numpy as np
 
 from ..adapters.drop import check_droppable
-from ..data.batches import Batch, Encoded, batches, check_encoded
+from ..data.batches import Batch, Encoded, batches, check_encoded, counted
 from ..errors import ConfigError, DataError, TrainingError
-from ..nn.functional import IGNORE
+from ..models.heads import Classifier, CrossEntropy, Regressor, SquaredError
 from ..nn.module import Array
-from .data_parallel import DataParallel, Model
-from .evaluation import loss_and_accuracy
+from .data_parallel import DataParallel, LossFunction, Model
+from .evaluation import validate
 from .history import BEST_BY, History, HistoryRow
 from .interruption import Interrupt, Stop, interruptible
+from .metrics import balanced_weights
 from .optim import AdamW, clip_by_global_norm, spread_over, warmup_linear_decay
 from .prefix_cache import PrefixCache
 from .process import keep_freed_memory
+from .progress import progress_bar
 from .state import TrainingState, digest_of
 
 LEARNING_RATE = 1e-3  # of a Trainer whose options leave it open
@@ -42,6 +44,9 @@ class TrainingOptions:
         weight_decay: of matrices only.
         max_grad_norm: gradients are scaled down to this global norm.
         label_smoothing: see `functional.cross_entropy`.
+        class_weights: how much an example of each class counts in the loss: numbers above 0, or
+            "balanced" for n / (n_classes * examples of the class), as in scikit-learn. None: alike.
+        patience: stop early, after so many epochs that did not become the best. None: never.
         adapter_drop: in each step, leave adapters out of the lowest n blocks, with another n
             between 0 and this number each time, so that blocks may be left out afterwards (robust
             AdapterDrop: Rücklé et al. 2021, arXiv 2010.11918, section 4.2).
@@ -54,12 +59,17 @@ class TrainingOptions:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     label_smoothing: float = 0.0
+    class_weights: str | tuple[float, ...] | None = None
+    patience: int | None = None
     adapter_drop: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in {"epochs": 1, "batch_size": 1, "adapter_drop": 0, "seed": 0}.items():
+        whole = {"epochs": 1, "batch_size": 1, "patience": 1, "adapter_drop": 0, "seed": 0}
+        for name, least in whole.items():
             value = getattr(self, name)
+            if name == "patience" and value is None:
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"{name}={value!r}: expected a whole number, {least} or more")
         allowed: dict[str, tuple[Callable[[float], bool], str]] = {
@@ -75,18 +85,28 @@ class TrainingOptions:
                 continue
             if not isinstance(value, int | float) or isinstance(value, bool) or not fits(value):
                 raise ConfigError(f"{name}={value!r}: expected {expected}")
+        if isinstance(self.class_weights, list):  # from a file
+            object.__setattr__(self, "class_weights", tuple(self.class_weights))
+        if self.class_weights not in (None, "balanced") and not (
+            isinstance(self.class_weights, tuple)
+            and all(isinstance(w, int | float) and 0 < w < math.inf for w in self.class_weights)
+        ):
+            raise ConfigError(
+                f"class_weights={self.class_weights!r}: expected 'balanced', or a number above 0 "
+                "for each class"
+            )
 
 
 class Trainer:
     """Trains what is trainable in a classifier or a language model, and nothing else.
 
     After each epoch it evaluates on the validation split; `best` holds the trained values of the
-    best epoch so far (`History.best`, by `best_by`). With `state_file`, the complete state is
-    written there after each epoch, every minute, and on Ctrl-C, SIGTERM or SIGHUP: a run that is
-    resumed gives bit for bit what it would have given without the interruption. It needs the same
-    data and base: the state holds digests of both splits, and of whatever else `inputs` names
-    (name -> digest). What depends on the number of `threads`, and how little, says `DataParallel`.
-    `prefix`: see `PrefixCache`.
+    best epoch so far (`History.best`, by `best_by`; of a regressor by the loss). With
+    `state_file`, the complete state is written there after each epoch, every minute, and on
+    Ctrl-C, SIGTERM or SIGHUP: a run that is resumed gives bit for bit what it would have given
+    without the interruption. It needs the same data and base: the state holds digests of both
+    splits, and of whatever else `inputs` names (name -> digest). What depends on the number of
+    `threads`, and how little, says `DataParallel`. `prefix`: see `PrefixCache`.
 
     Raises: TrainingError if the loss is not finite; ConfigError if nothing is trainable;
     DataError without examples.
@@ -109,22 +129,24 @@ class Trainer:
         options = TrainingOptions() if options is None else options
         if not isinstance(options, TrainingOptions):
             raise ConfigError(f"options={options!r}: expected TrainingOptions")
+        if best_by not in BEST_BY:
+            raise ConfigError(f"best_by={best_by!r}: expected one of {', '.join(BEST_BY)}")
+        for name, split in (("train", train), ("validation", validation)):
+            if len(split) == 0:
+                raise DataError(f"the {name} split has no examples")
         self.model, self.train_set, self.validation = model, train, validation
         self.options = options
         self.state_file, self.progress, self.prefix = state_file, progress, prefix
-        self.best_by, self.inputs = best_by, dict(inputs or {})
+        self.best_by = "loss" if isinstance(model, Regressor) else best_by
+        self.loss_function = loss_function_for(model, self.options, train.labels)
+        self.inputs = dict(inputs or {})
         self.parameters = model.trainable_parameters()
         if not self.parameters:
             raise ConfigError("nothing to train: every parameter of this model is frozen")
-        if best_by not in BEST_BY:
-            raise ConfigError(f"best_by={best_by!r}: expected one of {', '.join(BEST_BY)}")
         if self.options.adapter_drop:
             check_droppable(model.transformer, self.options.adapter_drop)
             if not model.transformer.active_adapters:
                 raise ConfigError("adapter_drop leaves adapters out, but none is active")
-        for name, split in (("train", train), ("validation", validation)):
-            if len(split) == 0:
-                raise DataError(f"the {name} split has no examples")
 
         o = self.options
         lr = o.lr if o.lr is not None else LEARNING_RATE
@@ -146,8 +168,6 @@ class Trainer:
 
         A second Ctrl-C raises KeyboardInterrupt at once; the last state then stays as it is.
         """
-        from tqdm.auto import tqdm
-
         self.interrupted = False
         keep_freed_memory()
         total, start = self.total_steps, self.step
@@ -155,7 +175,7 @@ class Trainer:
         with (
             self.data_parallel,
             interruptible() as interrupt,
-            tqdm(total=total, initial=start, unit="step", disable=not self.progress) as bar,
+            progress_bar(total, "step", self.progress, start) as bar,
         ):
             try:
                 if self.prefix is not None:
@@ -166,7 +186,7 @@ class Trainer:
                         self.evaluate(interrupt)
                         self.save_state()
                         interrupt.check()
-                    if self.step == total:
+                    if self.step == total or self.out_of_patience():
                         break
                     self.epoch(interrupt, bar)
             except Stop:  # any other KeyboardInterrupt may come halfway through a step
@@ -186,17 +206,20 @@ class Trainer:
             interrupt.check()  # before the bar, which fails when the terminal is gone
             if time.monotonic() - self.saved >= STATE_EVERY:
                 self.save_state()
-            loss, accuracy = f"{self.recent('loss'):.3f}", f"{self.recent('accuracy'):.3f}"
-            bar.set_postfix(loss=loss, accuracy=accuracy, refresh=False)  # shown with the bar
+            shown = {"loss": f"{self.recent('loss'):.3f}"}
+            if row.accuracy is not None:
+                shown["accuracy"] = f"{self.recent('accuracy'):.3f}"
+            bar.set_postfix(shown, refresh=False)  # shown with the bar
             bar.update()
 
     def train_step(self, batch: Batch, epoch: int) -> HistoryRow:
         """Forward, backward, clip, update: one batch."""
         started = time.perf_counter()
-        smoothing = self.options.label_smoothing
         self.data_parallel.step = self.step  # a resumed run draws the masks of the whole one
         with self.data_parallel.adapters_dropped(self.blocks_to_drop()):
-            loss, right = self.data_parallel.forward_backward(batch, smoothing, self.prefix)
+            loss, right = self.data_parallel.forward_backward(
+                batch, self.loss_function, self.prefix
+            )
         lr = self.schedule(self.step)
         if not math.isfinite(loss):
             raise TrainingError(
@@ -209,7 +232,8 @@ class Trainer:
             self.optimizer.step()
         self.step += 1
         self.seconds += time.perf_counter() - started
-        return HistoryRow(self.step, epoch, loss, right / batch.counted, lr, norm, self.seconds)
+        accuracy = None if isinstance(self.model, Regressor) else right / batch.counted
+        return HistoryRow(self.step, epoch, loss, accuracy, lr, norm, self.seconds)
 
     def blocks_to_drop(self) -> int:
         """How many blocks, from the lowest, are without adapters in this step."""
@@ -222,19 +246,30 @@ class Trainer:
         """Before the first step and at the end of each epoch, once."""
         at_end_of_epoch = self.step % self.steps_per_epoch == 0
         return at_end_of_epoch and not (
-            self.history and self.history[-1].validation_accuracy is not None
+            self.history and self.history[-1].validation_loss is not None
+        )
+
+    def out_of_patience(self) -> bool:
+        """Whether the best epoch lies `patience` epochs back."""
+        best = self.history.best(self.best_by)
+        patience = self.options.patience
+        return (
+            best is not None
+            and patience is not None
+            and self.step // self.steps_per_epoch - best.epoch >= patience
         )
 
     def evaluate(self, interrupt: Interrupt) -> None:
         """Measure on the validation split; copy the trained values if they are the best so far."""
         self.data_parallel.train(False)
-        loss, accuracy = loss_and_accuracy(self.data_parallel, self.validation, interrupt.check)
+        found = validate(self.data_parallel, self.validation, interrupt.check)
         self.data_parallel.train()
         last = self.history.pop() if self.history else HistoryRow(0, 0)
         measured = {
-            "validation_loss": loss,
-            "validation_accuracy": accuracy,
-            "validation_examples": float((self.validation.labels != IGNORE).sum()),
+            "validation_loss": found.loss,
+            "validation_accuracy": found.accuracy,
+            "validation_macro_f1": found.macro_f1,
+            "validation_examples": float(counted(self.validation.labels).sum()),
         }
         self.history.append(HistoryRow(**{**asdict(last), **measured}))
         if self.history.best(self.best_by) is self.history[-1]:
@@ -291,3 +326,25 @@ class Trainer:
             self.parameters[name].value[...] = value
         self.step, self.seconds = state.step, state.seconds
         self.history, self.best = state.history, state.best
+
+
+def loss_function_for(model: Model, options: TrainingOptions, labels: Array) -> LossFunction:
+    """Squared error for a regressor, else cross-entropy as the options want it.
+
+    Raises: ConfigError for class weights that do not fit the model.
+    """
+    weights = options.class_weights
+    if isinstance(model, Regressor):
+        if weights is not None or options.label_smoothing:
+            raise ConfigError("class_weights and label_smoothing are for classes, not for a number")
+        return SquaredError(model.unit)
+    if weights is None:
+        return CrossEntropy(options.label_smoothing)
+    if not isinstance(model, Classifier):
+        raise ConfigError("class_weights are for a classifier")
+    n_classes = model.head.linear.bias.shape[0]
+    if weights == "balanced":
+        weights = balanced_weights(labels, n_classes)
+    if len(weights) != n_classes:
+        raise ConfigError(f"{len(weights)} class_weights, expected one for each of {n_classes}")
+    return CrossEntropy(options.label_smoothing, tuple(map(float, weights)))

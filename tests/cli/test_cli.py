@@ -31,7 +31,7 @@ from minitransformer.formats.adapter_file import read_adapter
 from minitransformer.runs.classification import load_run
 
 COMMANDS = [
-    *("train", "evaluate", "predict", "pretrain", "generate", "export", "import"),
+    *("train", "evaluate", "compare", "predict", "pretrain", "generate", "export", "import"),
     *("cost", "gradcheck", "tasks", "demo"),
 ]
 QUICK = ["--limit", "150", "--epochs", "1", "--bottleneck", "4"]
@@ -382,7 +382,7 @@ def test_evaluate_repeats_the_test_accuracy(folder: Path) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     said = call("evaluate", folder, "toy-reviews")
     assert said.status == 0
-    assert f"accuracy {metrics['test_accuracy']:.4f}" in said.out
+    assert f"test accuracy  {metrics['test_accuracy']:.4f}" in said.out
     values = json.loads(call("evaluate", folder, "toy-reviews", "--json").out)
     assert values["accuracy"] == pytest.approx(metrics["test_accuracy"], abs=1e-6)
     assert values["examples"] == metrics["test_examples"]

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minitransformer.data.datasets import Task, load_task
+from minitransformer.data.datasets import load_task
+from minitransformer.data.splits import Task
 from minitransformer.errors import DataError
 
 Pairs = Sequence[tuple[str, Any]]
@@ -107,8 +108,8 @@ def test_label_names_are_sorted(tmp_path: Path, labels: list[Any], names: tuple[
         ("a.csv", "text,label\nx,y\na, b,y\n", "line 3: 3 fields, but the header has 2"),
         ("a.csv", 'text,label\n"x\n\ny",y\nz\n', "line 5: 1 fields"),
         ("a.csv", 'text,label\nx,y\n"open,y\nz,y\n', "line 3: .*must end"),
-        ("a.csv", "text,label\nx,y\n  ,y\n", "line 3: the text is empty"),
-        ("a.csv", "text,label\nx,\n", "line 2: label is ''"),
+        ("a.csv", "text,label\nx,y\n  ,y\n", "empty in line 3; fill"),
+        ("a.csv", "text,label\nx,\n", "empty in line 2; fill"),
         ("a.csv", "text,label,split\nx,y,training\nx,y,tset\n", "line 3: split is 'tset'"),
         ("a.csv", "text,label\n", "holds no examples"),
         ("a.csv", "", "holds no examples"),
@@ -122,7 +123,7 @@ def test_label_names_are_sorted(tmp_path: Path, labels: list[Any], names: tuple[
         ),
         ("a.jsonl", '{"text": 7, "label": 1}', "line 1: text is 7, expected a string"),
         ("a.jsonl", '{"text": "x", "label": 0.5}', "line 1: label is 0.5"),
-        ("a.jsonl", '{"text": "x", "label": null}', "line 1: label is None"),
+        ("a.jsonl", '{"text": "x", "label": null}', "empty in line 1; fill"),
         (
             "a.jsonl",
             '{"text": "x", "label": 1}\n{"text": "y", "label": 0, "split": "test"}',

@@ -15,8 +15,9 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -43,27 +44,38 @@ class Mutation:
         return f"{self.exercise}:{self.line} {self.kind}: {self.before} -> {self.after}"
 
 
-def mutations(exercise: int) -> Iterator[Mutation]:
-    """All of them, in the order of the file."""
-    text = solution(exercise)
-    written = solved_lines(exercise)
+def mutations(exercise: int) -> Iterator[Callable[[], Mutation | None]]:
+    """One function for each, in the order of the file; it makes the mutation (None: no Python)."""
+    text, written = solution(exercise), solved_lines(exercise)
     tree = ast.parse(text)
-    for node in list(ast.walk(tree)):
-        if getattr(node, "lineno", None) not in written or not in_function(tree, node):
-            continue
-        for kind, replaced in changes(node):
-            new = copy.deepcopy(tree)
-            place = find(new, node)
-            put(new, place, replaced)
-            try:
-                source = ast.unparse(ast.fix_missing_locations(new))
-                compile(source, "mutation", "exec")
-            except (SyntaxError, ValueError):
-                continue
-            after = "" if replaced is None else ast.unparse(replaced)
-            yield Mutation(
-                exercise, kind, node.lineno, short(ast.unparse(node)), short(after), source
-            )
+    for i, node in enumerate(in_functions(tree)):
+        if getattr(node, "lineno", None) in written:
+            for kind, replaced in changes(node):
+                yield partial(mutation, exercise, text, i, kind, replaced)
+
+
+def mutation(
+    exercise: int, text: str, i: int, kind: str, replaced: ast.AST | None
+) -> Mutation | None:
+    """The solution with `replaced` in place of the i-th node."""
+    tree = ast.parse(text)
+    node = in_functions(tree)[i]
+    before = short(ast.unparse(node))
+    put(tree, node, copy.deepcopy(replaced))
+    try:
+        source = ast.unparse(ast.fix_missing_locations(tree))
+        compile(source, "mutation", "exec")
+    except (SyntaxError, ValueError):
+        return None
+    after = "" if replaced is None else short(ast.unparse(replaced))
+    return Mutation(exercise, kind, node.lineno, before, after, source)
+
+
+def in_functions(tree: ast.AST) -> list[ast.AST]:
+    """What stands inside functions. Answers to questions are not mutated: they are just wrong."""
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+    inside = {id(n) for f in functions for n in ast.walk(f) if n is not f}
+    return [n for n in ast.walk(tree) if id(n) in inside]
 
 
 def short(text: str) -> str:
@@ -82,12 +94,6 @@ def solved_lines(exercise: int) -> set[int]:
             if [x.rstrip() for x in lines[start : start + len(body)]] == [x.rstrip() for x in body]:
                 found |= set(range(start + 1, start + 1 + len(body)))
     return found
-
-
-def in_function(tree: ast.AST, node: ast.AST) -> bool:
-    """Answers to questions are not mutated: any other number is simply wrong."""
-    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
-    return any(n is not node and node in ast.walk(n) for n in functions)
 
 
 def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST | None]]:
@@ -144,15 +150,6 @@ def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST | None]]:
         yield "dropped statement", ast.Pass()
 
 
-def find(tree: ast.AST, node: ast.AST) -> ast.AST:
-    """The node of a copied tree at the place of `node`."""
-    key = ast.dump(node, include_attributes=True)
-    for other in ast.walk(tree):
-        if ast.dump(other, include_attributes=True) == key:
-            return other
-    raise AssertionError(f"not in the copy: {key}")
-
-
 def put(tree: ast.AST, old: ast.AST, new: ast.AST | None) -> None:
     for parent in ast.walk(tree):
         for name, value in ast.iter_fields(parent):
@@ -164,22 +161,19 @@ def put(tree: ast.AST, old: ast.AST, new: ast.AST | None) -> None:
                 return
 
 
-def sample(n: int, seed: int = 0) -> list[Mutation]:
-    """n mutations drawn at random, the same for the same seed; the exercises in turn."""
+@cache
+def sample(n: int, seed: int = 0) -> tuple[Mutation, ...]:
+    """n different mutations drawn at random, the same for the same seed; the exercises in turn."""
     rng = random.Random(seed)
-    pools = {exercise: unique(mutations(exercise)) for exercise in EXERCISES}
-    for pool in pools.values():
+    pools = [list(mutations(exercise)) for exercise in EXERCISES]
+    for pool in pools:
         rng.shuffle(pool)
-    drawn: list[Mutation] = []
-    while len(drawn) < n and any(pools.values()):
-        for pool in pools.values():
-            if pool and len(drawn) < n:
-                drawn.append(pool.pop())
-    return drawn
-
-
-def unique(found: Iterator[Mutation]) -> list[Mutation]:
-    return list({m.source: m for m in found}.values())
+    drawn: dict[str, Mutation] = {}
+    while len(drawn) < n and any(pools):
+        for pool in pools:
+            if pool and len(drawn) < n and (made := pool.pop()()) is not None:
+                drawn.setdefault(made.source, made)
+    return tuple(drawn.values())
 
 
 # -- what is said of them ------------------------------------------------------------------

@@ -23,27 +23,31 @@ def check_mutation(mutation: Mutation, folder: Path) -> None:
     assert [sentence for verdict, sentence in said if verdict in ("WRONG", "unknown")] == []
 
 
-@pytest.mark.parametrize("mutation", sample(8, seed=3), ids=lambda m: m.name)
-def test_a_few_mutations(mutation: Mutation, tmp_path: Path) -> None:
-    check_mutation(mutation, tmp_path)
+@pytest.mark.parametrize("i", range(8))
+def test_a_few_mutations(i: int, tmp_path: Path) -> None:
+    check_mutation(sample(8, seed=3)[i], tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mutation", sample(160, seed=1), ids=lambda m: m.name)
-def test_mutations(mutation: Mutation, tmp_path: Path) -> None:
-    check_mutation(mutation, tmp_path)
+@pytest.mark.parametrize("i", range(160))
+def test_mutations(i: int, tmp_path: Path) -> None:
+    check_mutation(sample(160, seed=1)[i], tmp_path)
 
 
+@pytest.mark.slow
 def test_the_sample_has_all_kinds_and_is_the_same_each_time() -> None:
     drawn = sample(160, seed=1)
     assert {m.kind for m in drawn} >= {
         "sign", "axis", "transpose", "factor", "dropped term", "off by one",
     }  # fmt: skip
-    assert [m.name for m in drawn] == [m.name for m in sample(160, seed=1)]
+    sample.cache_clear()
+    assert drawn == sample(160, seed=1)
 
 
+@pytest.mark.slow
 def test_equivalent_mutations_give_identical_results() -> None:
-    found = [m for n in EXERCISES for m in mutations(n) if same_anyway(m)]
+    made = [make() for exercise in EXERCISES for make in mutations(exercise)]
+    found = [m for m in made if m is not None and same_anyway(m)]
     assert len({(m.exercise, m.line) for m in found}) >= 5
     for mutation in found:
         for seed in range(20):

@@ -24,7 +24,7 @@ SEEDS = {
     "functional": 1, "layers": 2, "tiny_bert": 3, "tiny_gpt2": 4, "minilm": 5,
     # the same models and batches again, with all that may be added to them
     "placements_bert": 3, "placements_gpt2": 4, "placements_minilm": 6,
-    "methods_bert": 3, "methods_gpt2": 4,
+    "methods_bert": 3, "methods_gpt2": 4, "heads_bert": 3,
 }  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def make(part: str, out: Path) -> Arrays:
     """The arrays of one file; the parts `*_bert` also leave the weights as a folder in `out`."""
     import torch
 
-    from reference import functions, methods, minilm, models, placements, tiny
+    from reference import functions, heads, methods, minilm, models, placements, tiny
 
     torch.manual_seed(0)  # every weight is drawn by NumPy; this is for what nobody thought of
     rng = np.random.default_rng(SEEDS[part])
@@ -43,6 +43,8 @@ def make(part: str, out: Path) -> Arrays:
         return getattr(functions, part)(rng)
     if part == "tiny_bert":
         return tiny.bert(folder, rng)
+    if part == "heads_bert":
+        return heads.bert(folder, rng)
     if part == "placements_bert":
         return placements.bert(folder, tiny.bert_batch(rng))
     if part == "tiny_gpt2":

@@ -43,6 +43,9 @@ def test_run_folder_has_everything(run) -> None:
         "curves.png",
         "metrics.json",
         "options.json",
+        "report.txt",
+        "predictions.csv",
+        "confusion.png",
     }
     assert (run.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert len(run.history) == 1 + 4  # 64 examples, batches of 16

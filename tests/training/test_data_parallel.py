@@ -36,7 +36,7 @@ def classifier(small_transformer) -> mt.Classifier:
 
 def gradients(model: mt.Classifier, batch: Batch, threads: int) -> tuple[float, int, dict]:
     with DataParallel(model, threads) as data_parallel:
-        loss, right = data_parallel.forward_backward(batch, label_smoothing=0.1)
+        loss, right = data_parallel.forward_backward(batch, mt.CrossEntropy(0.1))
     return loss, right, {n: p.grad.copy() for n, p in model.trainable_parameters().items()}
 
 

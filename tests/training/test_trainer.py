@@ -226,7 +226,7 @@ def test_a_split_without_examples_is_an_error(classifier, empty) -> None:
 
 
 def test_the_best_epoch_is_by_accuracy_or_loss(classifier) -> None:
-    with pytest.raises(ConfigError, match="best_by='f1': expected one of accuracy, loss"):
+    with pytest.raises(ConfigError, match="best_by='f1': expected one of accuracy, macro-f1, loss"):
         Trainer(classifier(), TRAIN, VALIDATION, best_by="f1")
     with pytest.raises(ConfigError, match="by='f1'"):
         History().best("f1")
