@@ -259,8 +259,8 @@ def train(
 
     `task`: the name of a built-in one, the user's own file, or data in memory: a list of (text,
     label), a list of dictionaries, a dictionary of columns, a pandas DataFrame, or a `Task`.
-    `RunOptions.data` says which columns count.
-    `changes` are options by name, those of training too: `train(task, base="tiny", epochs=1)`.
+    `RunOptions.data` says which columns count. `changes` are options by name, those of training
+    too: `train(task, base="tiny", epochs=1)`.
 
     The folder (default: runs/TASK-METHOD-seedN, with a number if that exists) receives
     `METHOD.safetensors` (the best epoch), `METHOD-last.safetensors`, `history.csv`, `curves.png`,

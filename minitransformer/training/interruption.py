@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import current_thread, main_thread
 from typing import Any
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
@@ -42,17 +43,17 @@ def interruptible() -> Iterator[Interrupt]:
 
     before: dict[int, Any] = {}
     try:
-        for name in SIGNALS:
-            number = getattr(signal, name, None)
-            if number is None:
-                continue
-            handler = signal.getsignal(number)
-            if name == "SIGINT" or handler not in (signal.SIG_IGN, None):
-                before[number] = signal.signal(number, on_signal)
-    except ValueError:
-        pass  # not the main thread
-    try:
+        for number in received() if current_thread() is main_thread() else ():
+            before[number] = signal.getsignal(number)
+            signal.signal(number, on_signal)
         yield interrupt
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
+
+
+def received() -> list[signal.Signals]:
+    """Ctrl-C, and of the other two those that the system has and that are not ignored."""
+    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    unheard = (signal.SIG_IGN, None)
+    return [n for n in numbers if n == signal.SIGINT or signal.getsignal(n) not in unheard]

@@ -29,7 +29,7 @@ from .progress import progress_bar
 from .state import TrainingState, digest_of
 
 LEARNING_RATE = 1e-3  # of a Trainer whose options leave it open
-STATE_EVERY = 50.0  # seconds; with a step and an evaluation, at most a minute's work is lost
+STATE_EVERY = 45.0  # seconds; with a slow step and an evaluation, at most a minute of work is lost
 ADAPTER_DROP = 2  # last word of the seed of how many blocks are without adapters in a step
 
 
@@ -125,15 +125,15 @@ class Trainer:
         best_by: str = "accuracy",
         inputs: Mapping[str, str] | None = None,
     ) -> None:
-        check_encoded(train=train, validation=validation)
-        options = TrainingOptions() if options is None else options
-        if not isinstance(options, TrainingOptions):
-            raise ConfigError(f"options={options!r}: expected TrainingOptions")
         if best_by not in BEST_BY:
             raise ConfigError(f"best_by={best_by!r}: expected one of {', '.join(BEST_BY)}")
+        check_encoded(train=train, validation=validation)
         for name, split in (("train", train), ("validation", validation)):
             if len(split) == 0:
                 raise DataError(f"the {name} split has no examples")
+        options = TrainingOptions() if options is None else options
+        if not isinstance(options, TrainingOptions):
+            raise ConfigError(f"options={options!r}: expected TrainingOptions")
         self.model, self.train_set, self.validation = model, train, validation
         self.options = options
         self.state_file, self.progress, self.prefix = state_file, progress, prefix
@@ -245,9 +245,8 @@ class Trainer:
     def evaluation_due(self) -> bool:
         """Before the first step and at the end of each epoch, once."""
         at_end_of_epoch = self.step % self.steps_per_epoch == 0
-        return at_end_of_epoch and not (
-            self.history and self.history[-1].validation_loss is not None
-        )
+        done = self.history and self.history.evaluations()[-1:] == self.history[-1:]
+        return at_end_of_epoch and not done
 
     def out_of_patience(self) -> bool:
         """Whether the best epoch lies `patience` epochs back."""
