@@ -13,6 +13,7 @@ from .models.generation import generate
 from .models.heads import Classifier, CrossEntropy, LanguageModel, Regressor, SquaredError
 from .models.transformer import Transformer
 from .nn.config import TransformerConfig
+from .nn.module import Module, Parameter, backward_through
 from .runs.adapterhub import export_adapterhub, import_adapterhub
 from .runs.classification import Run, load_run, train
 from .runs.language_modeling import load_language_run, pretrain, train_language
@@ -41,6 +42,8 @@ __all__ = [
     "LanguageModel",
     "LanguageOptions",
     "LoRAConfig",
+    "Module",
+    "Parameter",
     "PrefixConfig",
     "PretrainOptions",
     "Regressor",
@@ -54,6 +57,7 @@ __all__ = [
     "Transformer",
     "TransformerConfig",
     "average_adapters",
+    "backward_through",
     "batches",
     "clip_by_global_norm",
     "compare",

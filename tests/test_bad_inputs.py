@@ -132,7 +132,7 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: load_run(saved_run(f)).predict("fine"),
         r"write \[text\]",
     ),
-    "empty text in a file": (empty_text, "own.csv.*3.*text"),
+    "empty text in a file": (empty_text, "own.csv.*text.*line 3"),
     "mask of the wrong shape": (lambda _: tiny()(IDS, IDS[:, :3]), r"\(2, 3\); expected \(2, 5\)"),
     "NaN in the weights": (nan_weights, "not finite: .* NaN"),
     "truncated weights": (truncated_weights, "cannot read .*model.safetensors.*truncated"),

@@ -41,6 +41,15 @@ def test_lora_is_merged_and_unmerged() -> None:
         names["model"].merge("bottleneck")
 
 
+def test_an_adapter_of_your_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = snippets("An adapter of your own")
+    names = run(code)
+    assert names["other"].active_adapters == ("gate",)
+    gates = [site.adapters["gate"] for site in names["other"].sites()]
+    assert all(isinstance(gate, names["Gate"]) for gate in gates)
+
+
 @pytest.mark.slow
 def test_train_and_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

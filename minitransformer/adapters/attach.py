@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -13,13 +13,23 @@ from ..errors import ConfigError
 from ..nn.layers import Dropout
 from ..nn.module import Module
 from ..nn.sublayer import SubLayer
-from .config import AdapterConfig, AnyConfig, IA3Config, LoRAConfig, PrefixConfig, check_size
+from .config import (
+    CONFIGS,
+    AdapterConfig,
+    AnyConfig,
+    IA3Config,
+    LoRAConfig,
+    PrefixConfig,
+    check_config,
+    check_size,
+)
 from .drop import check_droppable, deactivate_dropped
 from .fusion import Fusion
 from .linear import AdaptedLinear
 from .lora import LoRA
 from .merge import Place, Weights, merge_into_weights
 from .methods import modules_in_block, places_in, restore_plain_linears
+from .own import AdapterFactory
 from .per_row import PerRowAdapters, PerRowProjections
 from .prefix import Prefix
 from .select import base_parameters
@@ -44,37 +54,51 @@ class Adaptable(Module):
     # -- inserting and removing ------------------------------------------------------------
 
     def add_adapter(
-        self, name: str, config: AdapterConfig | None = None, rng: np.random.Generator | None = None
+        self,
+        name: str,
+        config: AdapterConfig | AdapterFactory | None = None,
+        rng: np.random.Generator | None = None,
+        factory: AdapterFactory | None = None,
     ) -> None:
         """Insert bottleneck adapters called `name`, trainable, and activate them.
 
         Nothing else changes. Weights start as `config.init` says, drawn from `rng` (default: seed
-        0); dropout masks have generators of their own.
-        Raises: ConfigError if the name is taken or empty, or a layer does not exist.
+        0); dropout masks have generators of their own. `factory` makes an adapter of your own, see
+        `adapters/own.py`; `add_adapter(name, factory)` takes the default configuration.
+        Raises: ConfigError if the name is taken or empty, a layer does not exist, or what the
+        factory makes cannot stand there.
         """
-        self.add_method(name, config or AdapterConfig(), rng)
+        if callable(config) and config not in CONFIGS.values():
+            config, factory = None, config
+        config = AdapterConfig() if config is None else config
+        self.add_method(name, cast(AnyConfig, config), rng, factory)
 
     def add_lora(
         self, name: str, config: LoRAConfig | None = None, rng: np.random.Generator | None = None
     ) -> None:
         """Insert low-rank updates called `name`; as `add_adapter`."""
-        self.add_method(name, config or LoRAConfig(), rng)
+        self.add_method(name, config if config is not None else LoRAConfig(), rng)
 
     def add_ia3(self, name: str, config: IA3Config | None = None) -> None:
         """Insert the factors of (IA)^3 called `name`; as `add_adapter`."""
-        self.add_method(name, config or IA3Config())
+        self.add_method(name, config if config is not None else IA3Config())
 
     def add_prefix(
         self, name: str, config: PrefixConfig | None = None, rng: np.random.Generator | None = None
     ) -> None:
         """Insert a prefix called `name`; as `add_adapter`."""
-        self.add_method(name, config or PrefixConfig(), rng)
+        self.add_method(name, config if config is not None else PrefixConfig(), rng)
 
     def add_method(
-        self, name: str, config: AnyConfig, rng: np.random.Generator | None = None
+        self,
+        name: str,
+        config: AnyConfig,
+        rng: np.random.Generator | None = None,
+        factory: AdapterFactory | None = None,
     ) -> None:
         """Insert what `config` describes, whichever method it is, and activate it."""
         self.check_unmerged("add an adapter")
+        check_config(config, factory)
         rng = rng if rng is not None else np.random.default_rng(0)
         self.check_new_name(name)
         check_size(config, self.config.d_model)
@@ -86,12 +110,17 @@ class Adaptable(Module):
                 f"layers={list(layers)}: there is no block {absent[0]}; "
                 f"this model has blocks 0 to {len(self.blocks) - 1}"
             )
-        for i in layers:
-            for place, module in modules_in_block(self.blocks[i], config, self.config.d_model, rng):
-                for _, inner in module.named_modules():
-                    if isinstance(inner, Dropout):
-                        (inner.rng,) = dropout_rng.spawn(1)
-                place.insert(name, module.astype(self.dtype).train(self.training))
+        d_model = self.config.d_model
+        made = [
+            place_and_module
+            for i in layers
+            for place_and_module in modules_in_block(self.blocks[i], config, d_model, rng, factory)
+        ]
+        for place, module in made:
+            for _, inner in module.named_modules():
+                if isinstance(inner, Dropout):
+                    (inner.rng,) = dropout_rng.spawn(1)
+            place.insert(name, module.astype(self.dtype).train(self.training))
         self.set_active(name)
 
     def add_fusion(

@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from ..nn.module import Array
 from .config import AdapterConfig
 from .fusion import Fusion
+from .own import check_not_own
 
 if TYPE_CHECKING:
     from .attach import Adaptable
@@ -44,6 +45,7 @@ def average_adapters(model: Adaptable, name: str, weights: Mapping[str, float]) 
                 f"{source!r} is of the method {config.method!r}, and averages are of bottleneck "
                 "adapters; two LoRAs are summed by set_active('a', 'b')"
             )
+        check_not_own(model, source, "averages are")
     for other in others:
         ours, theirs = (resolved(configs[n], model.config.d_model) for n in (first, other))
         differ = [

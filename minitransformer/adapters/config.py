@@ -11,17 +11,15 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..nn.kernels import activation_named
+from ..nn.sublayer import SubLayer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 SITES = ("attention", "ffn")
-PLACEMENTS = {  # and the sites that the papers give it
-    "after_norm": SITES,
-    "houlsby": SITES,
-    "pfeiffer": ("ffn",),
-    "parallel": ("ffn",),
-}
+# Each placement with the sites that its paper gives it.
+PLACEMENTS: dict[str, tuple[str, ...]] = dict.fromkeys(SubLayer.PLACEMENTS, SITES)
+PLACEMENTS |= {"pfeiffer": ("ffn",), "parallel": ("ffn",)}
 NORMS = (None, "before", "after")
 TARGETS = ("query", "key", "value", "output", "up", "down")  # the weights of a block
 INITS = ("near_identity", "zero_up")
@@ -220,6 +218,19 @@ CONFIGS: dict[str, type[AnyConfig]] = {
     config.method: config for config in (AdapterConfig, LoRAConfig, IA3Config, PrefixConfig)
 }
 METHODS = (*CONFIGS, "bitfit", "layer-norm", "head", "full")  # the last four insert nothing
+
+
+def check_config(config: Any, factory: Any) -> None:
+    """Raises: ConfigError for what is no configuration, or a factory where none has a place."""
+    if not isinstance(config, MethodConfig):
+        raise ConfigError(
+            f"config={config!r}: expected a configuration, as AdapterConfig(bottleneck=16)"
+        )
+    if factory is not None and not (callable(factory) and isinstance(config, AdapterConfig)):
+        raise ConfigError(
+            f"factory={factory!r} with {config!r}: expected a function or class that makes an "
+            "adapter, and an AdapterConfig that says where it stands"
+        )
 
 
 def check_size(config: AnyConfig, d_model: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import ConfigError
 from ..nn.layers import Linear
 from ..nn.module import Array, backward_through
 from ..nn.sublayer import plus
@@ -68,7 +69,15 @@ class AdaptedLinear(Linear):
         return [adapter for adapter in active if adapter.placement == placement]
 
     def insert(self, name: str, adapter: Any) -> None:
-        """Add an adapter; it takes part while `active` names it."""
+        """Add an adapter; it takes part while `active` names it.
+
+        Raises: ConfigError for a placement without lines in forward and backward.
+        """
+        if adapter.placement not in self.PLACEMENTS:
+            raise ConfigError(
+                f"placement {adapter.placement!r} has no code in AdaptedLinear.forward and "
+                f"backward; these have: {', '.join(self.PLACEMENTS)}"
+            )
         self.adapters[name] = adapter
 
     def remove(self, name: str) -> None:

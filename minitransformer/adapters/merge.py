@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..errors import ConfigError
 from ..nn.layers import Linear
 from ..nn.module import Array
 from .linear import AdaptedLinear
@@ -55,6 +56,11 @@ def merge_into_weights(model: Mergeable, names: Sequence[str]) -> None:
         original = originals.setdefault(place, Weights(linear.weight.value, linear.bias.value))
         weights = original.weight.astype(np.float64), original.bias.astype(np.float64)
         for adapter in adapters:
+            if "merged" not in vars(type(adapter)):  # inherited, it is that of another f
+                raise ConfigError(
+                    f"{type(adapter).__name__} cannot be merged: it has no method merged(weight, "
+                    "bias) of its own that returns both with the adapter written into them"
+                )
             weights = adapter.merged(*weights)
         merged[place] = Weights(*(array.astype(linear.dtype) for array in weights))
     for place, original in originals.items():

@@ -15,6 +15,7 @@ from .config import SITES, AdapterConfig, AnyConfig, IA3Config, LoRAConfig, Pref
 from .ia3 import IA3
 from .linear import AdaptedLinear
 from .lora import LoRA
+from .own import AdapterFactory, own_adapter
 from .prefix import Prefix
 
 QKV = ("query", "key", "value")  # side by side in one Linear
@@ -27,12 +28,19 @@ LINEARS = {  # sub-layer and Linear -> the targets that are its columns
 
 
 def modules_in_block(
-    block: Any, config: AnyConfig, d_model: int, rng: np.random.Generator
+    block: Any,
+    config: AnyConfig,
+    d_model: int,
+    rng: np.random.Generator,
+    factory: AdapterFactory | None = None,
 ) -> Iterator[tuple[Any, Module]]:
     """The modules that a method inserts, each with its place: a sub-layer or an `AdaptedLinear`."""
     if isinstance(config, AdapterConfig):
         for site in config.resolved_sites:
-            yield getattr(block, site), Adapter(d_model, config, rng)
+            if factory is None:
+                yield getattr(block, site), Adapter(d_model, config, rng)
+            else:
+                yield getattr(block, site), own_adapter(factory, d_model, config, rng)
     elif isinstance(config, LoRAConfig):
         for (site, name), targets in LINEARS.items():
             parts = tuple(i for i, target in enumerate(targets) if target in config.targets)

@@ -23,6 +23,7 @@ from ..adapters.config import (
 )
 from ..costs.parameters import SHAPES
 from ..data.datafiles import DataOptions
+from ..data.pinned import CHECKPOINTS, HUB_IDS
 from ..errors import ConfigError
 from ..runs.folder import resumed
 from ..runs.options import LEARNING_RATES, LanguageOptions, RunOptions, parse_whole_numbers
@@ -91,7 +92,11 @@ Lm = Annotated[
 ]
 Base = Annotated[
     str | None,
-    option("tiny (part of the package), minilm, a folder, or a model-hub id.", RunOptions.base),
+    option(
+        f"tiny (part of the package), {', '.join((*CHECKPOINTS, *HUB_IDS))}, a folder, or a "
+        "model-hub id.",
+        RunOptions.base,
+    ),
 ]
 Method = Annotated[
     str | None,

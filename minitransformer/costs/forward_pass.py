@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ..adapters.config import AdapterConfig, AnyConfig, IA3Config, LoRAConfig, PrefixConfig
 from ..adapters.methods import LINEARS, QKV
+from ..errors import ConfigError
 from ..nn.config import TransformerConfig
 from ..nn.kernels import over_inputs_is_cheaper
 
@@ -170,7 +171,8 @@ class ForwardPass:
 
     def embeddings(self) -> ArrayShape:
         B, T, d, c = self.batch, self.length, self.config.d_model, self.config
-        sizes = [(c.vocab_size, (B, T)), (c.max_positions, (T,))]
+        positions = (T,) if c.pad_id is None else (B, T)
+        sizes = [(c.vocab_size, (B, T)), (c.max_positions, positions)]
         sizes += [(c.token_types, (B, T))] * (c.token_types > 0)
         for rows, ids in sizes:
             self.train(rows * d, self.full)
@@ -234,6 +236,8 @@ class ForwardPass:
         if not (isinstance(a, AdapterConfig) and a.has_site(block, site)):
             a = None
         placement = a.placement if a else None
+        if placement not in (None, "after_norm", "houlsby", "pfeiffer", "parallel"):
+            raise ConfigError(f"placement {placement!r} is not counted: it has no lines here")
         if placement == "pfeiffer" and pre:
             placement = "after_norm"
         h = self.block_norm(x) if pre else x

@@ -7,19 +7,21 @@ from pathlib import Path
 
 from ..adapters.config import SITES, AdapterConfig
 from ..data.hub import find_checkpoint
-from ..errors import HubError
+from ..data.pinned import known_name
 from ..formats.checkpoint import read_config
 from ..nn.config import TransformerConfig
 
 FLOAT32 = 4  # bytes
 
-# Shapes of well-known models, from their papers' tables and published configurations.
+# Shapes of well-known models, from their papers' tables and published configurations. Their names
+# are those under which `find_checkpoint` finds the weights.
 SHAPES = {
     "minilm": TransformerConfig(30522, 384, 6, 12, 1536, token_types=2, pooler=True),
     "bert-base": TransformerConfig(30522, 768, 12, 12, 3072, token_types=2, pooler=True),
     "bert-large": TransformerConfig(30522, 1024, 24, 16, 4096, token_types=2, pooler=True),
     "roberta-base": TransformerConfig(
-        50265, 768, 12, 12, 3072, max_positions=514, token_types=1, layer_norm_eps=1e-5, pooler=True
+        50265, 768, 12, 12, 3072,
+        max_positions=514, token_types=1, layer_norm_eps=1e-5, pooler=True, pad_id=1,
     ),
     "distilbert": TransformerConfig(30522, 768, 6, 12, 3072),
     "gpt2": TransformerConfig(
@@ -32,14 +34,12 @@ SHAPES = {
 def shape_of(base: str | Path) -> TransformerConfig:
     """A shape by its name in SHAPES, or that of a checkpoint: "tiny", a folder, a model-hub id.
 
+    Those of SHAPES are known without weights.
     Raises: HubError if there is no such name or checkpoint.
     """
-    if isinstance(base, str) and base in SHAPES:
-        return SHAPES[base]
-    try:
-        return read_config(find_checkpoint(base))
-    except HubError as error:
-        raise HubError(f"{error}; shapes known without weights: {', '.join(SHAPES)}") from error
+    if isinstance(base, str) and known_name(base) in SHAPES:
+        return SHAPES[known_name(base)]
+    return read_config(find_checkpoint(base))
 
 
 # -- parameters ---------------------------------------------------------------------------

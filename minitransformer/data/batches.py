@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -118,6 +119,17 @@ def encode_texts(
     return Encoded(ids, labels, tokenizer.pad_id, types)
 
 
+def check_encoded(**splits: Any) -> None:
+    """Raises: DataError for texts, where token ids are expected."""
+    for name, split in splits.items():
+        if not isinstance(split, Encoded):
+            raise DataError(
+                f"{name} is a {type(split).__name__}, expected token ids: "
+                f"mt.encode_split(split, tokenizer, max_length=128) makes them of a Split, as "
+                "load_task(...).train is one"
+            )
+
+
 def batches(encoded: Encoded, batch_size: int, rng: np.random.Generator | None = None) -> Batches:
     """Every example exactly once, in batches of similar length, so that little is padding.
 
@@ -128,6 +140,7 @@ def batches(encoded: Encoded, batch_size: int, rng: np.random.Generator | None =
     """
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         raise ConfigError(f"batch_size={batch_size!r}: expected a whole number, 1 or more")
+    check_encoded(encoded=encoded)
     if len(encoded) == 0:
         raise DataError("there are no examples to make batches of")
     lengths = np.array([len(sequence) for sequence in encoded.sequences])

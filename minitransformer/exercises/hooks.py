@@ -49,6 +49,8 @@ def use(**replacements: Any) -> Iterator[None]:
             if HOMES[name] is kernels:
                 mine = as_kernel(name, mine)
                 put(stack, kernels, "over_inputs_is_cheaper", never)
+            if name == "Adapter":
+                mine = with_branch(mine)
             for place in places(name):
                 put(stack, place, name, mine)
         yield
@@ -70,6 +72,24 @@ def places(name: str) -> list[ModuleType]:
         and not path.startswith(KEEP)
         and vars(loaded).get(name) is original
     ]
+
+
+def with_branch(mine: Any) -> Any:
+    """A student's adapter, h + f(h), with the branch f by which a sub-layer calls adapters."""
+    if hasattr(mine, "f"):
+        return mine
+
+    class Adapter(mine):  # type: ignore[misc]
+        def f(self, h: Array) -> Array:
+            y: Array = self.forward(h)
+            return y - h
+
+        def f_backward(self, df: Array) -> Array | None:
+            dh: Array | None = self.backward(df)
+            return None if dh is None else dh - df
+
+    Adapter.__name__ = Adapter.__qualname__ = mine.__name__
+    return Adapter
 
 
 def as_kernel(name: str, mine: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,19 @@ import numpy as np
 from ..adapters.attach import Adaptable
 from ..adapters.config import CONFIGS, METHODS, AnyConfig, size_of
 from ..adapters.fusion import Fusion
+from ..adapters.own import AdapterFactory, check_factory, own_class
 from ..adapters.select import BASE_PARTS, base_parameters
 from ..errors import CheckpointError, ConfigError, MiniTransformerError
 from ..nn.module import Array, Module, Parameter
+from .adapter_parameters import (
+    adapter_modules,
+    adapter_parameters,
+    parts,
+    pooling_of,
+    warn_of_trainable_base,
+)
 from .files import read_safetensors, write_tensors
+from .folders import refuse_foreign
 from .kinds import check_kinds
 
 BUILT_ANYWAY = 1_000_000  # parameters: so much is built, and then all that does not fit is listed
@@ -39,6 +47,7 @@ class AdapterRecord:
         fingerprint: SHA-256 of the base that it was trained on; see the function of that name.
         adapters: name -> configuration, in the order of insertion.
         fusions: name -> names of the sources, in the order of insertion.
+        factories: name -> class, of those that a factory of the user's made; no code is kept.
         active: the names that `load_adapter` activates; several are a stack.
         pooling: how a text becomes the vector that the head sees; None if the file has no
             classification head.
@@ -56,6 +65,7 @@ class AdapterRecord:
     fingerprint: str
     adapters: dict[str, AnyConfig] = field(default_factory=dict)
     fusions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    factories: dict[str, str] = field(default_factory=dict)
     active: tuple[str, ...] = ()
     pooling: str | None = None
     base_part: str = "none"
@@ -117,6 +127,8 @@ class AdapterRecord:
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {choices}")
         known = set(self.adapters)
+        if not known.issuperset(self.factories):
+            raise ConfigError(f"factories={self.factories}: expected some of {sorted(known)}")
         for name, sources in (*self.fusions.items(), ("active", self.active)):
             if not known.issuperset(sources):
                 raise ConfigError(f"{name}={sources}: expected some of {sorted(known)}")
@@ -182,6 +194,9 @@ def save_adapter(
         fingerprint=base_fingerprint or fingerprint(transformer),
         adapters=adapters,
         fusions=fusions,
+        factories={
+            name: own for name in adapters if (own := own_class(transformer, name)) is not None
+        },
         active=tuple(names),
         pooling=pooling_of(model) if head_parameters else None,
         base_part=base_part,
@@ -218,6 +233,7 @@ def find_adapter(path: str | Path) -> Path:
     try:
         if path.is_file():
             return path
+        refuse_foreign(path)
         for method in METHODS:
             if (path / f"{method}.safetensors").is_file():
                 return path / f"{method}.safetensors"
@@ -235,12 +251,14 @@ def load_adapter(
     name: str | None = None,
     head: bool = True,
     base_fingerprint: str | None = None,
+    factory: AdapterFactory | None = None,
 ) -> str | None:
     """Insert what an adapter file holds into a model, trainable and active.
 
     Returns the name of the adapter; of a stack that of the last one, None for a head alone. `name`
     is what a single adapter or a fusion is called in the model (default: as in the file).
-    `base_fingerprint` is that of the model's base, where it is known already. A transformer alone
+    `base_fingerprint` is that of the model's base, where it is known already; `factory` makes the
+    adapters that a factory of the user's made. A transformer alone
     takes no head. Where a run trained parameters of the base, those are changed.
     Raises: CheckpointError for a file that cannot be read, or does not fit; ConfigError if a name
     is taken. Then nothing has changed.
@@ -253,6 +271,7 @@ def load_adapter(
         check_head(file, head_parameters, pooling_of(model))
     else:
         head_parameters = {}
+    check_factory(file.path, record.factories, factory)
     new_names = names_in_model(file, name)
     active = [new_names[old] for old in record.active]
 
@@ -260,7 +279,13 @@ def load_adapter(
     try:
         with transformer.restored():
             for old, config in record.adapters.items():
-                transformer.add_method(new_names[old], config)
+                own = factory if old in record.factories else None
+                transformer.add_method(new_names[old], config, factory=own)
+                if own_class(transformer, new_names[old]) != record.factories.get(old):
+                    raise CheckpointError(
+                        f"{file.path}: {old!r} is {record.factories[old]}, but "
+                        f"the factory made {own_class(transformer, new_names[old])}"
+                    )
             for old, sources in record.fusions.items():
                 transformer.add_fusion(new_names[old], [new_names[source] for source in sources])
             places = {
@@ -288,6 +313,8 @@ def check_sizes(file: AdapterFile, transformer: Adaptable) -> None:
     """
     d, blocks = transformer.config.d_model, len(transformer.blocks)
     for name, config in file.record.adapters.items():
+        if name in file.record.factories:  # how large it is, its class says
+            continue
         own = [t.size for key, t in file.tensors.items() if f".adapters.{name}." in key]
         places = blocks if config.layers is None else len(config.layers)
         what, size = size_of(config, d)
@@ -342,60 +369,6 @@ def fill(places: Mapping[str, Parameter], tensors: Mapping[str, Array], path: Pa
         raise CheckpointError(f"{path} does not fit:\n  " + "\n  ".join(sorted(problems)))
     for key, parameter in places.items():
         parameter.value[...] = tensors[key]
-
-
-# -- the parameters that a file holds ------------------------------------------------------
-
-
-def parts(model: Any) -> tuple[Adaptable, dict[str, Parameter]]:
-    """The transformer of a model, and the parameters of the head on it."""
-    if isinstance(model, Adaptable):
-        return model, {}
-    base = {id(parameter) for parameter in model.transformer.parameters()}
-    own = {key: p for key, p in model.named_parameters() if id(p) not in base}
-    return model.transformer, own
-
-
-def pooling_of(model: Any) -> str | None:
-    """ "cls", "mean" or "pooler" of a classifier; None of another model."""
-    return model.pooling.kind if hasattr(model, "pooling") else None
-
-
-def adapter_modules(transformer: Adaptable, names: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
-    """Path, name and module of the adapters called `names`; sources stand before their fusion."""
-
-    def with_sources(path: str, name: str, module: Any) -> Iterator[tuple[str, str, Any]]:
-        if isinstance(module, Fusion):
-            for source, adapter in module.sources.items():
-                yield from with_sources(path, source, adapter)
-        yield f"{path}.{name}", name, module
-
-    for path, place in transformer.named_places():
-        for name in names:
-            if name in place.adapters:
-                yield from with_sources(f"{path}.adapters", name, place.adapters[name])
-
-
-def adapter_parameters(transformer: Adaptable, names: Sequence[str]) -> dict[str, Parameter]:
-    """The parameters of the adapters called `names`, and of the sources of fusions."""
-    return {
-        f"{path}.{key}": parameter
-        for path, _, module in adapter_modules(transformer, names)
-        for key, parameter in module.named_parameters()
-        if not key.startswith("sources.")  # of a fusion: they have a path of their own
-    }
-
-
-def warn_of_trainable_base(transformer: Adaptable) -> None:
-    """Warn that what trained in the base, if anything did, will not be in the file."""
-    trainable = [key for key, p in base_parameters(transformer, "all").items() if p.trainable]
-    if trainable:
-        warnings.warn(
-            f"{len(trainable)} arrays of the base are trainable ({trainable[0]}, ...): they are "
-            "not in an adapter file, which fits only the base as it is now. Freeze the base before "
-            "training (transformer.train_adapter(name)), or keep it with save_pretrained",
-            stacklevel=4,
-        )
 
 
 # -- the base, and the head ----------------------------------------------------------------

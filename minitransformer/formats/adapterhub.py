@@ -16,6 +16,7 @@ import numpy as np
 from ..adapters.attach import Adaptable
 from ..adapters.bottleneck import Adapter
 from ..adapters.config import AdapterConfig
+from ..adapters.own import check_not_own
 from ..errors import CheckpointError, ConfigError
 from ..nn.module import Array
 from .adapterhub_config import (
@@ -70,14 +71,16 @@ def save_adapterhub(
     called: str | None = None,
     model_name: str = "",
     origin: Words | None = None,
+    card: str | None = None,
 ) -> Path:
     """Write the adapters called `name` as a folder that the `adapters` library loads.
 
     There: `model.load_adapter(folder, use_safetensors=True)`. `called` is the adapter's name in
     the folder (default: `name`), `model_name` what the base is called, `origin` anything that a
-    later import here should know. Returns the folder; it is complete or not there at all.
+    later import here should know, `card` the text of README.md. Returns the folder; it is complete
+    or not there at all.
     Raises: ConfigError if the folder exists or a name cannot be; CheckpointError for a model that
-    is neither a BERT nor a GPT-2, or a head where the library's reads another position.
+    no family describes, or a head where the library's reads another position.
     """
     folder, called = Path(folder).expanduser(), called if called is not None else name
     if not re.fullmatch(r"[\w-]+", called):
@@ -88,6 +91,7 @@ def save_adapterhub(
             f"{name!r} is of the method {config.method!r}; only bottleneck adapters are written as "
             "a folder of the `adapters` library"
         )
+    check_not_own(transformer, name, "folders of the `adapters` library are")
     model_type = model_type_of(shape)
     about = {
         "model_type": model_type,
@@ -105,6 +109,8 @@ def save_adapterhub(
         for key in theirs:
             tensors[family_of(shape).prefix + key] = turned(values[ours])
     with new_folder(folder) as temporary:
+        if card is not None:
+            (temporary / "README.md").write_text(card, encoding="utf-8")
         write_words(temporary / CONFIG, words)
         write_tensors(temporary / WEIGHTS, tensors, {"format": "pt"})
         if head is not None:
@@ -237,12 +243,12 @@ def read_weights(path: Path, shared: bool = False) -> dict[str, Array]:
 
 
 def check_head(model_type: str) -> None:
-    """Raises: CheckpointError where the library's head reads another position than ours."""
-    if model_type != "bert":
+    """Raises: CheckpointError for a decoder's head."""
+    if model_type == "gpt2":
         raise CheckpointError(
-            f"a classifier on {model_type!r} reads the last token there and the first one here: "
-            "only the adapter can be taken over, without a head (there: save_adapter(..., "
-            "with_head=False))"
+            f"the head of a classifier on {model_type!r} is not exchanged with the `adapters` "
+            "library, only those on encoders are; the adapter alone can be taken over (there: "
+            "save_adapter(..., with_head=False))"
         )
 
 
@@ -274,8 +280,8 @@ def read_head(folder: str | Path) -> LinearHead | None:
     check_head(str(about.get("model_type")))
     if not isinstance(words, dict):
         raise CheckpointError(
-            f"{path}: the head of a {about.get('model_class')}; expected one of a "
-            f"{MODEL_CLASSES['bert']}, made by add_classification_head(name, layers=1)"
+            f"{path}: the head of a {about.get('model_class')}; expected that of an AdapterModel, "
+            f"as {MODEL_CLASSES['bert']}, made by add_classification_head(name, layers=1)"
         )
     words = {"bias": True, **words}
     expected = {"head_type": "classification", "layers": 1, "bias": True}

@@ -21,15 +21,24 @@ from .huggingface import activation_word, family_of, read_activation
 
 # -- names of weights ----------------------------------------------------------------------
 
-MODEL_CLASSES = {"bert": "BertAdapterModel", "gpt2": "GPT2AdapterModel"}
+MODEL_CLASSES = {
+    "bert": "BertAdapterModel",
+    "roberta": "RobertaAdapterModel",
+    "distilbert": "DistilBertAdapterModel",
+    "gpt2": "GPT2AdapterModel",
+}
+BERT_PATHS = {"attention": "encoder.layer.{}.attention.output", "ffn": "encoder.layer.{}.output"}
+INNER_PATHS = {"attention": "{}.attention_adapters", "ffn": "{}.output_adapters"}
 SITE_PATHS = {
-    "bert": {"attention": "encoder.layer.{}.attention.output", "ffn": "encoder.layer.{}.output"},
-    "gpt2": {"attention": "h.{}.attention_adapters", "ffn": "h.{}.output_adapters"},
+    "bert": BERT_PATHS,
+    "roberta": BERT_PATHS,
+    "distilbert": {site: f"transformer.layer.{path}" for site, path in INNER_PATHS.items()},
+    "gpt2": {site: f"h.{path}" for site, path in INNER_PATHS.items()},
 }
 
 
 def model_type_of(shape: TransformerConfig) -> str:
-    """ "bert" or "gpt2". Raises: CheckpointError for a model that is neither."""
+    """config.json's word for the family. Raises: CheckpointError for a model of none."""
     model_type: str = family_of(shape).words(shape)["model_type"]
     return model_type
 
@@ -107,6 +116,8 @@ IDLE = set(
 
 def to_words(config: AdapterConfig, d_model: int, n_layers: int) -> Words:
     """An AdapterConfig as the library's BnConfig."""
+    if config.placement not in PLACEMENTS:
+        raise CheckpointError(f"placement {config.placement!r} has no equivalent there")
     layers = config.layers if config.layers is not None else range(n_layers)
     learned = config.scaling == "learned"
     return {

@@ -1,7 +1,8 @@
 """A checkpoint folder in the Hugging Face layout: `config.json` and `model.safetensors`.
 
-Two families, BERT and GPT-2 (see huggingface.py). A Linear's weight is (d_in, d_out) here and
-(d_out, d_in) in BERT's files; `qkv` is one matrix here and in GPT-2's files, three in BERT's.
+Four families (see huggingface.py). A Linear's weight is (d_in, d_out) here and in GPT-2's files,
+(d_out, d_in) in the others; `qkv` is one matrix here and in GPT-2's files, three in the others.
+Large models come in shards: several files, and an index that says which tensor is in which.
 """
 
 from __future__ import annotations
@@ -17,16 +18,42 @@ from ..errors import CheckpointError, ConfigError
 from ..nn.config import TransformerConfig
 from ..nn.module import Array
 from .files import read_tensors, tensor_names, write_tensors, write_text
+from .folders import read_words
 from .huggingface import FAMILIES, Family, Words, family_of
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files with the weights: `model.safetensors`, or the shards that the index names.
+
+    Raises: CheckpointError for an index that is damaged, or if a shard is missing.
+    """
+    index = folder / INDEX
+    if (folder / WEIGHTS).is_file() or not index.is_file():
+        return [folder / WEIGHTS]
+    try:
+        names = sorted(set(read_words(index)["weight_map"].values()))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} is damaged: no map from tensors to files") from error
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise CheckpointError(f"{index} names {names}: expected files beside it")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{folder} lacks {', '.join(missing)}, of the {len(names)} files that {INDEX} names"
+        )
+    return [folder / name for name in names]
 
 
 def read_config(folder: Path) -> TransformerConfig:
-    """`config.json` of a BERT or a GPT-2 in the Hugging Face layout.
+    """`config.json` of a base in the Hugging Face layout.
 
     Raises: CheckpointError if it is unreadable, of another family, or asks for something that
     this library does not have.
     """
-    return _config(folder / "config.json", tensor_names(folder / "model.safetensors"))
+    names = [name for path in weight_files(folder) for name in tensor_names(path)]
+    return _config(folder / "config.json", names)
 
 
 def read_checkpoint(folder: Path) -> tuple[TransformerConfig, dict[str, Array]]:
@@ -34,9 +61,12 @@ def read_checkpoint(folder: Path) -> tuple[TransformerConfig, dict[str, Array]]:
 
     Raises: CheckpointError as `read_config` and `state_from`.
     """
-    path = folder / "model.safetensors"
-    tensors = read_tensors(path)
+    files = weight_files(folder)
+    tensors: dict[str, Array] = {}
+    for path in files:
+        tensors |= read_tensors(path)
     config = _config(folder / "config.json", list(tensors))
+    path = files[0] if len(files) == 1 else folder / INDEX
     there = sum(tensor.size for tensor in tensors.values())
     if config.matrix_parameters > there:  # before such a model is built
         raise CheckpointError(
@@ -70,8 +100,10 @@ def _words(path: Path) -> tuple[Words, Family]:
         raise CheckpointError(f"cannot read {path}: {error}") from error
     kind = words.get("model_type", "bert") if isinstance(words, dict) else type(words).__name__
     if not isinstance(kind, str) or kind not in FAMILIES:
-        expected = " or ".join(map(repr, FAMILIES))
-        raise CheckpointError(f"{path} describes a model of type {kind!r}; expected {expected}")
+        expected = ", ".join(map(repr, FAMILIES))
+        raise CheckpointError(
+            f"{path} describes a model of type {kind!r}; expected one of {expected}"
+        )
     return words, FAMILIES[kind]
 
 
@@ -125,11 +157,11 @@ def write_checkpoint(
     state: Mapping[str, Array],
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a base as `config.json` and `model.safetensors` in the layout of BERT or GPT-2.
+    """Write a base as `config.json` and `model.safetensors` in the layout of its family.
 
     `state` holds its parameters under our names; what is not the base's (adapters) is left out.
     `extra` goes into config.json beside the model's shape.
-    Raises: CheckpointError for a model that neither layout can describe.
+    Raises: CheckpointError for a model that none of the layouts can describe.
     """
     family = family_of(config)
     words = {**family.words(config), **(extra or {})}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -36,11 +37,35 @@ def read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
     from safetensors import safe_open
 
     try:
-        with safe_open(path, framework="np") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with safe_open(path, framework="np") as file:  # checks the header, too
+            names, tensors = list(file.keys()), {}
+            try:
+                tensors = {name: file.get_tensor(name) for name in names}
+            except TypeError:  # NumPy has no bfloat16
+                tensors = bfloat16_tensors(path)
+                tensors |= {name: file.get_tensor(name) for name in names if name not in tensors}
             return tensors, dict(file.metadata() or {})
-    except Exception as error:  # the library raises its own kinds, OSError, and TypeError (bf16)
+    except Exception as error:  # the library raises its own kinds, and OSError
         raise CheckpointError(f"cannot read {path}: {error}; is it truncated?") from error
+
+
+def bfloat16_tensors(path: Path) -> dict[str, Array]:
+    """The tensors of a safetensors file that are bfloat16, which NumPy does not have, as float32.
+
+    A bfloat16 is the upper half of a float32. (The file: the header's length in 8 bytes, the header
+    as JSON with each tensor's dtype, shape and place, the bytes.)
+    """
+    found = {}
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        for name, entry in header.items():
+            if entry.get("dtype") == "BF16":
+                begin, end = entry["data_offsets"]
+                file.seek(8 + size + begin)
+                halves = np.frombuffer(file.read(end - begin), "<u2").astype(np.uint32)
+                found[name] = (halves << 16).view(np.float32).reshape(entry["shape"])
+    return found
 
 
 def read_tensors(path: Path) -> dict[str, Array]:

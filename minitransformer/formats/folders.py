@@ -44,6 +44,20 @@ def read_words(path: Path) -> Words:
     return words
 
 
+def refuse_foreign(path: Path) -> None:
+    """Raises: CheckpointError for a folder that PEFT or the `adapters` library wrote."""
+    config = path / "adapter_config.json"
+    if config.is_file():
+        library, name = "adapters", "adapterhub"
+        if "peft_type" in read_words(config):
+            library = name = "peft"
+        raise CheckpointError(
+            f"{path} is a folder of the library {library!r}: import_{name}(folder, base, out) "
+            f"makes a run of it (minitransformer import), and load_{name}(transformer, folder) of "
+            f"minitransformer.formats.{name} inserts it into a model"
+        )
+
+
 def write_words(path: Path, words: Words) -> None:
     write_text(path, json.dumps(words, indent=2, sort_keys=True) + "\n")
 

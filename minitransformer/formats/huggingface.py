@@ -1,9 +1,12 @@
-"""How Hugging Face writes BERT and GPT-2: the words of `config.json`, and the tensors' names."""
+"""How Hugging Face writes BERT, RoBERTa, DistilBERT and GPT-2.
+
+For each family the words of `config.json`, and the names of the tensors.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import CheckpointError
@@ -59,8 +62,12 @@ def read_activation(words: Words, name: str, default: str) -> str:
 
 
 def activation_word(activation: str) -> str:
-    """Hugging Face's word for our activation."""
-    return next(word for word, ours in ACTIVATION_WORDS.items() if ours == activation)
+    """Hugging Face's word for our activation. Raises: CheckpointError if it has none."""
+    for word, ours in ACTIVATION_WORDS.items():
+        if ours == activation:
+            return word
+    known = ", ".join(dict.fromkeys(ACTIVATION_WORDS.values()))
+    raise CheckpointError(f"activation {activation!r} has no word there; these have: {known}")
 
 
 # -- BERT: post-norm encoder, q, k and v apart --------------------------------------------
@@ -144,6 +151,102 @@ BERT = Family(
     is_extra=lambda name: (
         name == "embeddings.position_ids" or name.startswith(("cls.", "classifier."))
     ),
+)
+
+
+# -- RoBERTa: BERT's tensors; positions count from the padding token's id + 1 on -----------
+
+
+def roberta_shape(words: Words, tensors: list[str]) -> TransformerConfig:
+    pad_id = words.get("pad_token_id", 1)
+    return replace(bert_shape(words, tensors), pad_id=1 if pad_id is None else pad_id)
+
+
+def roberta_words(config: TransformerConfig) -> Words:
+    own = {"model_type": "roberta", "architectures": ["RobertaModel"]}
+    return {**bert_words(config), **own, "pad_token_id": config.pad_id}
+
+
+ROBERTA = replace(
+    BERT,
+    label="a RoBERTa",
+    prefix="roberta.",
+    shape=roberta_shape,
+    words=roberta_words,
+    is_extra=lambda name: name.startswith(
+        ("embeddings.position_ids", "embeddings.token_type_ids", "lm_head.", "classifier.")
+    ),
+)
+
+
+# -- DistilBERT: BERT without token types and pooler, under names of its own --------------
+
+DISTILBERT_BLOCK = {
+    "attention.module.out": "attention.out_lin",
+    "attention.norm": "sa_layer_norm",
+    "ffn.module.up": "ffn.lin1",
+    "ffn.module.down": "ffn.lin2",
+    "ffn.norm": "output_layer_norm",
+}
+DISTILBERT_QKV = tuple(f"attention.{part}_lin" for part in "qkv")
+DISTILBERT_EPS = 1e-12  # written into its code, not into config.json
+DISTILBERT_HEADS = ("vocab_", "pre_classifier.", "classifier.", "qa_outputs.")
+
+
+def distilbert_names(config: TransformerConfig) -> Names:
+    """BERT's names with those of the blocks replaced."""
+    names = bert_names(config)
+    for kind in ("weight", "bias"):
+        for i in range(config.n_layers):
+            ours, theirs = f"blocks.{i}", f"transformer.layer.{i}"
+            qkv = tuple(f"{theirs}.{part}.{kind}" for part in DISTILBERT_QKV)
+            names[f"{ours}.attention.module.qkv.{kind}"] = qkv
+            for our_part, their_part in DISTILBERT_BLOCK.items():
+                names[f"{ours}.{our_part}.{kind}"] = (f"{theirs}.{their_part}.{kind}",)
+    return names
+
+
+def distilbert_shape(words: Words, tensors: list[str]) -> TransformerConfig:
+    return TransformerConfig(
+        vocab_size=words["vocab_size"],
+        d_model=words["dim"],
+        n_layers=words["n_layers"],
+        n_heads=words["n_heads"],
+        d_ff=words["hidden_dim"],
+        max_positions=words["max_position_embeddings"],
+        activation=read_activation(words, "activation", "gelu"),
+        layer_norm_eps=DISTILBERT_EPS,
+        dropout=words.get("dropout", 0.1),  # here also on the attention's output; there not
+        attention_dropout=words.get("attention_dropout", 0.1),
+    )
+
+
+def distilbert_words(config: TransformerConfig) -> Words:
+    return {
+        "model_type": "distilbert",
+        "architectures": ["DistilBertModel"],
+        "vocab_size": config.vocab_size,
+        "dim": config.d_model,
+        "n_layers": config.n_layers,
+        "n_heads": config.n_heads,
+        "hidden_dim": config.d_ff,
+        "max_position_embeddings": config.max_positions,
+        "sinusoidal_pos_embds": False,  # whatever they were: they are among the tensors
+        "activation": activation_word(config.activation),
+        "dropout": config.dropout,
+        "attention_dropout": config.attention_dropout,
+    }
+
+
+DISTILBERT = Family(
+    label="a DistilBERT",
+    prefix="distilbert.",
+    transposed=True,
+    fixed={},
+    shape=distilbert_shape,
+    words=distilbert_words,
+    names=distilbert_names,
+    is_extra=lambda name: name == "embeddings.position_ids" or name.startswith(DISTILBERT_HEADS),
 )
 
 
@@ -231,17 +334,28 @@ GPT2 = Family(
     ),
 )
 
-FAMILIES = {"bert": BERT, "gpt2": GPT2}  # by config.json's model_type
+FAMILIES = {  # by config.json's model_type
+    "bert": BERT,
+    "roberta": ROBERTA,
+    "distilbert": DISTILBERT,
+    "gpt2": GPT2,
+}
 
 
 def family_of(config: TransformerConfig) -> Family:
     """The layout that describes a model of this shape. Raises: CheckpointError if none does."""
+    types, plain = config.token_types, not config.token_types and not config.pooler
     if config.norm == "post" and not config.causal:
-        return BERT
-    if config.norm == "pre" and config.causal and not config.token_types and not config.pooler:
+        if types:
+            return BERT if config.pad_id is None else ROBERTA
+        if plain and config.pad_id is None and config.layer_norm_eps == DISTILBERT_EPS:
+            return DISTILBERT
+    if config.norm == "pre" and config.causal and plain:
         return GPT2
     raise CheckpointError(
         f"no public layout describes norm={config.norm!r} with causal={config.causal}, "
-        f"token_types={config.token_types}, pooler={config.pooler}: BERT's is for post-norm "
-        "encoders, GPT-2's for pre-norm causal decoders without token types and pooler"
+        f"token_types={types}, pooler={config.pooler}, pad_id={config.pad_id}, "
+        f"layer_norm_eps={config.layer_norm_eps}: BERT's and RoBERTa's are for post-norm encoders "
+        f"with token types, DistilBERT's without them and a pooler (eps {DISTILBERT_EPS}), GPT-2's "
+        "for pre-norm causal decoders without both"
     )

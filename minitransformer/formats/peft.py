@@ -76,16 +76,17 @@ def save_peft(
     head: LinearHead | None = None,
     model_name: str = "",
     origin: Words | None = None,
+    card: str | None = None,
 ) -> Path:
     """Write LoRA or (IA)^3 called `name` as a folder that PEFT loads.
 
     There: `PeftModel.from_pretrained(base, folder)`, where `base` is a BertModel, with a head a
     BertForSequenceClassification, or a GPT2LMHeadModel. `model_name` is what the base is called,
-    `origin` anything that a later import here should know. GPT-2's query, key and value are one
-    Linear there: n of them of rank r become one of rank n r.
+    `origin` anything that a later import here should know, `card` the text of README.md. GPT-2's
+    query, key and value are one Linear there: n of them of rank r become one of rank n r.
     Returns the folder; it is complete or not there at all.
     Raises: ConfigError if the folder exists; CheckpointError for another method, a model that is
-    neither a BERT nor a GPT-2, or a head where PEFT's reads another vector.
+    of no family, or a head where PEFT's reads another vector.
     """
     folder, shape = Path(folder).expanduser(), transformer.config
     config, model_type = transformer.adapter_config(name), model_type_of(shape)
@@ -115,6 +116,8 @@ def save_peft(
         tensors |= {weight: turned(head.weight), bias: turned(head.bias)}
         origin = {**(origin or {}), "label_names": list(head.label_names)}
     with new_folder(folder) as temporary:
+        if card is not None:
+            (temporary / "README.md").write_text(card, encoding="utf-8")
         write_words(temporary / CONFIG, words)
         write_tensors(temporary / WEIGHTS, tensors, {"format": "pt"})
         if origin:
@@ -302,8 +305,9 @@ def mis_shaped(
 def check_head(model_type: str, pooling: str) -> None:
     """Raises: CheckpointError where the classifier there reads another vector than ours."""
     if model_type != "bert":
+        other = {"gpt2": "has no bias"}.get(model_type, "has two layers")
         raise CheckpointError(
-            f"a classifier on {model_type!r} reads the last token there and the first one here: "
+            f"a classifier on {model_type!r} {other} there, unlike the one here: "
             "only the adapter can be taken over, without a head"
         )
     if pooling != "pooler":

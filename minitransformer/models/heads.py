@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..adapters.own import AdapterFactory
 from ..errors import ConfigError, DataError, ShapeError
 from ..formats import adapter_file
 from ..nn import kernels
@@ -192,14 +193,18 @@ class Classifier(Module):
         adapter_file.save_adapter(path, self, names, head)
 
     def load_adapter(
-        self, path: str | Path, name: str | None = None, head: bool = True
+        self,
+        path: str | Path,
+        name: str | None = None,
+        head: bool = True,
+        factory: AdapterFactory | None = None,
     ) -> str | None:
         """Insert the adapters of a file, trainable and active, and read the head from it.
 
         As `Transformer.load_adapter`. `head=False` leaves the head as it is.
         Raises: also CheckpointError for a file without a head, or with a head of another kind.
         """
-        return adapter_file.load_adapter(path, self, name, head)
+        return adapter_file.load_adapter(path, self, name, head, factory=factory)
 
     def forward(
         self,
@@ -316,14 +321,18 @@ class LanguageModel(Module):
         adapter_file.save_adapter(path, self, names, head)
 
     def load_adapter(
-        self, path: str | Path, name: str | None = None, head: bool = True
+        self,
+        path: str | Path,
+        name: str | None = None,
+        head: bool = True,
+        factory: AdapterFactory | None = None,
     ) -> str | None:
         """Insert the adapters of a file, trainable and active, and read the head's bias from it.
 
         As `Transformer.load_adapter`. `head=False` leaves the bias as it is.
         Raises: also CheckpointError for a file with a head of another kind.
         """
-        return adapter_file.load_adapter(path, self, name, head)
+        return adapter_file.load_adapter(path, self, name, head, factory=factory)
 
     def forward(
         self, ids: Array, attention_mask: Array | None = None, token_types: Array | None = None

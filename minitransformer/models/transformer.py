@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..adapters.attach import Adaptable
+from ..adapters.own import AdapterFactory
 from ..data.hub import find_checkpoint
 from ..errors import ConfigError, ShapeError
 from ..formats import adapter_file
@@ -89,11 +90,11 @@ class Embeddings(Module):
     """Token + position (+ token-type) embeddings; BERT normalizes their sum.
 
     Shapes: ids, token_types (B, T) integers -> (B, T, d_model). `positions` (T,) or (B, T) are
-    the positions of the tokens; None: 0, 1, 2, ...
+    the positions of the tokens; None: 0, 1, 2, ..., or as RoBERTa counts.
     """
 
     def __init__(self, config: TransformerConfig, rng: Rng | None = None) -> None:
-        d, rng = config.d_model, default_rng(rng)
+        d, rng, self.pad_id = config.d_model, default_rng(rng), config.pad_id
         self.token = Embedding(config.vocab_size, d, rng)
         self.position = Embedding(config.max_positions, d, rng)
         self.token_type = Embedding(config.token_types, d, rng) if config.token_types else None
@@ -103,16 +104,19 @@ class Embeddings(Module):
     def forward(
         self, ids: Array, token_types: Array | None = None, positions: Array | None = None
     ) -> Array:
-        shared = np.arange(ids.shape[1])  # the same for each row of the batch
+        if positions is None and self.pad_id is not None:
+            positions = positions_after_padding(ids, self.pad_id)
+        elif positions is None:
+            positions = np.arange(ids.shape[1])  # the same for each row of the batch
         x = self.token.forward(ids)
-        x += self.position.forward(shared if positions is None else positions)
+        x += self.position.forward(positions)
         if self.token_type is not None:
             types = np.zeros_like(ids) if token_types is None else token_types
             x += self.token_type.forward(types)
         if self.norm is not None:
             x = self.norm.forward(x)
         x = self.dropout.forward(x)
-        self.save_for_backward(x.shape, positions is None or positions.ndim == 1)
+        self.save_for_backward(x.shape, positions.ndim == 1)
         return x
 
     def backward(self, dy: Array) -> None:
@@ -125,6 +129,15 @@ class Embeddings(Module):
         backward_through(d.sum(axis=0) if positions_are_shared else d, self.position)
         if self.token_type is not None:
             backward_through(d, self.token_type)
+
+
+def positions_after_padding(ids: Array, pad_id: int) -> Array:
+    """RoBERTa's positions: tokens count from pad_id + 1 on, and padding stands at pad_id.
+
+    Shapes: ids (B, T) -> (B, T).
+    """
+    real = ids != pad_id
+    return pad_id + np.cumsum(real, axis=1) * real
 
 
 class Pooler(Module):
@@ -169,7 +182,8 @@ class Transformer(Adaptable, Module):
     def from_pretrained(cls, name: str | Path, dropout: float | None = 0.0) -> Transformer:
         """Load a pretrained base in eval() mode: "tiny", "minilm", a folder, or a model-hub id.
 
-        A folder holds `config.json` and `model.safetensors` in the Hugging Face layout. Dropout
+        A folder holds `config.json` and `model.safetensors` (or its shards and their index) in the
+        Hugging Face layout of BERT, RoBERTa, DistilBERT or GPT-2. Dropout
         inside is 0 unless asked for; None takes what `config.json` says. Call `train()` before a
         training loop of your own.
         Raises: HubError if it cannot be fetched, CheckpointError if files and model do not fit.
@@ -182,11 +196,11 @@ class Transformer(Adaptable, Module):
         return model.eval()
 
     def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
-        """Write the base as a folder in the Hugging Face layout of BERT or GPT-2.
+        """Write the base as a folder in the Hugging Face layout of its family.
 
         `from_pretrained` reads it, and so does `transformers`. Adapters are left out. With a
         tokenizer, its file is written too.
-        Raises: CheckpointError for a model that neither layout can describe.
+        Raises: CheckpointError for a model that none of the layouts can describe.
         """
         extra = {}
         if tokenizer is not None and tokenizer.end_id is not None:
@@ -204,16 +218,19 @@ class Transformer(Adaptable, Module):
         """
         adapter_file.save_adapter(path, self, names)
 
-    def load_adapter(self, path: str | Path, name: str | None = None) -> str | None:
+    def load_adapter(
+        self, path: str | Path, name: str | None = None, factory: AdapterFactory | None = None
+    ) -> str | None:
         """Insert the adapters of a file (or of a run's folder), trainable and active.
 
         Returns their name; of a stack that of the last one, None for a file with a head alone.
-        `name` is what a single adapter or a fusion is called here (default: as in the file). A
-        head in the file is left out: `Classifier.load_adapter` reads it.
+        `name` is what a single adapter or a fusion is called here (default: as in the file);
+        `factory` makes adapters of a class of your own, as for `add_adapter`. A head in the file
+        is left out: `Classifier.load_adapter` reads it.
         Raises: CheckpointError for a file that cannot be read, or was made for another base;
         ConfigError if a name is taken. Then nothing has changed.
         """
-        return adapter_file.load_adapter(path, self, name)
+        return adapter_file.load_adapter(path, self, name, factory=factory)
 
     def forward(
         self,
@@ -291,9 +308,9 @@ class Transformer(Adaptable, Module):
                 f"ids of shape {ids.shape}: expected (batch, tokens) with at least one of each"
             )
         length = earlier + ids.shape[1]
-        if length > self.config.max_positions:
+        if length > self.config.max_length:
             raise ShapeError(
                 f"a sequence of {length} tokens is too long: this model has "
-                f"{self.config.max_positions} positions; truncate with max_length"
+                f"{self.config.max_length} positions; truncate with max_length"
             )
         return ids

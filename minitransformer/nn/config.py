@@ -17,7 +17,8 @@ class TransformerConfig:
     Attributes:
         vocab_size, max_positions: rows of the token and position embeddings.
         d_model, n_layers, n_heads, d_ff: width, depth, attention heads, feed-forward width.
-        token_types: rows of the token-type embedding; 0 for none.
+        token_types: rows of the token-type embedding; 0 for none (DistilBERT).
+        pad_id: the padding token, where positions count from pad_id + 1 on (RoBERTa); None: from 0.
         norm: "post" (BERT: LN(x + f(x))) or "pre" (GPT-2: x + f(LN(x)), and a final norm).
         causal: whether a position attends only to itself and earlier ones.
         activation: "gelu", "gelu_tanh", "relu", "silu" or "tanh".
@@ -40,6 +41,7 @@ class TransformerConfig:
     dropout: float = 0.0
     attention_dropout: float = 0.0
     pooler: bool = False
+    pad_id: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "d_model", "n_layers", "n_heads", "d_ff", "max_positions"):
@@ -65,6 +67,23 @@ class TransformerConfig:
         if not isinstance(self.activation, str):
             raise ConfigError(f"activation={self.activation!r}: expected a name")
         activation_named(self.activation)
+        pad = self.pad_id
+        if pad is not None and (
+            self.causal or not isinstance(pad, int) or not 0 <= pad < self.vocab_size
+        ):
+            raise ConfigError(
+                f"pad_id={pad!r}: expected None, or in an encoder a token below "
+                f"vocab_size={self.vocab_size}"
+            )
+        if self.max_length < 1:
+            raise ConfigError(
+                f"max_positions={self.max_positions}: none is left behind pad_id={pad}"
+            )
+
+    @property
+    def max_length(self) -> int:
+        """The longest sequence, in tokens: RoBERTa's first positions are not for tokens."""
+        return self.max_positions - (0 if self.pad_id is None else self.pad_id + 1)
 
     @property
     def matrix_parameters(self) -> int:

@@ -6,19 +6,16 @@ import copy
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from ..errors import ConfigError
 from .layers import Dropout, LayerNorm
 from .module import Array, Module, Parameter, backward_through
 
 
 class AdapterLike(Protocol):
-    """What may stand at an adapter site: a module with a branch f; its forward is h + f(h)."""
+    """What may stand at an adapter site: a module with a branch f. See `adapters/own.py`."""
 
     placement: str
     output_requires_grad: bool
-
-    def forward(self, h: Array) -> Array: ...
-
-    def backward(self, dy: Array) -> Array | None: ...
 
     def f(self, h: Array) -> Array: ...
 
@@ -47,6 +44,9 @@ class SubLayer(Module):
     only those. Further arguments go to `module`.
     """
 
+    # A new placement: its word here, its lines in forward and backward.
+    PLACEMENTS = ("after_norm", "houlsby", "pfeiffer", "parallel")
+
     def __init__(self, module: Module, norm: LayerNorm, pre_norm: bool, dropout: float) -> None:
         self.module, self.norm, self.pre_norm = module, norm, pre_norm
         self.dropout = Dropout(dropout)
@@ -62,17 +62,22 @@ class SubLayer(Module):
         for adapter in self.active_at("parallel"):
             s = s + adapter.f(x)
         for adapter in self.active_at("houlsby"):
-            s = adapter.forward(s)
+            s = s + adapter.f(s)
         for adapter, norm in self.active_with_first_norm():
             s = s + adapter.f(norm.forward(x + s))
         y = x + s if self.pre_norm else self.norm.forward(x + s)
         for adapter in self.active_at("after_norm"):
-            y = adapter.forward(y)
+            y = y + adapter.f(y)
         return y
 
     def backward(self, dy: Array) -> Array | None:
         first, last = ([self.norm], []) if self.pre_norm else ([], [self.norm])
-        d = backward_through(dy, *reversed(self.active_at("after_norm")), *last)
+        for adapter in reversed(self.active_at("after_norm")):
+            df = f_backward(adapter, dy)
+            if df is None:  # nothing before it trains
+                return None
+            dy = dy + df
+        d = backward_through(dy, *last)
         if d is None:
             return None
         dx, ds = d, d  # the gradient of a sum is that of each term
@@ -92,7 +97,15 @@ class SubLayer(Module):
     # -- adapters --------------------------------------------------------------------------
 
     def insert(self, name: str, adapter: AdapterLike) -> None:
-        """Add an adapter; it takes part while `active` names it."""
+        """Add an adapter; it takes part while `active` names it.
+
+        Raises: ConfigError for a placement without lines in forward and backward.
+        """
+        if adapter.placement not in self.PLACEMENTS:
+            raise ConfigError(
+                f"placement {adapter.placement!r} has no code in SubLayer.forward and backward; "
+                f"these have: {', '.join(self.PLACEMENTS)}"
+            )
         self.adapters[name] = adapter
         if adapter.placement == "pfeiffer" and not self.pre_norm:
             self.first_norms[name] = copy.copy(self.norm)

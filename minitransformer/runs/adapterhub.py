@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from ..formats.adapterhub import load_adapterhub, read_folder, read_head, save_adapterhub
+from .card import model_card
 from .classification import Run
 from .exchange import base_for, exported_adapter, exported_head, open_run, origin_of, write_run
 from .language_modeling import LanguageRun
@@ -20,7 +21,7 @@ def export_adapterhub(
 
     There, on the same base (for a task an `AutoAdapterModel`):
     `model.load_adapter(folder, use_safetensors=True, set_active=True)`. `name` is what adapter and
-    head are called there; default: the task. Returns the folder.
+    head are called there; default: the task. README.md is a model card. Returns the folder.
     Raises: ConfigError if the folder exists; CheckpointError for a run that has no equivalent
     there: of another method than adapters, with layer norms that were trained too, or with a head
     on the mean of all positions.
@@ -41,6 +42,7 @@ def export_adapterhub(
         called=name if name is not None else re.sub(r"[^\w-]+", "_", record.task),
         model_name=record.base,
         origin=origin_of(record),
+        card=model_card(run, Path(folder), "adapters"),
     )
 
 

@@ -40,7 +40,14 @@ from ..training.evaluation import (
 from ..training.prefix_cache import PrefixCache
 from ..training.state import digest_of
 from .folder import RunFolder, base_of, open_run
-from .options import ADAPTER_NAME, WHAT_TRAINS, RunOptions, build_classifier, freeze_for
+from .options import (
+    ADAPTER_NAME,
+    WHAT_TRAINS,
+    RunOptions,
+    build_classifier,
+    freeze_for,
+    with_changes,
+)
 from .pipeline import Job, base_digests, digest, train_in_folder
 from .results import results, write_report
 
@@ -246,12 +253,14 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = False,
+    **changes: Any,
 ) -> Run:
     """Train a task and leave a run folder: what `minitransformer train` does.
 
     `task`: the name of a built-in one, the user's own file, or data in memory: a list of (text,
     label), a list of dictionaries, a dictionary of columns, a pandas DataFrame, or a `Task`.
-    `RunOptions.data` says which columns count.
+    `RunOptions.data` says which columns count. `changes` are options by name, those of training
+    too: `train(task, base="tiny", epochs=1)`.
 
     The folder (default: runs/TASK-METHOD-seedN, with a number if that exists) receives
     `METHOD.safetensors` (the best epoch), `METHOD-last.safetensors`, `history.csv`, `curves.png`,
@@ -263,6 +272,7 @@ def train(
     DataError, HubError, CheckpointError for a task or base that cannot be used; TrainingError if
     the loss is not finite.
     """
+    options = with_changes(RunOptions, options, changes)
     name = task if isinstance(task, str | Path) else name_of(task)
     with open_run(name, options, RunOptions, out, resume) as (folder, options):
         job = Classification(load_task(task, limit=options.limit, options=options.data), options)
@@ -283,7 +293,7 @@ class Classification(Job):
         checkpoint = find_checkpoint(options.base)
         self.tokenizer = Tokenizer.from_folder(checkpoint)
         transformer = Transformer.from_pretrained(checkpoint, options.resolved_dropout)
-        self.options = options = options.resolved(transformer.config.max_positions)
+        self.options = options = options.resolved(transformer.config.max_length)
         self.name = task.name
         self.title = f"{task.name}: {describe(options)}"
         self.train, self.validation, self.test = (

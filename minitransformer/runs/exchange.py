@@ -130,6 +130,6 @@ def write_run(
             method=method,
             task=str(origin.get("task", task)),
             label_names=head.label_names if head is not None else (),
-            max_length=min(length, transformer.config.max_positions),
+            max_length=min(length, transformer.config.max_length),
             pair=bool(origin.get("pair", False)),
         )

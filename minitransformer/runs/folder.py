@@ -17,6 +17,7 @@ from ..formats.adapter_file import AdapterFile
 from ..formats.files import delete_leftovers
 from ..training.history import History
 from ..training.state import previous
+from ..training.trainer import TrainingOptions
 from .options import LanguageOptions, Options, PretrainOptions, RunOptions, from_dict
 
 if TYPE_CHECKING:
@@ -68,7 +69,10 @@ def open_run(
     Raises: ConfigError for options of another kind, or a folder that does not fit.
     """
     if options is not None and not isinstance(options, kind):
-        raise ConfigError(f"options={options!r}: expected {kind.__name__}")
+        hint = ""
+        if isinstance(options, TrainingOptions):
+            hint = f", as {kind.__name__}(training=TrainingOptions(...))"
+        raise ConfigError(f"options={options!r}: expected {kind.__name__}{hint}")
     there = out is not None and Path(out).expanduser().is_dir()
     if resume:
         if out is None:

@@ -33,7 +33,14 @@ from ..models.transformer import Transformer
 from ..nn.module import Array
 from ..training.evaluation import perplexity
 from .folder import RunFolder, base_of, open_run, read_text
-from .options import ADAPTER_NAME, PRETRAINED, WHAT_TRAINS, LanguageOptions, PretrainOptions
+from .options import (
+    ADAPTER_NAME,
+    PRETRAINED,
+    WHAT_TRAINS,
+    LanguageOptions,
+    PretrainOptions,
+    with_changes,
+)
 from .pipeline import Job, base_digests, digest, train_in_folder
 
 COMEDIES, HISTORIES = "shakespeare-comedies", "shakespeare-histories"  # the default texts
@@ -188,17 +195,19 @@ def pretrain(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = False,
+    **changes: Any,
 ) -> LanguageRun:
     """Train a tokenizer and a small decoder on a text: what `minitransformer pretrain` does.
 
     The folder (default: runs/TEXT-base-seedN) is then a base in the Hugging Face layout of GPT-2
     (`config.json`, `model.safetensors`, `tokenizer.json`) with the weights of the best epoch; also
     `held-out.txt`, `history.csv`, `curves.png`, `metrics.json` and `options.json`. Ctrl-C, `resume`
-    and `progress` as in `train`.
+    and `progress` (and options by name) as in `train`.
 
     Raises: ConfigError if the folder is not empty, or (resume) holds no run that can go on;
     DataError, HubError for a text that cannot be used; TrainingError if the loss is not finite.
     """
+    options = with_changes(PretrainOptions, options, changes)
     with open_run(text, options, PretrainOptions, out, resume) as (folder, options):
         corpus = load_corpus(text)
         if (folder / "tokenizer.json").is_file():  # of the run that is resumed
@@ -275,16 +284,18 @@ def train_language(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = False,
+    **changes: Any,
 ) -> LanguageRun:
     """Adapt a decoder to another text, the base frozen: what `minitransformer train --lm` does.
 
     The folder (default: runs/TEXT-METHOD-seedN) receives `METHOD.safetensors` (the best epoch),
     `history.csv`, `curves.png`, `metrics.json` (perplexities with the adapter and without, those of
-    the base on its own text before and after) and `options.json`. Ctrl-C, `resume` and `progress`
-    as in `train`.
+    the base on its own text before and after) and `options.json`. Ctrl-C, `resume`, `progress` and
+    options by name as in `train`.
 
     Raises: ConfigError for a base that is missing or not causal; else as `pretrain`.
     """
+    options = with_changes(LanguageOptions, options, changes)
     with open_run(text, options, LanguageOptions, out, resume) as (folder, options):
         job = Adaptation(load_corpus(text), options)
         train_in_folder(job, folder, text, resume, progress)
@@ -302,7 +313,7 @@ class Adaptation(Job):
         checkpoint = find_decoder(options.base)
         self.tokenizer = Tokenizer.from_folder(checkpoint)
         transformer = decoder(checkpoint, options.base, options.dropout)
-        self.options = options = options.resolved(transformer.config.max_positions)
+        self.options = options = options.resolved(transformer.config.max_length)
         self.tokens = tokens_of(corpus, self.tokenizer)
         self.name = corpus.name
         self.title = f"{corpus.name}: {WHAT_TRAINS[options.method]} {options.base}"

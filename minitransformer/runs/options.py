@@ -8,12 +8,13 @@ resumed must use the same ones, whatever the machine.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
-from ..adapters.config import CONFIGS, METHODS, AnyConfig
+from ..adapters.config import CONFIGS, METHODS, AnyConfig, MethodConfig
 from ..adapters.select import select_trainable
 from ..data.datafiles import DataOptions
 from ..errors import ConfigError
@@ -138,13 +139,13 @@ class RunOptions:
         """Dropout inside the base; None for what its config.json says."""
         return 0.0 if self.dropout is None and self.method == "head" else self.dropout
 
-    def resolved(self, max_positions: int) -> RunOptions:
-        """With the numbers that a run on a base of so many positions uses."""
+    def resolved(self, longest: int) -> RunOptions:
+        """With the numbers that a run on a base that takes `longest` tokens uses."""
         return replace(
             self,
             adapter=self.config,
             dropout=self.resolved_dropout,
-            max_length=min(self.max_length, max_positions),
+            max_length=min(self.max_length, longest),
             threads=self.threads or cores(),
             training=replace(self.training, lr=self.learning_rate),
         )
@@ -197,12 +198,12 @@ class LanguageOptions:
         assert config is not None  # such methods alone are allowed
         return config
 
-    def resolved(self, max_positions: int) -> LanguageOptions:
-        """With the numbers that a run on a base of so many positions uses."""
+    def resolved(self, longest: int) -> LanguageOptions:
+        """With the numbers that a run on a base that takes `longest` tokens uses."""
         return replace(
             self,
             adapter=self.config,
-            max_length=min(self.max_length, max_positions),
+            max_length=min(self.max_length, longest),
             threads=self.threads or cores(),
             training=replace(self.training, lr=self.learning_rate),
         )
@@ -296,6 +297,37 @@ def from_dict(kind: type[Options], values: dict[str, Any]) -> Options:
     return kind(**{**values, **parts})
 
 
+# -- as arguments --------------------------------------------------------------------------
+
+
+def with_changes(
+    kind: type[Options], options: Options | None, changes: Mapping[str, Any]
+) -> Options | None:
+    """Options (None: the defaults) with some changed by name; those of training too.
+
+    `train(task, epochs=1)` is `train(task, RunOptions(training=TrainingOptions(epochs=1)))`.
+    Raises: ConfigError for a name that no option has.
+    """
+    if not changes or not isinstance(options, kind | None):
+        return options
+    options = options if options is not None else kind()
+    own, of_training = ({field.name for field in fields(o)} for o in (options, options.training))
+    for name in changes.keys() - own - of_training:
+        method = next((word for word, c in CONFIGS.items() if name in c.__annotations__), None)
+        if method is not None:
+            config = f"{CONFIGS[method].__name__}({name}={changes[name]!r})"
+            raise ConfigError(
+                f"{name}={changes[name]!r} belongs to a configuration: adapter={config}"
+                + (f", method={method!r}" if method != "adapter" else "")
+            )
+        known = ", ".join(sorted(own | of_training))
+        raise ConfigError(f"{name}={changes[name]!r}: there is no such option; there are {known}")
+    direct = {name: value for name, value in changes.items() if name in own}
+    training = direct.pop("training", options.training)
+    rest = {name: value for name, value in changes.items() if name not in own}
+    return replace(options, training=replace(training, **rest), **direct)
+
+
 # -- checks --------------------------------------------------------------------------------
 
 
@@ -327,7 +359,14 @@ def check_kinds(options: Any, **kinds: type) -> None:
 
 def check_adapter(options: RunOptions | LanguageOptions) -> None:
     """Raises: ConfigError for a configuration that is not of the method's kind."""
-    kind = CONFIGS.get(options.method)
+    kind, given = CONFIGS.get(options.method), options.adapter
+    if kind is not None and given is not None and not isinstance(given, MethodConfig):
+        example = {"adapter": "bottleneck=16", "lora": "rank=8", "prefix": "length=16"}
+        raise ConfigError(
+            f"adapter={given!r}: expected a configuration, as "
+            f"adapter={kind.__name__}({example.get(options.method, '')})"
+            + ("; for a class of your own see add_adapter and Trainer" if callable(given) else "")
+        )
     if options.adapter is not None and (kind is None or not isinstance(options.adapter, kind)):
         expected = kind.__name__ if kind is not None else "none, because nothing is inserted"
         raise ConfigError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..formats.peft import load_peft, read_head, read_peft, save_peft
+from .card import model_card
 from .classification import Run
 from .exchange import base_for, exported_adapter, exported_head, open_run, origin_of, write_run
 from .language_modeling import LanguageRun
@@ -19,7 +20,7 @@ def export_peft(run: Run | LanguageRun | str | Path, folder: str | Path) -> Path
 
     There: `PeftModel.from_pretrained(base, folder)`, where `base` is the same base: for a task a
     BertForSequenceClassification with as many labels, for a language model a GPT2LMHeadModel.
-    Returns the folder.
+    Its README.md is a model card. Returns the folder.
     Raises: ConfigError if the folder exists; CheckpointError for a run that has no equivalent
     there: of another method, with layer norms that were trained too, or with a head that does not
     read BERT's pooler.
@@ -27,7 +28,8 @@ def export_peft(run: Run | LanguageRun | str | Path, folder: str | Path) -> Path
     run = run if isinstance(run, Run | LanguageRun) else open_run(run)
     record, adapter = exported_adapter(run)
     head, origin = exported_head(run, record), origin_of(record)
-    return save_peft(run.model.transformer, adapter, folder, head, record.base, origin)
+    card = model_card(run, Path(folder), "peft")
+    return save_peft(run.model.transformer, adapter, folder, head, record.base, origin, card)
 
 
 def import_peft(

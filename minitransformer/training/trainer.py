@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..adapters.drop import check_droppable
-from ..data.batches import Batch, Encoded, batches, counted
+from ..data.batches import Batch, Encoded, batches, check_encoded, counted
 from ..errors import ConfigError, DataError, TrainingError
 from ..models.heads import Classifier, CrossEntropy, Regressor, SquaredError
 from ..nn.module import Array
@@ -127,11 +127,15 @@ class Trainer:
     ) -> None:
         if best_by not in BEST_BY:
             raise ConfigError(f"best_by={best_by!r}: expected one of {', '.join(BEST_BY)}")
+        check_encoded(train=train, validation=validation)
         for name, split in (("train", train), ("validation", validation)):
             if len(split) == 0:
                 raise DataError(f"the {name} split has no examples")
+        options = TrainingOptions() if options is None else options
+        if not isinstance(options, TrainingOptions):
+            raise ConfigError(f"options={options!r}: expected TrainingOptions")
         self.model, self.train_set, self.validation = model, train, validation
-        self.options = options or TrainingOptions()
+        self.options = options
         self.state_file, self.progress, self.prefix = state_file, progress, prefix
         self.best_by = "loss" if isinstance(model, Regressor) else best_by
         self.loss_function = loss_function_for(model, self.options, train.labels)
@@ -243,9 +247,8 @@ class Trainer:
     def evaluation_due(self) -> bool:
         """Before the first step and at the end of each epoch, once."""
         at_end_of_epoch = self.step % self.steps_per_epoch == 0
-        return at_end_of_epoch and not (
-            self.history and self.history[-1].validation_loss is not None
-        )
+        done = self.history and self.history.evaluations()[-1:] == self.history[-1:]
+        return at_end_of_epoch and not done
 
     def out_of_patience(self) -> bool:
         """Whether the best epoch lies `patience` epochs back."""

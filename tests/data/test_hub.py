@@ -20,8 +20,17 @@ from pathlib import Path
 import pytest
 
 from minitransformer.cli import main
+from minitransformer.costs.parameters import SHAPES, shape_of
 from minitransformer.data import hub
-from minitransformer.data.pinned import BBC_NEWS, MOVIE_REVIEWS, TWEETS, Pinned
+from minitransformer.data.pinned import (
+    BBC_NEWS,
+    CHECKPOINTS,
+    HUB_IDS,
+    MOVIE_REVIEWS,
+    TWEETS,
+    Pinned,
+    known_name,
+)
 from minitransformer.errors import HubError
 
 FILES = {"words/data/a.txt": "alpha", "words/data/b.txt": "beta", "words/code.py": "x = 1"}
@@ -316,8 +325,24 @@ def test_a_path_is_a_folder_even_if_named_like_a_checkpoint(
 def test_unknown_name_suggests_a_close_one(tmp_path: Path) -> None:
     with pytest.raises(HubError, match=r"unknown checkpoint 'minillm': did you mean 'minilm'\?"):
         hub.find_checkpoint("minillm")
-    with pytest.raises(HubError, match="expected tiny, minilm, an existing folder"):
+    with pytest.raises(HubError, match=r"expected tiny, minilm, bert-base, .*, an existing folder"):
         hub.find_checkpoint(tmp_path / "absent" / "folder")
+
+
+@pytest.mark.parametrize("name", HUB_IDS)
+def test_names_of_the_model_hub(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting and training know the same names; a folder of that name goes first."""
+    assert name in SHAPES and SHAPES.keys() <= {*HUB_IDS, *CHECKPOINTS}
+    organization, _, model = HUB_IDS[name].partition("/")
+    for other in (model, f"{organization}/{model}"):
+        assert known_name(other) == name
+        assert shape_of(other) == SHAPES[name]
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(HubError, match=f"no folder '{HUB_IDS[name]}' here"):
+        hub.find_checkpoint(name)
+    make_checkpoint(tmp_path / name, "config.json", "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    assert hub.find_checkpoint(name) == Path(name)
 
 
 def test_hub_id_without_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,14 +375,16 @@ def test_hub_id_offline(tmp_path: Path) -> None:
     assert "no folder 'some-organization/absent' here" in absent.stderr
     assert "Traceback" not in absent.stderr and absent.stderr.count("\n") == 1
 
-    repository = tmp_path / "hub" / "models--some-organization--cached"
-    snapshot = make_checkpoint(
-        repository / "snapshots" / ("0" * 40), "config.json", "model.safetensors"
-    )
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0" * 40)
-    cached = find_offline("some-organization/cached", tmp_path)
-    assert cached.stdout.strip() == str(snapshot), cached.stderr
+    for organization, model in (("google-bert", "bert-base-uncased"), ("a", "cached")):
+        repository = tmp_path / "hub" / f"models--{organization}--{model}"
+        snapshot = make_checkpoint(
+            repository / "snapshots" / ("0" * 40), "config.json", "model.safetensors"
+        )
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("0" * 40)
+        name = f"{organization}/{model}" if organization == "a" else model  # this one is known
+        cached = find_offline(name, tmp_path)
+        assert cached.stdout.strip() == str(snapshot), cached.stderr
 
 
 @pytest.mark.slow

@@ -10,12 +10,19 @@ import numpy as np
 import pytest
 
 import minitransformer as mt
+from minitransformer.costs.parameters import shape_of
 from minitransformer.errors import CheckpointError, HubError
 from minitransformer.formats.files import read_tensors, write_tensors
 from minitransformer.formats.huggingface import ACTIVATION_WORDS
 from minitransformer.nn.module import Array
 
 DECODER = {"norm": "pre", "causal": True, "token_types": 0}
+OPTIONS = {
+    "bert": {"pooler": True},
+    "roberta": {"pooler": True, "token_types": 1, "pad_id": 1},
+    "distilbert": {"token_types": 0, "layer_norm_eps": 1e-12},
+    "gpt2": DECODER,
+}
 
 
 @pytest.fixture
@@ -48,16 +55,16 @@ def assert_same(one: mt.Transformer, other: mt.Transformer) -> None:
 
 
 @pytest.mark.parametrize("activation", sorted(set(ACTIVATION_WORDS.values())))
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize("family", sorted(OPTIONS))
 def test_written_and_read_again(
     family: str,
     activation: str,
     small_transformer: Callable[..., mt.Transformer],
     tmp_path: Path,
 ) -> None:
-    options = DECODER if family == "gpt2" else {"pooler": True}
     dropouts = {"dropout": 0.1, "attention_dropout": 0.2}
-    base = small_transformer(**options, **dropouts, activation=activation, layer_norm_eps=3e-6)
+    options = {"layer_norm_eps": 3e-6, **OPTIONS[family]}
+    base = small_transformer(**options, **dropouts, activation=activation)
     base.save_pretrained(tmp_path / "new")
     assert_same(mt.Transformer.from_pretrained(tmp_path / "new", dropout=None), base)
     assert json.loads((tmp_path / "new/config.json").read_text())["model_type"] == family
@@ -85,7 +92,8 @@ def test_with_its_tokenizer(decoder: mt.Transformer, tmp_path: Path) -> None:
 def test_a_model_that_no_layout_describes(
     small_transformer: Callable[..., mt.Transformer], tmp_path: Path
 ) -> None:
-    for options in ({"norm": "pre"}, {"causal": True}, {**DECODER, "token_types": 2}):
+    distilled = {"token_types": 0, "layer_norm_eps": 1e-5}
+    for options in ({"norm": "pre"}, {"causal": True}, {**DECODER, "token_types": 2}, distilled):
         with pytest.raises(CheckpointError, match="no public layout describes norm="):
             small_transformer(**options).save_pretrained(tmp_path)
     assert not list(tmp_path.iterdir())
@@ -133,7 +141,7 @@ def test_the_width_left_to_the_reader(
         ({"scale_attn_weights": False}, "scale_attn_weights=False; only True is supported"),
         ({"add_cross_attention": True}, "add_cross_attention=True; only False is supported"),
         ({"activation_function": "mish"}, "activation_function='mish'; expected one of gelu, "),
-        ({"model_type": "llama"}, "of type 'llama'; expected 'bert' or 'gpt2'"),
+        ({"model_type": "llama"}, "of type 'llama'; expected one of 'bert', 'roberta', "),
         ({"n_head": 5}, "n_heads=5 does not divide d_model=16"),
     ],
 )
@@ -158,12 +166,70 @@ def test_missing_and_unexpected_tensors_together(decoder: mt.Transformer, tmp_pa
     assert "unexpected: h.7.ln_1.weight (16,)" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors.index.json"])
-def test_other_weight_files_are_named(decoder: mt.Transformer, tmp_path: Path, name: str) -> None:
+def test_a_pickle_is_refused_with_the_command_that_converts_it(
+    decoder: mt.Transformer, tmp_path: Path
+) -> None:
     decoder.save_pretrained(tmp_path)
-    (tmp_path / "model.safetensors").rename(tmp_path / name)
-    with pytest.raises(HubError, match=f"{name}; only a single model.safetensors is read"):
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(HubError, match=r"pytorch_model\.bin, a pickle, .* convert it once: python"):
         mt.Transformer.from_pretrained(tmp_path)
+
+
+# ----------------------------------------------------------------------------- shards and bfloat16
+
+
+@pytest.fixture
+def shards(decoder: mt.Transformer, tmp_path: Path) -> Path:
+    """The decoder in two files, and the index that names them."""
+    decoder.save_pretrained(tmp_path)
+    tensors, map_ = tensors_of(tmp_path), {}
+    for i in range(2):
+        part = f"model-0000{i + 1}-of-00002.safetensors"
+        own = dict(sorted(tensors.items())[i::2])
+        write_tensors(tmp_path / part, own, {"format": "pt"})
+        map_ |= dict.fromkeys(own, part)
+    (tmp_path / "model.safetensors").unlink()
+    index = {"metadata": {"total_size": 1}, "weight_map": map_}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    return tmp_path
+
+
+def test_shards_are_read_as_one(decoder: mt.Transformer, shards: Path) -> None:
+    assert_same(mt.Transformer.from_pretrained(shards), decoder)
+    assert shape_of(shards) == decoder.config
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "message"),
+    [
+        ({"wte.weight": "model-00003-of-00003.safetensors"}, "lacks model-00003-of-00003"),
+        ({"wte.weight": "../other.safetensors"}, "expected files beside it"),
+        ({}, "expected files beside it"),
+        (["model.safetensors"], "no map from tensors to files"),
+    ],
+)
+def test_an_index_that_cannot_be_used(shards: Path, weight_map: object, message: str) -> None:
+    index = shards / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(CheckpointError, match=message):
+        mt.Transformer.from_pretrained(shards)
+
+
+def test_bfloat16_is_the_upper_half_of_float32(decoder: mt.Transformer, tmp_path: Path) -> None:
+    decoder.save_pretrained(tmp_path)
+    halves = {k: (t.view(np.uint32) >> 16).astype("<u2") for k, t in tensors_of(tmp_path).items()}
+    rewrite(tmp_path, halves)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes().replace(b'"dtype":"U16"', b'"dtype":"BF16"'))
+    raw = path.read_bytes()
+    (size,) = np.frombuffer(raw[:8], "<u8")  # the header has grown by a letter for each tensor
+    grown = int(size) + len(halves)
+    path.write_bytes(np.array(grown, "<u8").tobytes() + raw[8:])
+    found = mt.Transformer.from_pretrained(tmp_path)
+    for name, value in decoder.state_dict().items():
+        kept = found.state_dict()[name]
+        assert kept.dtype == np.float32
+        assert np.array_equal(kept.view(np.uint32), value.view(np.uint32) >> 16 << 16), name
 
 
 def test_heads_with_and_without_bias(

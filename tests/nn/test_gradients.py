@@ -32,7 +32,8 @@ def test_gradients_agree_with_central_differences(case: Case) -> None:
 
 def forward(module: Module, case: Case) -> Any:
     """`module(...)`, told whether the gradient of its input is wanted."""
-    return module.call(case.options.get("check_inputs", True), *case.inputs)
+    named = {name: case.options[name] for name in ("labels",) if name in case.options}
+    return module.call(case.options.get("check_inputs", True), *case.inputs, **named)
 
 
 def dy_for(y: Any) -> Array:

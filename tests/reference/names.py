@@ -90,6 +90,29 @@ def bert(tensors: Mapping[str, Array]) -> Arrays:
     return found
 
 
+DISTILBERT_PARTS = {
+    "attention.q_lin": "attention.self.query",
+    "attention.k_lin": "attention.self.key",
+    "attention.v_lin": "attention.self.value",
+    "attention.out_lin": "attention.output.dense",
+    "sa_layer_norm": "attention.output.LayerNorm",
+    "ffn.lin1": "intermediate.dense",
+    "ffn.lin2": "output.dense",
+    "output_layer_norm": "output.LayerNorm",
+}
+
+
+def distilbert(tensors: Mapping[str, Array]) -> Arrays:
+    """Everything of a transformers `DistilBertModel`, by way of BERT's names."""
+    found: Arrays = {}
+    for name, value in tensors.items():
+        if match := re.fullmatch(r"transformer\.layer\.(\d+)\.(.+)\.(weight|bias)", name):
+            block, inner, kind = match.groups()
+            name = f"encoder.layer.{block}.{DISTILBERT_PARTS[inner]}.{kind}"
+        found[name] = value
+    return bert(found)
+
+
 def gpt2(tensors: Mapping[str, Array]) -> Arrays:
     """Everything of a transformers `GPT2Model`; its `Conv1D` is (d_in, d_out) already."""
     found: Arrays = {}

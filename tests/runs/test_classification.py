@@ -276,7 +276,7 @@ def test_ctrl_c_saves_what_was_learnt_and_resume_ends_where_the_whole_run_does(t
         ({"head_dropout": None}, "head_dropout=None"),
         ({"base": 3}, "base=3: expected text"),
         ({"layer_norm": 1}, "layer_norm=1: expected True or False"),
-        ({"adapter": 16}, "adapter=16: expected AdapterConfig"),
+        ({"adapter": 16}, "adapter=16: expected a configuration, as adapter=AdapterConfig"),
         ({"training": {}}, "training={}: expected TrainingOptions"),
     ],
 )

@@ -1,0 +1,94 @@
+"""What one writes at the first attempt: it works, or the error names the right call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minitransformer as mt
+from minitransformer.errors import CheckpointError, ConfigError, DataError
+
+Model = mt.Classifier
+
+
+@pytest.fixture
+def model() -> Model:
+    base = mt.Transformer.from_pretrained("tiny").freeze()
+    base.add_adapter("mine", mt.AdapterConfig(4))
+    return mt.Classifier(base, 2)
+
+
+def test_options_by_name(tmp_path: Path) -> None:
+    run = mt.train("toy-reviews", out=tmp_path / "run", base="tiny", epochs=1, limit=32, lr=2e-3)
+    metrics = run.metrics
+    assert (metrics["base"], metrics["limit"]) == ("tiny", 32)
+    assert (metrics["training"]["epochs"], metrics["training"]["lr"]) == (1, 2e-3)
+    start = mt.PretrainOptions(16, 1, 2, vocab_size=260, block_size=8)
+    text = tmp_path / "text.txt"
+    text.write_text("to be or not to be, that is the question. " * 200)
+    decoder = mt.pretrain(text, start, tmp_path / "base", epochs=1, batch_size=64)
+    assert decoder.metrics["training"]["epochs"] == 1 and decoder.metrics["d_model"] == 16
+    options = {"base": str(decoder.folder), "epochs": 1, "max_length": 8}
+    adapted = mt.train_language(text, out=tmp_path / "adapted", **options)
+    assert adapted.metrics["max_length"] == 8
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epoch": 1}, r"epoch=1: there is no such option; there are .*epochs"),
+        ({"bottleneck": 16}, r"belongs to a configuration: adapter=AdapterConfig\(bottleneck=16\)"),
+        ({"rank": 4}, r"adapter=LoRAConfig\(rank=4\), method='lora'"),
+        ({"adapter": 16}, r"adapter=16: expected .* as adapter=AdapterConfig\(bottleneck=16\)"),
+        ({"adapter": 4, "method": "lora"}, r"as adapter=LoRAConfig\(rank=8\)"),
+        ({"adapter": mt.Adapter}, "for a class of your own see add_adapter and Trainer"),
+        ({"epochs": 0}, "epochs=0: expected a whole number"),
+    ],
+)
+def test_options_that_cannot_be(given: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        mt.train("toy-reviews", out=tmp_path / "run", base="tiny", **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_of_training_alone(tmp_path: Path) -> None:
+    training: Any = mt.TrainingOptions(epochs=1)
+    expected = r"expected RunOptions, as RunOptions\(training=TrainingOptions\(\.\.\.\)\)"
+    with pytest.raises(ConfigError, match=expected):
+        mt.train("toy-reviews", training, tmp_path / "run")
+
+
+def test_texts_where_token_ids_are_expected(model: Model) -> None:
+    task: Any = mt.load_task("toy-reviews", limit=8)
+    words = r"train is a Split, expected token ids: mt\.encode_split\(split, tokenizer"
+    with pytest.raises(DataError, match=words):
+        mt.Trainer(model, task.train, task.validation, progress=False)
+    for call in (lambda: mt.evaluate(model, task.test), lambda: mt.batches(task.test, 4)):
+        with pytest.raises(DataError, match="encoded is a Split, expected token ids"):
+            call()
+
+
+def test_options_of_a_run_for_a_trainer(model: Model) -> None:
+    encoded = mt.Encoded([[1, 2]], np.array([0]))
+    options: Any = mt.RunOptions()
+    with pytest.raises(ConfigError, match="expected TrainingOptions"):
+        mt.Trainer(model, encoded, encoded, options, progress=False)
+
+
+def test_folders_of_other_libraries(model: Model, tmp_path: Path) -> None:
+    base = model.transformer
+    base.add_lora("low", mt.LoRAConfig(2))
+    from minitransformer.formats.adapterhub import save_adapterhub
+    from minitransformer.formats.peft import save_peft
+
+    folders = {
+        "peft": save_peft(base, "low", tmp_path / "peft"),
+        "adapterhub": save_adapterhub(base, "mine", tmp_path / "hub"),
+    }
+    for kind, folder in folders.items():
+        for call in (model.load_adapter, base.load_adapter, mt.load_run):
+            with pytest.raises(CheckpointError, match=rf"import_{kind}\(.*load_{kind}\("):
+                call(folder)
