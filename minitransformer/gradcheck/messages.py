@@ -77,7 +77,7 @@ def not_doubled(name: str, once: Array, twice: Array | None) -> str | None:
 
 def never_added(name: str) -> str:
     return (
-        f"{name}.grad is None, but the loss depends on {name}: backward never adds to it; "
+        f"{name}.grad is None, but the loss depends on {name}: backward added nothing to it; "
         f"it should call self.{name}.accumulate(gradient)"
     )
 
