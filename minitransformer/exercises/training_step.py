@@ -246,11 +246,11 @@ def train_step(solution: Solution, seed: int) -> None:
         return
     try:
         clip(solution, seed)
-    except WrongAnswer as wrong:
+    except WrongAnswer as unclipped:
         raise WrongAnswer(
             "after three steps the adapters are wrong, but your clip_by_global_norm is not right "
             "yet: first make the part `clip` right"
-        ) from wrong
+        ) from unclipped
     for mistake, sentence in STEP_MISTAKES.items():
         _, wrong = steps_of(partial(reference_step, mistake=mistake), seed)
         if all(close(a, b, 1e-3) for a, b in zip(values, wrong, strict=True)):

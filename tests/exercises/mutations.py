@@ -200,7 +200,7 @@ CAUSES = (  # what is named, and the kinds of mutations of which it is true; the
     (r"the ReLU is not passed", {"dropped term", "off by one"}),  # a > -1 passes everything
     (r"a sum stands|sums stand|a mean stands|a mean is taken", {"factor"}),
     (r"constant factor", {"factor", "dropped term", "off by one"}),
-    (r"backward (never adds|added nothing)|returned None|must return|through the update is missing|"
+    (r"backward added nothing|returned None|must return|through the update is missing|"
      r"through f is", {"dropped statement", "condition", "dropped term"}),
     (r"backward returns|a gradient that nobody reads", {"condition", "dropped statement"}),
     (r"frozen parameter (has|of)", {"condition"}),
