@@ -285,7 +285,8 @@ def main(drawn: Sequence[Mutation]) -> None:
 def same_anyway(mutation: Mutation) -> bool:
     """Whether the mutated solution computes the same for all inputs that a model has."""
     change = (mutation.before, mutation.after)
-    if change[1] == change[0].replace("swapaxes(-1, -2)", "swapaxes(-2, -1)"):
+    exchanged = change[0].replace("swapaxes(-1, -2)", "swapaxes(-2, -1)")
+    if change[0] != exchanged == change[1]:
         return True
     return change in EQUIVALENT or (mutation.exercise, mutation.line, *change) in EQUIVALENT_HERE
 
