@@ -29,7 +29,7 @@ from .progress import progress_bar
 from .state import TrainingState, digest_of
 
 LEARNING_RATE = 1e-3  # of a Trainer whose options leave it open
-STATE_EVERY = 45.0  # seconds; with a slow step and an evaluation, at most a minute of work is lost
+STATE_EVERY = 30.0  # seconds; with a slow step and an evaluation, at most a minute of work is lost
 ADAPTER_DROP = 2  # last word of the seed of how many blocks are without adapters in a step
 
 
@@ -102,7 +102,7 @@ class Trainer:
 
     After each epoch it evaluates on the validation split; `best` holds the trained values of the
     best epoch so far (`History.best`, by `best_by`; of a regressor by the loss). With
-    `state_file`, the complete state is written there after each epoch, every minute, and on
+    `state_file`, the complete state is written there at the end of each epoch, every minute, and on
     Ctrl-C, SIGTERM or SIGHUP: a run that is resumed gives bit for bit what it would have given
     without the interruption. It needs the same data and base: the state holds digests of both
     splits, and of whatever else `inputs` names (name -> digest). What depends on the number of
@@ -183,6 +183,8 @@ class Trainer:
                     self.prefix.fill(self.data_parallel.map, interrupt.check)
                 while True:
                     if self.evaluation_due():
+                        if self.step:
+                            self.save_state()  # the evaluation may take long
                         self.evaluate(interrupt)
                         self.save_state()
                         interrupt.check()

@@ -551,6 +551,7 @@ def test_cost_of_a_checkpoint() -> None:
     assert json.loads(said.out)["parameters"]["total"] == total
 
 
+@pytest.mark.slow  # tests/nn/test_gradients.py runs the same cases
 def test_gradcheck_finds_every_gradient_right() -> None:
     said = call("gradcheck")
     assert said.status == 0

@@ -409,6 +409,7 @@ def test_max_error_and_passed() -> None:
     assert gradcheck(Noisy(), x3, raises=False).max_error == np.inf
 
 
+@pytest.mark.slow
 def test_check_library_gives_a_report_for_every_case() -> None:
     names, reports = zip(*check_library(), strict=True)
     assert list(names) == [case.name for case in cases()]
