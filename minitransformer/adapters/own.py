@@ -44,8 +44,8 @@ def own_adapter(
     except TypeError as error:
         made_by = getattr(factory, "__name__", repr(factory))
         raise ConfigError(
-            f"{made_by} cannot be called as factory(d_model, config, rng): {error}; give it (or its "
-            "__init__) these three arguments, even those that it leaves unused"
+            f"{made_by} cannot be called as factory(d_model, config, rng): {error}; give it (or "
+            "its __init__) these three arguments, even those that it leaves unused"
         ) from error
     module = factory(d_model, config, rng)
     name = type(module).__name__

@@ -314,7 +314,7 @@ def test_incomplete_folder_lists_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(HubError, match=r"^\S*none is not a checkpoint folder"):
         hub.find_checkpoint(str(tmp_path / "none"))
     make_checkpoint(tmp_path / "peft", "adapter_config.json")
-    with pytest.raises(HubError, match="an adapter of another library, not a base: .* import"):
+    with pytest.raises(HubError, match=r"an adapter of another library, not a base: .* import"):
         hub.find_checkpoint(str(tmp_path / "peft"))
 
 
