@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ from ..formats.adapter_file import AdapterRecord
 from .classification import Run
 from .folder import read_json
 from .language_modeling import LanguageRun
-
-Z = 1.96  # of a normal distribution, 95 % lie within so many standard deviations
 
 
 def model_card(run: Run | LanguageRun, folder: Path, library: str) -> str:
@@ -96,9 +93,6 @@ def facts(
 
 def figures(metrics: dict[str, Any]) -> list[str]:
     """What was measured, with the 95 % intervals that are known."""
-    if "test_accuracy" in metrics:
-        interval = wilson_interval(metrics["test_accuracy"], metrics["test_examples"])
-        metrics = {"test_accuracy_interval": interval, **metrics}
     names = ("accuracy", "macro_f1", "pearson", "spearman", "majority_share", "loss")
     keys = [f"test_{name}" for name in names] + [key for key in metrics if "perplexity" in key]
     keys = [key for key in keys if isinstance(metrics.get(key), int | float)]
@@ -111,13 +105,6 @@ def figures(metrics: dict[str, Any]) -> list[str]:
         return ["None: the run that was exported has no `metrics.json`, or was not finished."]
     warnings = [line for text in metrics.get("warnings", []) for line in ("", f"Warning: {text}.")]
     return [*table([("measured", "value", "95 % interval"), *rows]), *warnings]
-
-
-def wilson_interval(share: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share of n (Wilson 1927, with z = 1.96)."""
-    center, shrunk = share + Z * Z / (2 * n), 1 + Z * Z / n
-    half = Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
-    return (center - half) / shrunk, (center + half) / shrunk
 
 
 def use_of(run: Run | LanguageRun) -> str:

@@ -14,7 +14,6 @@ import pytest
 
 import minitransformer as mt
 from minitransformer.cli import main
-from minitransformer.runs.card import wilson_interval
 
 CONFIGS: dict[str, Any] = {
     "adapter": mt.AdapterConfig(4),
@@ -105,14 +104,6 @@ def test_the_id_of_a_known_base(exported: tuple[mt.Run, Path], tmp_path: Path) -
     card = model_card(known, tmp_path / "there", "adapters")
     assert 'base_model: "FacebookAI/roberta-base"' in card
     assert "AutoAdapterModel.from_pretrained('FacebookAI/roberta-base')" in card
-
-
-def test_wilson_interval() -> None:
-    """Against the roots of (p - q)^2 = z^2 q (1 - q) / n, which is what it solves."""
-    for right, n in ((0, 10), (7, 10), (10, 10), (850, 1000)):
-        p, z2 = right / n, 1.96**2 / n
-        roots = np.sort(np.roots([1 + z2, -(2 * p + z2), p * p]))
-        np.testing.assert_allclose(wilson_interval(p, n), roots.real, atol=1e-12)
 
 
 @pytest.mark.reference
