@@ -63,7 +63,8 @@ def predict(
         trained = load_run(run, base)
         drop_adapters(trained, drop_lowest)
         rows = predict_file(trained, file, out, columns, top_k, progress=not quiet)
-        say(f"{rows:,} rows are in {out}")
+        if not quiet:
+            say(f"{rows:,} rows are in {out}")
         return
     if texts and len(texts) == 1 and Path(texts[0]).is_file():
         raise ConfigError(

@@ -166,6 +166,8 @@ def _class(where: str, record: dict[str, Any], options: DataOptions) -> str:
     label = record[options.label_column]
     if hasattr(label, "item"):  # a NumPy scalar
         label = label.item()
+    if isinstance(label, float) and label.is_integer():  # pandas, where another row has no label
+        label = int(label)
     if isinstance(label, bool | int):
         label = json.dumps(label)
     if not isinstance(label, str):

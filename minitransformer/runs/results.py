@@ -117,6 +117,7 @@ def correlations(found: NumberEvaluation) -> dict[str, Any]:
     """Pearson's and Spearman's correlation and the squared error, as plain values."""
     return {
         "pearson": found.pearson,
+        "pearson_interval": metrics.pearson_interval(found.pearson, len(found.labels)),
         "spearman": found.spearman,
         "loss": found.loss,
         "examples": len(found.labels),
