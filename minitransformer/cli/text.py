@@ -39,12 +39,6 @@ def percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.2f} %"
 
 
-def on_one_line(text: str) -> str:
-    """A cell of a tab-separated line: what would end it is shown as \\t, \\n, \\r, and so on."""
-    breaks = "\t\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"  # those of str.splitlines
-    return text.translate({ord(mark): repr(mark)[1:-1] for mark in breaks})
-
-
 # -- train --------------------------------------------------------------------------------
 
 
