@@ -274,7 +274,10 @@ def _csv_records(path: Path, needed: Sequence[str]) -> Iterator[Record]:
 def _delimiter(path: Path, header: str, expected: str, needed: Sequence[str]) -> str:
     """What separates the columns: what the file's name promises, or what finds the columns."""
     for delimiter in (expected, *DELIMITERS):
-        fields = next(csv.reader(io.StringIO(header), delimiter=delimiter), [])
+        try:
+            fields = next(csv.reader(io.StringIO(header), delimiter=delimiter), [])
+        except csv.Error:  # said in words when the whole file is read
+            continue
         if {name.strip() for name in fields} >= set(needed):
             if delimiter != expected:
                 log.info(f"{path}: the columns are separated by {DELIMITERS[delimiter]}")
