@@ -55,7 +55,9 @@ def test_untouched_perfect_and_incomplete_submissions(exercise: Exercise, tmp_pa
         assert parts and parts == failing(exercise, submitted[student], student)
 
 
-@each_exercise
+@pytest.mark.parametrize(
+    "exercise", EXERCISES if STEP == 1 else EXERCISES[:2], ids=lambda exercise: exercise.slug
+)
 def test_wrong_submissions_lose_the_right_cells(exercise: Exercise, tmp_path: Path) -> None:
     of_exercise = [wrong for wrong in WRONG if wrong.exercise == exercise.number]
     wrong = {f"wrong-{i}": of_exercise[i] for i in range(0, len(of_exercise), STEP)}
@@ -87,8 +89,9 @@ def lost_parts(exercise: Exercise, courses: list[Course]) -> dict[str, set[str]]
     """Autograde what was submitted, and write the feedback: the parts that each student lost."""
     points = {part.name: part.points for part in exercise.parts()}
     lost = {}
+    used = [course for course in courses if any(course.folder.glob("submitted/*/*"))]
     with ThreadPoolExecutor() as pool:
-        for scores in pool.map(graded, courses):
+        for scores in pool.map(graded, used):
             for student, cells in scores.items():
                 for name, most in points.items():
                     assert cells[name] in ((0, most), (most, most)), (student, name)
