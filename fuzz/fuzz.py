@@ -2,7 +2,7 @@
 
     python fuzz/fuzz.py --minutes 10                      # of each format, one after the other
     python fuzz/fuzz.py --minutes 1 --format peft study   # of these
-    python fuzz/fuzz.py --minutes 10 --json fuzz/results.json --keep /tmp/found
+    python fuzz/fuzz.py --minutes 10 --json fuzz/results.json --keep FOLDER
 
 Each input is a small valid example with a few mistakes in it. Whatever is raised beside
 MiniTransformerError, takes more than 20 seconds or asks for more than 1 GB is a crash; `--keep`

@@ -1,13 +1,11 @@
 """Damaged and hostile files: each is one that raised something raw, or took gigabytes, once.
 
-`fuzz/fuzz.py` found most of them; the slow test at the end runs it for some seconds a format.
+`fuzz/fuzz.py` found most of them; CI runs it for a minute a format.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -321,17 +319,3 @@ def test_options_have_bounds() -> None:
 def test_json_has_neither_nan_nor_infinity() -> None:
     text = json_text({"a": [float("nan"), {"b": (float("inf"), 1.5)}], "c": "NaN"})
     assert json.loads(text) == {"a": [None, {"b": [None, 1.5]}], "c": "NaN"}
-
-
-# -- the fuzzer ----------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="limits its memory as Linux does")
-def test_ten_seconds_of_fuzzing_each_format() -> None:
-    """Longer: `python fuzz/fuzz.py --minutes 10`."""
-    script = Path(__file__).parents[1] / "fuzz" / "fuzz.py"
-    command = [sys.executable, script, "--minutes", f"{10 / 60:.3f}", "--jobs", "2"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(" 0 crashes") == 8

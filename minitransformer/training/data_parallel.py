@@ -149,12 +149,14 @@ class DataParallel:
             if prefix is not None:
                 hidden = prefix.hidden(replica.transformer, shard)
                 cached = {"start": prefix.depth, "hidden": hidden}
-            logits = replica(shard.ids, shard.attention_mask, shard.token_types, **cached)
             of_shard = loss_function.replica()
-            loss = of_shard(logits, shard.labels)
             share = loss_function.total_weight(shard.labels) / total
-            if np.isfinite(loss):
-                replica.backward(of_shard.backward(share))
+            # Values that overflow end as a loss or a gradient that is not finite: see the caller.
+            with np.errstate(over="ignore", invalid="ignore"):
+                logits = replica(shard.ids, shard.attention_mask, shard.token_types, **cached)
+                loss = of_shard(logits, shard.labels)
+                if np.isfinite(loss):
+                    replica.backward(of_shard.backward(share))
             if isinstance(loss_function, SquaredError):
                 return loss * share, 0
             right = int(np.count_nonzero(logits.argmax(axis=-1) == shard.labels))

@@ -222,20 +222,24 @@ class Trainer:
             loss, right = self.data_parallel.forward_backward(
                 batch, self.loss_function, self.prefix
             )
-        lr = self.schedule(self.step)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss} at step {self.step + 1} of {self.total_steps} "
-                f"(learning rate {lr:.1e}); try a lower lr, or a longer warm-up"
-            )
-        self.optimizer.lr = lr
+        self.optimizer.lr = lr = self.schedule(self.step)
+        self.expect_finite("the loss", loss)
         with spread_over(self.data_parallel.spread):
             norm = clip_by_global_norm(self.parameters, self.options.max_grad_norm)
+            self.expect_finite("the norm of the gradients", norm)
             self.optimizer.step()
         self.step += 1
         self.seconds += time.perf_counter() - started
         accuracy = None if isinstance(self.model, Regressor) else right / batch.counted
         return HistoryRow(self.step, epoch, loss, accuracy, lr, norm, self.seconds)
+
+    def expect_finite(self, what: str, value: float) -> None:
+        """Raises: TrainingError if a number of this step is NaN or infinite."""
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"{what} is {value} at step {self.step + 1} of {self.total_steps} "
+                f"(learning rate {self.optimizer.lr:.1e}); try a lower lr, or a longer warm-up"
+            )
 
     def blocks_to_drop(self) -> int:
         """How many blocks, from the lowest, are without adapters in this step."""

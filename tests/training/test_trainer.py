@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -186,6 +187,26 @@ def test_loss_that_is_not_finite_stops_with_a_clear_message(classifier) -> None:
     trainer.history.append(HistoryRow(0, 0, validation_loss=0.5))  # as if it had been done
     with pytest.raises(TrainingError, match=r"loss is nan at step 1 of 21.*lower lr"):
         trainer.fit()
+
+
+@pytest.mark.filterwarnings("error")  # the error says it all
+@pytest.mark.parametrize("lr", [1e30, 1e18])
+def test_training_that_diverges_is_one_error_and_no_warning(classifier, lr) -> None:
+    options = replace(OPTIONS, lr=lr, warmup=0.0)
+    with pytest.raises(TrainingError, match=r"(loss|gradients) is (nan|inf) at step .*lower lr"):
+        Trainer(classifier(), TRAIN, VALIDATION, options, progress=False).fit()
+
+
+def test_gradients_that_are_not_finite_move_nothing(classifier) -> None:
+    model = classifier()
+    weight = model.head.linear.weight.value
+    weight *= 1e25  # the loss is still finite: the norm of the gradients below is not
+    before = {name: p.value.copy() for name, p in model.trainable_parameters().items()}
+    trainer = Trainer(model, TRAIN, VALIDATION, OPTIONS, progress=False)
+    with pytest.raises(TrainingError, match=r"the norm of the gradients is inf at step 1 of 21"):
+        trainer.fit()
+    for name, parameter in model.trainable_parameters().items():
+        np.testing.assert_array_equal(parameter.value, before[name])
 
 
 def test_nothing_to_train_is_an_error(small_transformer) -> None:
