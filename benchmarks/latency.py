@@ -108,20 +108,20 @@ def draw(rows: list[Row]) -> Any:
     for base, line in zip(BASES, panels, strict=True):
         for batch, axes in zip(BATCHES, line, strict=True):
             lengths = [cell[2] for cell in CELLS if cell[:2] == (base, batch)]
-            for i, (length, colour) in enumerate(zip(lengths, (BLUE, ORANGE, GREY), strict=False)):
+            looks = ((BLUE, "o"), (ORANGE, "s"), (GREY, "^"))
+            for i, (length, (colour, marker)) in enumerate(zip(lengths, looks, strict=False)):
                 some = [row for row in rows if cell_of(row) == (base, batch, length)]
                 at = np.arange(len(some)) + 0.26 * (i - 1)
                 ratio, low, high = (
                     np.array([row[key] for row in some]) for key in ("ratio", "low", "high")
                 )
                 label = f"{length} tokens"
-                axes.bar(
-                    at, ratio, 0.24, color=colour, label=label, yerr=(ratio - low, high - ratio)
-                )
+                error = (ratio - low, high - ratio)
+                axes.errorbar(at, ratio, error, fmt=marker, color=colour, label=label)
                 axes.hlines([r["predicted"] for r in some], at - 0.13, at + 0.13, color="black")
             axes.set_title(f"{base}, batch {batch}")
             axes.set_xticks(range(len(MODELS)), list(MODELS), rotation=40, ha="right")
-            axes.set_ylim(0.8, None)
+            axes.set_ylim(0.9, 1.35)
             axes.axhline(1, color=GREY, lw=0.8)
             axes.legend(fontsize=8, loc="upper left")
         line[0].set_ylabel("latency / base (black: multiply-adds)")

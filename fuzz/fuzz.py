@@ -5,8 +5,8 @@
     python fuzz/fuzz.py --minutes 10 --json fuzz/results.json --keep FOLDER
 
 Each input is a small valid example with a few mistakes in it. Whatever is raised beside
-MiniTransformerError, takes more than 20 seconds or asks for more than 1 GB is a crash; `--keep`
-stores the first input of each kind. The exit status is 1 if there was any.
+MiniTransformerError, takes more than 20 seconds of the processor or asks for more than 1 GB is a
+crash; `--keep` stores the first input of each kind. The exit status is 1 if there was any.
 
 `results.json` is of ten minutes a format, with `--jobs 4` on two AMD EPYC cores that had much other
 work. "mended" there are the kinds of crashes that this found before; their tests are in
@@ -42,7 +42,7 @@ from mutations import damaged  # noqa: E402
 from minitransformer.errors import MiniTransformerError  # noqa: E402
 
 MEMORY = 1 << 30  # bytes of address space beside what is there before the first input
-SECONDS = 20  # for one input
+SECONDS = 20  # of processor time for one input: a busy machine is no crash
 
 
 class TooSlow(BaseException):
@@ -72,7 +72,7 @@ def fuzz(name: str, seconds: float, seed: int, keep: Path | None) -> dict[str, A
             known.read(written(example, Path(temporary) / "input"))
         before = peak_mb()
         most = address_space() + MEMORY
-        signal.signal(signal.SIGALRM, alarm)
+        signal.signal(signal.SIGPROF, alarm)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             example = dict(chosen.choice(whole))
@@ -135,11 +135,11 @@ def limited(memory: int) -> Iterator[None]:
     """Inside, asking for more than `memory` is a MemoryError, and SECONDS end in TooSlow."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (memory, hard))
-    signal.alarm(SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         yield
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
 
