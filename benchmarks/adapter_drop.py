@@ -79,8 +79,8 @@ def draw(record: dict[str, Any]) -> Any:
         (right, record["speed"], "times as fast"),
     ):
         drawn = [(name, values) for name, values in lines.items() if isinstance(values, list)]
-        for (name, values), colour in zip(drawn, (BLUE, ORANGE), strict=True):
-            axes.plot(values, "o-", color=colour, label=name)
+        for (name, values), look in zip(drawn, ((BLUE, "o-"), (ORANGE, "s--")), strict=True):
+            axes.plot(values, look[1], color=look[0], label=name)
         axes.set_xlabel("blocks without adapters, from the lowest")
         axes.set_ylabel(label)
         axes.legend()

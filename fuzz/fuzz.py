@@ -8,7 +8,7 @@ Each input is a small valid example with a few mistakes in it. Whatever is raise
 MiniTransformerError, takes more than 20 seconds of the processor or asks for more than 1 GB is a
 crash; `--keep` stores the first input of each kind. The exit status is 1 if there was any.
 
-`results.json` is of ten minutes a format, with `--jobs 4` on two AMD EPYC cores that had much other
+`results.json` is of ten minutes a format, with `--jobs 2` on two AMD EPYC cores that had much other
 work. "mended" there are the kinds of crashes that this found before; their tests are in
 `tests/test_hostile_files.py`.
 """
