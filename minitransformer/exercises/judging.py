@@ -93,6 +93,14 @@ def same_values(
     )
 
 
+def number(what: str, value: Any) -> np.float64:
+    """Raises: WrongAnswer if it is no number."""
+    try:
+        return np.float64(value)
+    except (TypeError, ValueError) as error:
+        raise WrongAnswer(f"{what} is no number, but {type(value).__name__}") from error
+
+
 def close(a: Array, b: Array, tolerance: float) -> bool:
     size = np.sqrt(np.mean(np.square(np.asarray(b, np.float64)))) if np.size(b) else 0.0
     return bool(np.all(np.abs(a - b) <= tolerance * (np.abs(b) + size)))

@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 import types
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,9 @@ def read_solution(path: str | Path, student: str | None = None) -> Solution:
     try:
         for statement in ast.parse(text, name).body:
             try:
-                exec(compile(ast.Module([statement], []), name, "exec"), module.__dict__)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("default")  # shown, and an error for nobody
+                    exec(compile(ast.Module([statement], []), name, "exec"), module.__dict__)
             except (Exception, SystemExit) as error:  # go on, as a notebook does
                 stopped = stopped or in_words(error)
     except SyntaxError as error:
