@@ -45,7 +45,9 @@ class Solution:
         Raises: WrongAnswer if there is none, or it is still the `...` of the page.
         """
         if name not in self.names:
-            raise WrongAnswer(f"there is no `{name}`: keep the names of the page{self.stopped}")
+            raise WrongAnswer(
+                f"there is no `{name}`: is it defined, under its name on the page?{self.stopped}"
+            )
         value = self.names[name]
         if value is ... or value is None:
             raise WrongAnswer(f"`{name}` is not written yet{self.stopped}")
@@ -130,6 +132,8 @@ def in_words(error: BaseException) -> str:
         return f"not written yet{where(error)}"
     message = str(error) or "no message"
     kind = "" if isinstance(error, MiniTransformerError) else f"{type(error).__name__}: "
+    if isinstance(error, TypeError) and "'Parameter'" in message:
+        message += "; the array of a Parameter is its `.value`"
     return f"{kind}{message}{where(error)}"
 
 
