@@ -12,8 +12,8 @@
 #
 # **Time:** about 45 minutes. **Before:** matrix products, the chain rule. **Points:** 17.
 #
-# Write your solutions where they are missing, and leave the names as they are. The checks say what
-# is wrong and where to look, as often as you like.
+# Write your solutions in place of `...` and of `raise NotImplementedError("write this part")`, and
+# leave the names as they are. The checks say what is wrong and where to look, as often as you like.
 
 # %% setup
 import numpy as np
@@ -37,8 +37,9 @@ STUDENT = "your-name"  # your name or number
 # * it adds the gradient of the bias, if that is trainable;
 # * it returns $dx$, or `None` if `self.needs_input_grad` is false.
 #
-# The library's `forward` is kept: it saves $x$, and `self.pop_saved(dy)` hands it out. (If the
-# weight is frozen, $x$ is `None`: nobody needs it.) `flat(x)` turns $(B, T, d)$ into $(N, d)$.
+# The library's `forward` is kept: it saves $x$, and `(x,) = self.pop_saved(dy)` gets it back. (If the
+# weight is frozen, $x$ is `None`: nobody needs it.) The array of a parameter is its `.value`, as in
+# `self.weight.value`; `flat(x)` turns $(B, T, d)$ into $(N, d)$.
 #
 # **To do.** Write `backward`. Think in single numbers: $W_{ij}$ is used once at each of the
 # $N = B\,T$ positions.

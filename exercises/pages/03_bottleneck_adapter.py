@@ -12,8 +12,8 @@
 #
 # **Time:** about 45 minutes. **Before:** exercise 1. **Points:** 17.
 #
-# Write your solutions where they are missing, and leave the names as they are. The checks say what
-# is wrong and where to look, as often as you like.
+# Write your solutions in place of `...` and of `raise NotImplementedError("write this part")`, and
+# leave the names as they are. The checks say what is wrong and where to look, as often as you like.
 
 # %% setup
 import numpy as np
@@ -39,8 +39,9 @@ STUDENT = "your-name"  # your name or number: some questions have your own numbe
 #
 # The library's rules for a module:
 #
-# * `forward` ends with `self.save_for_backward(y.shape, ...)`: the arrays that `backward` reads;
-# * `backward` begins with `... = self.pop_saved(dy)`, which hands them out once;
+# * the array of a parameter is its `.value`;
+# * before it returns `y`, `forward` calls `self.save_for_backward(y.shape, ...)` with the arrays that
+#   `backward` will read; `backward` begins with `... = self.pop_saved(dy)`, a tuple of them;
 # * a gradient is added by `parameter.accumulate(gradient)`, and only if `parameter.trainable`;
 # * `backward` returns the gradient of the input, or `None` if `self.needs_input_grad` is false.
 #

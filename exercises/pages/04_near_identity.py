@@ -11,8 +11,8 @@
 #
 # **Time:** about 40 minutes. **Before:** exercise 3. **Points:** 15.
 #
-# Write your solutions where they are missing, and leave the names as they are. The checks say what
-# is wrong and where to look, as often as you like.
+# Write your solutions in place of `...` and of `raise NotImplementedError("write this part")`, and
+# leave the names as they are. The checks say what is wrong and where to look, as often as you like.
 
 # %% setup
 import numpy as np

@@ -12,8 +12,8 @@
 #
 # **Time:** about 45 minutes. **Before:** exercise 1. **Points:** 18.
 #
-# Write your solutions where they are missing, and leave the names as they are. The checks say what
-# is wrong and where to look, as often as you like.
+# Write your solutions in place of `...` and of `raise NotImplementedError("write this part")`, and
+# leave the names as they are. The checks say what is wrong and where to look, as often as you like.
 
 # %% setup
 import numpy as np

@@ -11,8 +11,8 @@
 #
 # **Time:** about 50 minutes. **Before:** exercises 1 and 3. **Points:** 17.
 #
-# Write your solutions where they are missing, and leave the names as they are. The checks say what
-# is wrong and where to look, as often as you like.
+# Write your solutions in place of `...` and of `raise NotImplementedError("write this part")`, and
+# leave the names as they are. The checks say what is wrong and where to look, as often as you like.
 
 # %% setup
 import numpy as np
@@ -38,9 +38,10 @@ STUDENT = "your-name"  # your name or number: some questions have your own numbe
 # gets the gradient of that sum and returns the gradient of $x$ *through the update alone*: the
 # Linear passes back its own share.
 #
-# The rules as before: `forward` ends with `self.save_for_backward(shape of the output, ...)`,
-# `backward` begins with `... = self.pop_saved(dy)`; gradients are added by `accumulate`, only where
-# `trainable`; `None` is returned if `self.needs_input_grad` is false.
+# The rules as before: the array of a parameter is its `.value`; before it returns, `forward` calls
+# `self.save_for_backward(shape of the output, ...)`; `backward` begins with
+# `... = self.pop_saved(dy)`; gradients are added by `accumulate`, only where `trainable`; `None` is
+# returned if `self.needs_input_grad` is false.
 #
 # **To do.** Write `forward`, `backward` and, for section 2, `merged`.
 

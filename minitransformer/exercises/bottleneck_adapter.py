@@ -23,7 +23,8 @@ from .judging import (
 from .linear_and_layer_norm import sums_of_dy
 from .solution import Solution, variant
 
-D, M = 6, 3
+D, M = 6, 4
+TOKENS = 3, 5  # a width that is one of them would look like it
 NO_RELU = "the ReLU is not passed backward: da counts only where a is above 0"
 
 
@@ -93,7 +94,7 @@ def known_gradients(mine: Any, inputs: tuple[Any, ...], dy: Array) -> Any:
 
 
 def forward(solution: Solution, seed: int) -> None:
-    for shape in ((3, 5, D), (1, 4, D), (3, D), (D,)):
+    for shape in ((*TOKENS, D), (1, 5, D), (3, D), (D,)):
         mine, rng = adapter(solution, seed)
         h = rng.standard_normal(shape)
         expected, mistakes = expected_forward(mine, h)
@@ -106,12 +107,12 @@ def forward(solution: Solution, seed: int) -> None:
 def gradients(solution: Solution, seed: int) -> None:
     forward_first(lambda: forward(solution, seed))
     mine, rng = adapter(solution, seed)
-    right_gradients(mine, rng.standard_normal((3, 5, D)), known=known_gradients)
+    right_gradients(mine, rng.standard_normal((*TOKENS, D)), known=known_gradients)
 
 
 def any_shape(solution: Solution, seed: int) -> None:
     forward_first(lambda: forward(solution, seed))
-    for shape in ((1, 4, D), (4, 1, D), (7, D), (D,)):
+    for shape in ((1, 5, D), (3, 1, D), (7, D), (D,)):
         mine, rng = adapter(solution, seed)
         right_gradients(mine, rng.standard_normal(shape), known=known_gradients)
 
@@ -120,12 +121,12 @@ def frozen(solution: Solution, seed: int) -> None:
     forward_first(lambda: forward(solution, seed))
     for name in ("w_down", "b_down", "w_up", "b_up"):
         mine, rng = adapter(solution, seed)
-        h = rng.standard_normal((3, 5, D))
+        h = rng.standard_normal((*TOKENS, D))
         getattr(mine, name).requires_grad = False
         right_gradients(mine, h, known=known_gradients)
     mine, rng = adapter(solution, seed)
-    mine.call(False, rng.standard_normal((3, 5, D)))
-    if mine.backward(rng.standard_normal((3, 5, D))) is not None:
+    mine.call(False, rng.standard_normal((*TOKENS, D)))
+    if mine.backward(rng.standard_normal((*TOKENS, D))) is not None:
         raise WrongAnswer(
             "backward returns the gradient of h although nothing before the adapter trains: "
             "return None if self.needs_input_grad is false"

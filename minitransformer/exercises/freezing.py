@@ -17,7 +17,7 @@ from .judging import call, forward_first, right_gradients, right_in_model, rng_f
 from .linear_and_layer_norm import known_of_linear
 from .solution import Solution, in_words, variant
 
-N, D_IN, D_OUT = (3, 5), 4, 3
+N, D_IN, D_OUT = (3, 5), 4, 6
 
 
 def numbers(rng: np.random.Generator) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def linear_gradients(solution: Solution, seed: int) -> None:
     for frozen in ((), ("weight",), ("bias",), ("weight", "bias")):
         mine, rng = linear(solution, seed, *frozen)
         right_gradients(mine, rng.standard_normal((*N, D_IN)), known=known_of_linear)
-    for shape in ((1, 3, D_IN), (4, D_IN)):
+    for shape in ((1, 5, D_IN), (3, D_IN)):
         mine, rng = linear(solution, seed)
         right_gradients(mine, rng.standard_normal(shape), known=known_of_linear)
 

@@ -93,6 +93,14 @@ def same_values(
     )
 
 
+def number(what: str, value: Any) -> np.float64:
+    """Raises: WrongAnswer if it is no number."""
+    try:
+        return np.float64(value)
+    except (TypeError, ValueError) as error:
+        raise WrongAnswer(f"{what} is no number, but {type(value).__name__}") from error
+
+
 def close(a: Array, b: Array, tolerance: float) -> bool:
     size = np.sqrt(np.mean(np.square(np.asarray(b, np.float64)))) if np.size(b) else 0.0
     return bool(np.all(np.abs(a - b) <= tolerance * (np.abs(b) + size)))
@@ -116,7 +124,8 @@ def right_gradients(
         raise WrongAnswer(f"no gradient reaches {', '.join(report.untested)}")
     advice = list(report.problems)
     recognised = recognise(module, inputs, known) if known is not None else {}
-    for row in report.rows:
+    # The one at which to begin, first.
+    for row in sorted(report.rows, key=lambda r: f"reaches {r.name} first" not in " ".join(advice)):
         if row.wrong:
             label = next((x for x in (f"d{row.name}", f"{row.name}.grad") if x in recognised), None)
             advice.append(recognised[label] if label else row.advice)
@@ -230,7 +239,10 @@ def right_in_model(
     own_names = list(mine.trainable_parameters())
     for name, gradient in zip(own_names, expected_list, strict=True):
         if name not in found:
-            raise WrongAnswer(f"inside the model no gradient reaches {name}")
+            raise WrongAnswer(
+                f"inside the model no gradient reaches {name}. First make the parts above right; "
+                "if they are, does forward end with self.save_for_backward(y.shape, ...)?"
+            )
         if not close(found[name], gradient, 1e-3):
             wrong.append(name)
     if wrong:

@@ -15,8 +15,9 @@ from .catalogue import Part
 from .judging import call, forward_first, right_gradients, right_in_model, rng_for, same_values
 from .solution import Solution
 
-D_IN, D_OUT, D = 4, 3, 6
-SHAPES = ((3, 5), (1, 4), (3, 1), (7,), ())  # leading axes: sentences and positions
+D_IN, D_OUT, D = 4, 6, 6
+TOKENS = 3, 5  # sentences and positions; a width that is one of them would look like it
+SHAPES = (TOKENS, (1, 5), (3, 1), (7,), ())  # leading axes
 
 
 def module(solution: Solution, name: str, seed: int) -> tuple[Any, np.random.Generator]:
@@ -102,7 +103,7 @@ KNOWN = {"MyLinear": known_of_linear, "MyLayerNorm": known_of_layer_norm}
 def right_forward(solution: Solution, name: str, seed: int) -> None:
     """The forward of the page is given; it must have stayed as it was."""
     mine, rng = module(solution, name, seed)
-    x = rng.standard_normal((3, 5, width(name)))
+    x = rng.standard_normal((*TOKENS, width(name)))
     weight, bias = mine.weight.value, mine.bias.value
     expected = x @ weight + bias if name == "MyLinear" else layer_norm(x, weight, bias, mine.eps)[0]
     same_values(f"forward of {name}", call("forward", mine.forward, x), expected)
@@ -117,7 +118,7 @@ def right_backward(solution: Solution, name: str, seed: int, shapes: Any = SHAPE
 
 def right_frozen(solution: Solution, name: str, seed: int) -> None:
     forward_first(lambda: right_forward(solution, name, seed))
-    shape = (3, 5, width(name))
+    shape = (*TOKENS, width(name))
     for frozen in (("weight",), ("bias",), ("weight", "bias")):
         mine, rng = module(solution, name, seed)
         for parameter in frozen:

@@ -26,7 +26,8 @@ from .judging import (
 )
 from .solution import Solution, variant
 
-D_IN, D_OUT, R, ALPHA = 6, 5, 3, 7.0
+D_IN, D_OUT, R, ALPHA = 6, 7, 4, 9.0
+TOKENS = 3, 5  # a width that is one of them would look like it
 
 
 def numbers(rng: np.random.Generator) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def updated(solution: Solution, seed: int) -> tuple[AdaptedLinear, Any, np.rando
 
 
 def right_forward(solution: Solution, seed: int) -> None:
-    for shape in ((3, 5, D_IN), (1, 3, D_IN), (3, D_IN), (D_IN,)):
+    for shape in ((*TOKENS, D_IN), (1, 5, D_IN), (3, D_IN), (D_IN,)):
         _, mine, rng = updated(solution, seed)
         x, y = rng.standard_normal(shape), rng.standard_normal((*shape[:-1], D_OUT))
         u = x @ mine.a.value @ mine.b.value
@@ -94,7 +95,7 @@ def gradients_of(linear: AdaptedLinear, x: Array) -> None:
 
 def gradients(solution: Solution, seed: int) -> None:
     forward_first(lambda: right_forward(solution, seed))
-    for shape in ((3, 5, D_IN), (1, 3, D_IN), (3, D_IN)):
+    for shape in ((*TOKENS, D_IN), (1, 5, D_IN), (3, D_IN)):
         linear, _, rng = updated(solution, seed)
         gradients_of(linear, rng.standard_normal(shape))
 
@@ -104,9 +105,9 @@ def frozen(solution: Solution, seed: int) -> None:
     for name in ("a", "b"):
         linear, mine, rng = updated(solution, seed)
         getattr(mine, name).requires_grad = False
-        gradients_of(linear, rng.standard_normal((3, 5, D_IN)))
+        gradients_of(linear, rng.standard_normal((*TOKENS, D_IN)))
     linear, mine, rng = updated(solution, seed)
-    y = linear.call(False, rng.standard_normal((3, 5, D_IN)))
+    y = linear.call(False, rng.standard_normal((*TOKENS, D_IN)))
     if mine.backward(rng.standard_normal(y.shape)) is not None:
         raise WrongAnswer(
             "backward returns the gradient of x although nothing before the Linear trains: "
@@ -163,6 +164,13 @@ def in_the_model(solution: Solution, seed: int) -> None:
     forward_first(lambda: right_forward(solution, seed))
     mine = solution.get("MyLoRA")
     right_in_model({"LoRA": mine}, prepare, "your LoRA")
+    try:
+        merged(solution, seed)
+    except WrongAnswer as wrong:
+        raise WrongAnswer(
+            "beside the weights your LoRA is right; merged into them it is not: first make the "
+            "part `merged` right"
+        ) from wrong
     ids, mask = real_batch()
     with use(LoRA=mine):
         model = Transformer.from_pretrained("tiny")

@@ -82,7 +82,8 @@ def design(solution: Solution, seed: int) -> None:
         )
     if any(len(cell.seeds) < SEEDS for cell in cells):
         raise WrongAnswer(
-            f"{len(cells[0].seeds)} seeds are too few to tell a difference from chance: {SEEDS}"
+            f"the seeds {list(cells[0].seeds)} are too few to tell a difference from chance: take "
+            f"at least {SEEDS}"
         )
     if any(len(cell.rates) > 1 for cell in cells):
         raise WrongAnswer("one learning rate, please: a choice of rates takes more runs")
@@ -169,21 +170,33 @@ def said(known: dict[float, str], got: float) -> str:
 def conclusion(solution: Solution, seed: int) -> None:
     runs(solution, seed)
     factor = numbers(variant(solution.named_student(), 9))["factor"]
-    found = statistics(checked_rows(solution), factor)
+    rows = checked_rows(solution)
+    values = {row.get(factor) for row in rows}
+    if not 2 <= len(values) <= len(rows) / 2:
+        raise WrongAnswer(
+            "two values, and two seeds for each, are the least that can be compared: first make "
+            "the part `design` right"
+        )
+    found = statistics(rows, factor)
     answer = solution.get("CONCLUSION")
     if not isinstance(answer, dict) or not {"best", "clear"} <= answer.keys():
         raise WrongAnswer('CONCLUSION is a dictionary with "best" and "clear"')
     ranked = sorted(found, key=lambda v: -found[v][0])
-    best = [v for v in ranked if found[v][0] == found[ranked[0]][0]]
-    if answer["best"] not in best:
+    if answer["best"] not in as_good_as(ranked[0], found):
         raise WrongAnswer(f"CONCLUSION['best']={answer['best']!r} has not the highest mean")
     (m1, s1), (m2, s2) = found[ranked[0]], found[ranked[1]]
-    clear = m1 - m2 > s1 + s2
-    if bool(answer["clear"]) != clear:
+    # With equal means, any of their deviations may have been taken.
+    clear = {m1 - m2 > s1 + found[v][1] for v in as_good_as(ranked[1], found) if v != ranked[0]}
+    if bool(answer["clear"]) not in clear:
         raise WrongAnswer(
             f"CONCLUSION['clear']={answer['clear']!r}: the best two means differ by "
             f"{m1 - m2:.4f}, their standard deviations are {s1:.4f} and {s2:.4f}"
         )
+
+
+def as_good_as(value: Any, found: dict[Any, tuple[float, float]]) -> list[Any]:
+    """The values that have the mean of `value`, itself included."""
+    return [v for v, (mean, _) in found.items() if abs(mean - found[value][0]) < 1e-12]
 
 
 PARTS = (

@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 import types
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ class Solution:
         Raises: WrongAnswer if there is none, or it is still the `...` of the page.
         """
         if name not in self.names:
-            raise WrongAnswer(f"there is no `{name}`: keep the names of the page{self.stopped}")
+            raise WrongAnswer(
+                f"there is no `{name}`: is it defined, under its name on the page?{self.stopped}"
+            )
         value = self.names[name]
         if value is ... or value is None:
             raise WrongAnswer(f"`{name}` is not written yet{self.stopped}")
@@ -95,7 +98,9 @@ def read_solution(path: str | Path, student: str | None = None) -> Solution:
     try:
         for statement in ast.parse(text, name).body:
             try:
-                exec(compile(ast.Module([statement], []), name, "exec"), module.__dict__)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("default")  # shown, and an error for nobody
+                    exec(compile(ast.Module([statement], []), name, "exec"), module.__dict__)
             except (Exception, SystemExit) as error:  # go on, as a notebook does
                 stopped = stopped or in_words(error)
     except SyntaxError as error:
@@ -127,6 +132,8 @@ def in_words(error: BaseException) -> str:
         return f"not written yet{where(error)}"
     message = str(error) or "no message"
     kind = "" if isinstance(error, MiniTransformerError) else f"{type(error).__name__}: "
+    if isinstance(error, TypeError) and "'Parameter'" in message:
+        message += "; the array of a Parameter is its `.value`"
     return f"{kind}{message}{where(error)}"
 
 

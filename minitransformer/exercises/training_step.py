@@ -21,7 +21,16 @@ from ..training.optim import clip_by_global_norm as library_clip
 from ..training.trainer import Trainer, TrainingOptions
 from .catalogue import Part
 from .hooks import use
-from .judging import LABELS, SENTENCES, close, real_batch, rng_for, same_values, tiny_classifier
+from .judging import (
+    LABELS,
+    SENTENCES,
+    close,
+    number,
+    real_batch,
+    rng_for,
+    same_values,
+    tiny_classifier,
+)
 from .solution import Solution, in_words
 
 OPTIONS: dict[str, Any] = {"lr": 0.03, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.2}
@@ -174,7 +183,8 @@ def clip(solution: Solution, seed: int) -> None:
                 sum(np.linalg.norm(g) for g in grads.values())
             ),
         }
-        same_values("the norm that is returned", np.float64(got), np.float64(norm), mistakes)
+        same_values("the norm that is returned", number("what clip_by_global_norm returns", got),
+                    np.float64(norm), mistakes)  # fmt: skip
         for name, g in grads.items():
             scale = min(1.0, factor)
             each = min(1.0, factor * norm / float(np.linalg.norm(g)))
@@ -239,9 +249,10 @@ def train_step(solution: Solution, seed: int) -> None:
             raise WrongAnswer(f"train_step: {in_words(error)}") from error
     if any(loss is None for loss in losses):
         raise WrongAnswer("train_step returns None: return the loss of the batch")
+    losses = [number("what train_step returns", loss) for loss in losses]
     expected_losses, expected = steps_of(reference_step, seed)
     if all(close(a, b, 1e-3) for a, b in zip(values, expected, strict=True)):
-        same_values("the losses of three steps", np.array(losses, float),
+        same_values("the losses of three steps", np.array(losses),
                     np.array(expected_losses), tolerance=1e-4)  # fmt: skip
         return
     try:

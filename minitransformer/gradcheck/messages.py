@@ -153,17 +153,16 @@ def wrong_shape(label: str, got: Shape, expected: Shape, inputs: Iterable[Shape]
     """Advice for a gradient whose shape is not that of its array; `inputs`: the inputs' shapes."""
     problem = f"{label} has shape {got}, but should have {expected}"
     if len(got) == 2 and got == expected[::-1]:
-        return f"{problem}: it is the transpose of what it should be; {TRANSPOSE_HINT}"
-    extra = len(got) - len(expected)
-    rows = {
-        math.prod(axes)
-        for shape in inputs
-        for n in range(1, len(shape))
-        for axes in combinations(shape[:-1], n)
-    }
-    if extra > 0 and got[extra:] == expected and math.prod(got[:extra]) in rows:
-        axes = tuple(range(extra))
-        return f"{problem}: it is not summed over the leading axes (batch, time): .sum(axis={axes})"
+        return f"{problem}: that is the shape of its transpose; {TRANSPOSE_HINT}"
+    extra, leading = len(got) - len(expected), "the leading axes (batch, time)"
+    if extra > 0 and got[extra:] == expected:
+        rows = math.prod(got[:extra])
+        if rows in {math.prod(shape[:-1]) for shape in inputs if len(shape) > 1}:
+            axes = tuple(range(extra))
+            return f"{problem}: it is not summed over {leading}: .sum(axis={axes})"
+        some = (c for s in inputs for n in range(1, len(s)) for c in combinations(s[:-1], n))
+        if rows > 1 and rows in map(math.prod, some):
+            return f"{problem}: it is summed over some of {leading}, but not over all of them"
     if math.prod(got) == math.prod(expected):
         return f"{problem}: the number of entries is right; did an axis get lost or reordered?"
     return f"{problem}: a gradient always has the shape of its array"

@@ -40,6 +40,8 @@ class Parameter:
     whether it is trained; `trainable` is another name for it.
     """
 
+    __array_ufunc__ = None  # x @ parameter is a TypeError: NumPy would take it for a single object
+
     def __init__(self, value: Array, requires_grad: bool = True) -> None:
         self.value = value
         self.grad: Array | None = None
@@ -77,7 +79,7 @@ class Parameter:
                 "compute gradients only where `parameter.trainable` is true"
             )
         if grad.shape != self.shape:
-            hint = "; it is the transpose" if grad.shape == self.shape[::-1] else ""
+            hint = ", the shape of its transpose" if grad.shape == self.shape[::-1] else ""
             raise ShapeError(
                 f"gradient of shape {grad.shape} for a parameter of shape {self.shape}{hint}"
             )
@@ -167,8 +169,13 @@ class Module:
     def save_for_backward(self, out_shape: tuple[int, ...], *arrays: Any) -> None:
         """Keep what `backward` will read, if it will be called. Forward calls this once.
 
-        Raises: BackwardError if forward in another thread has saved arrays that wait for backward.
+        Raises: BackwardError if forward in another thread has saved arrays that wait for backward;
+        ShapeError if an array stands where the shape of the output is expected.
         """
+        if not isinstance(out_shape, tuple):
+            raise ShapeError(
+                "save_for_backward: first the shape of the output, y.shape, then the arrays"
+            )
         self.needs_input_grad = self.input_requires_grad()
         own = list(self.own_parameters())
         frozen = tuple(name for name, parameter in own if not parameter.requires_grad)
@@ -225,7 +232,10 @@ class Module:
                 "nothing in or before it trains, so that no gradient is needed; "
                 "backward_through(dy, module) in place of module.backward(dy) stops there"
             )
-        return "call forward first, once for every backward"
+        return (
+            "call forward first, once for every backward; forward ends with "
+            "self.save_for_backward(y.shape, ...)"
+        )
 
     # -- what is inside ------------------------------------------------------------------
 

@@ -30,10 +30,6 @@ from exercises.mutations import (
 )
 from exercises.wrong_solutions import solution
 
-OTHER_KINDS = (  # a cause that is named for one of them has to be read by a person
-    "exchanged", "elementwise", "sum for product", "keyword left out", "not flat",
-    "another function", "another name", "another number",
-)  # fmt: skip
 Place = tuple[int, str, ast.AST | None]  # which node, the kind, what stands there instead
 OTHER = {
     "maximum": "minimum", "sqrt": "square", "zeros": "ones", "swapaxes": "reshape",

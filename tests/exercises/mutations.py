@@ -189,7 +189,9 @@ FACTS = (  # what can be seen, and names no cause
     r"got dy of shape", r"cannot go on", r"numbers for each parameter",
     r"these are numbers, not bytes", r"has nothing to read",
     r"times the norm", r"gives another .* without an error", r"has two gradients",
-    r"first make the part `clip`",
+    r"first make the part `(clip|merged)`", r"trains, and should not", r"is no number, but",
+    r"it is dy itself", r"are equal: draw them at random", r"could not be broadcast together",
+    r"could not broadcast input array",
 )  # fmt: skip
 CAUSES = (  # what is named, and the kinds of mutations of which it is true; the first that fits
     # ("... adds nothing to it, or nothing but zeros")
@@ -214,7 +216,8 @@ CAUSES = (  # what is named, and the kinds of mutations of which it is true; the
      {"dropped term", "off by one", "condition"}),
     (r"both biases|each factor a gradient|weight gradients of frozen|that is zero|the inverse",
      {"dropped term", "off by one", "condition", "factor", "sign", "transpose"}),
-    (r"the sum goes over the queries|over the columns as well|at a single position|not summed",
+    (r"the sum goes over the queries|over the columns as well|at a single position|not summed|"
+     r"over some of the leading axes",
      {"axis", "off by one", "dropped term"}),
     (r"multiplied by sqrt|divided by d_head|scaled by", {"factor"}),
     (r"bias correction|corrected|exchanged|two betas", {"off by one", "dropped term"}),
@@ -225,6 +228,20 @@ CAUSES = (  # what is named, and the kinds of mutations of which it is true; the
     (r"in place|changes an array|is float|in float32|an earlier|after another call", set[str]()),
     (r"twice too large", {"factor", "off by one"}),
 )  # fmt: skip
+READ = (  # of other mutations: what a person has read, and found true of them; change, sentence
+    # What was seen, whatever its cause: an array that is given, or not, or that nobody asked for.
+    (r"", r"backward added nothing|all zeros|returned None|nothing is scaled"),
+    (r"another name: self\.", r"frozen parameter has|whether one array is trained must not"),
+    (r"not flat", r"over some of the leading axes"),
+    (r"exchanged: np\.linalg\.norm", r"the inverse"),
+    (r"exchanged: u - mean", r"sign is flipped"),
+    (r"another name: (df|du) -> dy", r"scaling"),
+    (r"another name: a -> z", r"ReLU"),
+    (r"another name: u -> (mean|x_hat)", r"is not subtracted"),  # their mean is 0
+    (r"another name: B -> frozen", r"Q K\^T and P V are missing"),  # frozen is False: 0
+    (r"another name: weight_gradients -> linears", r"of frozen Linears are counted"),
+    (r"6:14 another number: 1 -> 2", r"a t that is one too large"),
+)
 
 
 def verdicts(mutation: Mutation, hint: str) -> Iterator[tuple[str, str]]:
@@ -234,7 +251,11 @@ def verdicts(mutation: Mutation, hint: str) -> Iterator[tuple[str, str]]:
         sentence = sentence.removeprefix("not checked, because forward is not right yet. ")
         for pattern, kinds in CAUSES:
             if re.search(pattern, sentence) and not re.search(r"no pattern|in line", sentence):
-                yield ("right" if made & kinds else "WRONG"), sentence
+                right = made & kinds or any(
+                    re.search(change, mutation.name) and re.search(said, sentence)
+                    for change, said in READ
+                )
+                yield ("right" if right else "WRONG"), sentence
                 break
         else:
             fact = any(re.search(pattern, sentence) for pattern in FACTS)
@@ -257,7 +278,9 @@ EQUIVALENT = (  # the mutated code does the same; a test shows it
     ("norm > max_norm", "norm >= max_norm"),  # a factor of 1
 )
 EQUIVALENT_HERE = (  # the same at this place: exercise, line
-    (2, 25, "q", "v"),  # the width of q is that of v in every head
+    (2, 18, "q", "v"),  # the width of q is that of v in every head
+    (2, 25, "q", "v"),
+    (2, 25, "q", "dcontext"),
     (3, 28, "y", "h"),  # y and h have the same shape
 )
 
@@ -285,6 +308,9 @@ def main(drawn: Sequence[Mutation]) -> None:
 def same_anyway(mutation: Mutation) -> bool:
     """Whether the mutated solution computes the same for all inputs that a model has."""
     change = (mutation.before, mutation.after)
+    if " + " in mutation.kind:
+        both = zip(*(text.split(" and ") for text in change), strict=False)
+        return all(one in EQUIVALENT for one in both)
     exchanged = change[0].replace("swapaxes(-1, -2)", "swapaxes(-2, -1)")
     if change[0] != exchanged == change[1]:
         return True

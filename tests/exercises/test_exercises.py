@@ -115,6 +115,50 @@ def test_a_file_that_stops_keeps_the_points_of_the_rest(adapter_file: Path) -> N
     assert "ZeroDivisionError" in lost.hint and "1 / 0" in lost.hint
 
 
+def test_a_warning_in_a_file_is_no_error(adapter_file: Path) -> None:
+    text = solution(3).replace('"ada"', '[__import__("warnings").warn("slow"), "ada"][1]')
+    adapter_file.write_text(text, "utf-8")
+    with pytest.warns(UserWarning, match="slow"):
+        assert exercises.check(3, adapter_file).passed
+
+
+def test_equal_means_leave_the_conclusion_open() -> None:
+    """Of two values with the second-best mean, either deviation may have been taken."""
+    own = exercises.my_numbers(9, "ada")
+    text = solution(9).replace("exercises.run_study(STUDY)", "MADE")
+    first, second, third = own["values"]
+    accuracies = {first: (0.9, 0.9, 0.9), second: (0.8, 0.8, 0.8), third: (0.7, 0.8, 0.9)}
+    made = [
+        {own["factor"]: value, "seed": seed, "accuracy": accuracy, "error": ""}
+        for value, of_value in accuracies.items()
+        for seed, accuracy in enumerate(of_value)
+    ]
+    names: dict[str, object] = {"MADE": made}
+    exec(text, names)
+    points = {}
+    for best in (first, second):
+        for clear in (True, False):
+            names["CONCLUSION"] = {"best": best, "clear": clear}
+            items = exercises.check(9, names).items
+            points[best, clear] = {item.name: item.passed for item in items}["conclusion"]
+    assert points == {
+        (first, True): True, (first, False): True, (second, True): False, (second, False): False,
+    }  # fmt: skip
+
+
+def test_one_seed_is_no_conclusion() -> None:
+    own = exercises.my_numbers(9, "ada")
+    text = solution(9).replace("exercises.run_study(STUDY)", "MADE").replace("[0, 1, 2]", "[0]")
+    made = [
+        {own["factor"]: value, "seed": 0, "accuracy": 0.5, "error": ""} for value in own["values"]
+    ]
+    names: dict[str, object] = {"MADE": made}
+    with np.errstate(all="ignore"), pytest.warns(RuntimeWarning):
+        exec(text, names)
+    hints = {item.name: item.hint for item in exercises.check(9, names).items}
+    assert "are too few" in hints["design"] and "make the part `design`" in hints["conclusion"]
+
+
 def test_a_file_that_is_not_python(adapter_file: Path) -> None:
     adapter_file.write_text("def f(:\n", "utf-8")
     report = exercises.check(3, adapter_file, "ada")

@@ -318,7 +318,7 @@ COUNT = [
 # -- 9: the research question ----------------------------------------------------------------
 
 RESEARCH = [
-    ("design", "seeds = [0, 1, 2]", "seeds = [0]", "seeds are too few"),
+    ("design", "seeds = [0, 1, 2]", "seeds = [0]", "are too few"),
     ("design", '"values"]\n}', '"values"][:2]\n}', "the study has"),
     ("design", "lr = 0.01", "lr = [0.01, 0.02]", "one learning rate"),
     ("design", "lr = 0.01", "lr = 0.01\ndropout = [0.0, 0.1]", "varies as well"),

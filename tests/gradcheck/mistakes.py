@@ -272,7 +272,7 @@ ids = np.array([[1, 2, 3], [4, 2, 1]])
 
 MISTAKES = {
     "transpose, by value": (transposed(D, D), x3, r"weight\.grad is the transpose"),
-    "transpose, by shape": (transposed(D, 6), x3, r"weight\.grad .*it is the transpose"),
+    "transpose, by shape": (transposed(D, 6), x3, r"weight\.grad .*the shape of its transpose"),
     "reshape for transpose": (
         mistaken(weight_grad=lambda x, dy: (dy.T @ x).reshape(D, 6)),
         x3,
@@ -302,6 +302,11 @@ MISTAKES = {
         mistaken(bias_grad=lambda x, dy: dy.reshape(B, T, 6)),
         x3,
         r"not summed .*\.sum\(axis=\(0, 1\)\)",
+    ),
+    "bias summed over one axis": (
+        mistaken(bias_grad=lambda x, dy: dy.reshape(B, T, 6).sum(axis=0)),
+        x3,
+        r"summed over some of the leading axes",
     ),
     "bias half summed": (
         mistaken(bias_grad=lambda x, dy: dy[:T].sum(axis=0)),

@@ -117,7 +117,7 @@ def linear_mistakes() -> list[Wrong]:
     rows = flat(x3)
     add("dW transposed", square_affine(dW=lambda x, dy: flat(dy).T @ flat(x)), "the transpose")
     add("dW transposed, of another shape", affine(dW=lambda x, dy: flat(dy).T @ flat(x)),
-        "the transpose")  # fmt: skip
+        "shape of its transpose")  # fmt: skip
     add("dW reshaped", affine(dW=lambda x, dy: (flat(dy).T @ flat(x)).reshape(D, 6)), "reshape")
     add("dW zero", affine(dW=lambda x, dy: np.zeros((D, 6))), "all zeros")
     add("dW never added", affine(dW=lambda x, dy: None), "added nothing")

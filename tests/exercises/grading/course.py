@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import html
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -80,6 +82,21 @@ class Course:
             student: {part: (score, most) for part, (score, most) in parts.items()}
             for student, parts in found.items()
         }
+
+    def errors(self, student: str) -> dict[str, str]:
+        """Part -> what its cell said when the submission was graded, for the cells that failed."""
+        notebook = read(self.folder / "autograded" / student / self.slug / f"{self.slug}.ipynb")
+        return {
+            cell["metadata"]["nbgrader"]["grade_id"].partition("-")[2]: output["evalue"]
+            for cell in notebook["cells"]
+            for output in cell.get("outputs", [])
+            if output["output_type"] == "error" and "nbgrader" in cell["metadata"]
+        }
+
+    def feedback(self, student: str) -> str:
+        """The text of the page that a student gets back."""
+        page = self.folder / "feedback" / student / self.slug / f"{self.slug}.html"
+        return html.unescape(re.sub(r"<[^>]+>", "", page.read_text("utf-8")))
 
 
 def read(path: Path) -> Notebook:

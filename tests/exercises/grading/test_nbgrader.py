@@ -5,131 +5,40 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from itertools import cycle
 from pathlib import Path
 
 import pytest
-from course import (
-    ROOT,
-    STUB,
-    Course,
-    Notebook,
-    read,
-    solution_cells,
-    with_mistake,
-    with_solutions,
-)
+from course import ROOT, STUB, Course, read, solution_cells, with_mistake, with_solutions
 from solution_text import PAGES, secret_lines, secrets_in
 
-from exercises.wrong_solutions import WRONG
+from exercises.wrong_solutions import ALSO_LOST, WRONG
 from minitransformer.exercises import EXERCISES, Exercise
 from minitransformer.exercises.checking import FIRST_SEED, checked
 from minitransformer.exercises.solution import read_solution
-from minitransformer.training.process import cores
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("nbgrader")
 
-each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.slug)
+
+@pytest.fixture(scope="module", params=EXERCISES, ids=lambda exercise: exercise.slug)
+def exercise(request: pytest.FixtureRequest) -> Exercise:
+    return request.param
 
 
-# Each takes seconds, and test_wrong_solutions.py has all of them without nbgrader. So every tenth
-# goes through nbgrader, and all of them with EVERY_WRONG_SOLUTION=1 in the environment.
-STEP = 1 if os.environ.get("EVERY_WRONG_SOLUTION") else 10
+@pytest.fixture(scope="module")
+def course(exercise: Exercise, tmp_path_factory: pytest.TempPathFactory) -> Course:
+    """The course of one exercise, which is released."""
+    course = Course(tmp_path_factory.mktemp(exercise.slug) / "course", exercise.slug)
+    course.release()
+    return course
 
 
-@each_exercise
-def test_untouched_perfect_and_incomplete_submissions(exercise: Exercise, tmp_path: Path) -> None:
-    courses, release, source = released(exercise, tmp_path)
-    notebooks = {"untouched": release, "perfect": with_solutions(release, source)}
-    for name in solution_cells(source):
-        notebooks[name] = with_solutions(release, source, without=name)
-    submitted = submit(courses, notebooks)
-    lost = lost_parts(exercise, courses)
-    assert lost.keys() == submitted.keys()
-    assert lost.pop("untouched") == {part.name for part in exercise.parts()}
-    assert lost.pop("perfect") == set()
-    for student, parts in lost.items():
-        assert parts and parts == failing(exercise, submitted[student], student)
-
-
-@pytest.mark.parametrize(
-    "exercise", EXERCISES if STEP == 1 else EXERCISES[:2], ids=lambda exercise: exercise.slug
-)
-def test_wrong_submissions_lose_the_right_cells(exercise: Exercise, tmp_path: Path) -> None:
-    of_exercise = [wrong for wrong in WRONG if wrong.exercise == exercise.number]
-    wrong = {f"wrong-{i}": of_exercise[i] for i in range(0, len(of_exercise), STEP)}
-    courses, release, source = released(exercise, tmp_path)
-    perfect = with_solutions(release, source)
-    submitted = submit(courses, {s: with_mistake(perfect, w.old, w.new) for s, w in wrong.items()})
-    lost = lost_parts(exercise, courses)
-    assert lost.keys() == wrong.keys()
-    for student, parts in lost.items():
-        assert wrong[student].part in parts, wrong[student].name
-        assert parts == failing(exercise, submitted[student], student), wrong[student].name
-
-
-def released(exercise: Exercise, folder: Path) -> tuple[list[Course], Notebook, Notebook]:
-    """A course on each core, the notebook that students get, and its source."""
-    courses = [Course(folder / f"course-{i}", exercise.slug) for i in range(cores())]
-    with ThreadPoolExecutor() as pool:
-        release = read(next(iter(pool.map(Course.release, courses))))
-    return courses, release, courses[0].source()
-
-
-def submit(courses: list[Course], notebooks: Mapping[str, Notebook]) -> dict[str, Path]:
-    """Share the students out among the courses; where each notebook is."""
-    shares = zip(notebooks.items(), cycle(courses), strict=False)
-    return {student: course.submit(student, nb) for (student, nb), course in shares}
-
-
-def lost_parts(exercise: Exercise, courses: list[Course]) -> dict[str, set[str]]:
-    """Autograde what was submitted, and write the feedback: the parts that each student lost."""
-    points = {part.name: part.points for part in exercise.parts()}
-    lost = {}
-    used = [course for course in courses if any(course.folder.glob("submitted/*/*"))]
-    with ThreadPoolExecutor() as pool:
-        for scores in pool.map(graded, used):
-            for student, cells in scores.items():
-                for name, most in points.items():
-                    assert cells[name] in ((0, most), (most, most)), (student, name)
-                lost[student] = {name for name in points if cells[name][0] == 0}
-    pages = [page for course in courses for page in course.folder.glob("feedback/*/*/*.html")]
-    assert {page.parts[-3] for page in pages} == lost.keys()
-    assert all("Score:" in page.read_text("utf-8") for page in pages)
-    return lost
-
-
-def graded(course: Course) -> dict[str, dict[str, tuple[float, float]]]:
-    """Autograde all that was submitted, and write the feedback; the points, part by part."""
-    course.run("autograde", course.slug, "--create")
-    course.run("generate_feedback", course.slug)
-    return course.scores()
-
-
-def failing(exercise: Exercise, path: Path, student: str) -> set[str]:
-    """The parts of a submission that are wrong, for the visible inputs or for the hidden ones."""
-    page = (PAGES / f"{exercise.slug}.py").read_text("utf-8")
-    hidden = dict(re.findall(r'check_part\(\d, "([\w-]+)", globals\(\), seed=(\d+)\)', page))
-    solution = read_solution(path, student)
-    return {
-        part.name
-        for part in exercise.parts()
-        for seed in {FIRST_SEED, int(hidden.get(part.name, FIRST_SEED))}
-        if not checked(part, solution, seed).passed
-    }
-
-
-@each_exercise
 def test_the_release_has_no_solution_and_stops_at_the_first_gap(
-    exercise: Exercise, tmp_path: Path
+    exercise: Exercise, course: Course
 ) -> None:
     import nbclient
     import nbformat
 
-    course = Course(tmp_path / "course", exercise.slug)
     path = course.release()
     text = "\n".join("".join(cell["source"]) for cell in read(path)["cells"])
     page = (PAGES / f"{exercise.slug}.py").read_text("utf-8")
@@ -146,6 +55,61 @@ def test_the_release_has_no_solution_and_stops_at_the_first_gap(
         client.execute(env={**os.environ, "PYTHONPATH": str(ROOT)})
     message = f"{stopped.value.ename}: {stopped.value.evalue}"
     assert "write this part" in message or "not written yet" in message
+
+
+def test_untouched_perfect_incomplete_and_wrong_submissions(
+    exercise: Exercise, course: Course
+) -> None:
+    """One class: no points, all points, and the right cells lost for each gap and each mistake."""
+    release, source = read(course.release()), course.source()
+    perfect = with_solutions(release, source)
+    gaps = {
+        f"without-{name}": with_solutions(release, source, without=name)
+        for name in solution_cells(source)
+    }
+    wrong = {f"wrong-{i}": w for i, w in enumerate(WRONG) if w.exercise == exercise.number}
+    mistakes = {student: with_mistake(perfect, w.old, w.new) for student, w in wrong.items()}
+    class_ = {"untouched": release, "perfect": perfect, **gaps, **mistakes}
+    submitted = {student: course.submit(student, notebook) for student, notebook in class_.items()}
+    lost = lost_parts(exercise, course)
+    assert lost.keys() == submitted.keys()
+    assert lost["untouched"] == {part.name for part in exercise.parts()}
+    assert not lost["perfect"]
+    for student in gaps:
+        assert lost[student] and lost[student] == failing(exercise, submitted[student], student)
+    for student, w in wrong.items():
+        right = {w.part, *ALSO_LOST.get((w.exercise, w.part), "").split()}
+        assert w.part in lost[student] <= right, w.name
+        hint = course.errors(student)[w.part]
+        assert w.hint in hint, w.name
+        assert hint in course.feedback(student), w.name
+
+
+def lost_parts(exercise: Exercise, course: Course) -> dict[str, set[str]]:
+    """Autograde what was submitted, and write the feedback: the parts that each student lost."""
+    course.run("autograde", course.slug, "--create")
+    course.run("generate_feedback", course.slug)
+    points = {part.name: part.points for part in exercise.parts()}
+    lost = {}
+    for student, cells in course.scores().items():
+        for name, most in points.items():
+            assert cells[name] in ((0, most), (most, most)), (student, name)
+        lost[student] = {name for name in points if cells[name][0] == 0}
+        assert "Score:" in course.feedback(student)
+    return lost
+
+
+def failing(exercise: Exercise, path: Path, student: str) -> set[str]:
+    """The parts of a submission that are wrong, for the visible inputs or for the hidden ones."""
+    page = (PAGES / f"{exercise.slug}.py").read_text("utf-8")
+    hidden = dict(re.findall(r'check_part\(\d, "([\w-]+)", globals\(\), seed=(\d+)\)', page))
+    solution = read_solution(path, student)
+    return {
+        part.name
+        for part in exercise.parts()
+        for seed in {FIRST_SEED, int(hidden.get(part.name, FIRST_SEED))}
+        if not checked(part, solution, seed).passed
+    }
 
 
 def test_zip_collect_and_the_exchange(tmp_path: Path) -> None:
