@@ -1,0 +1,55 @@
+"""Sphinx's settings for the book; `python docs/build.py` lays its pages out and calls Sphinx."""
+
+from minitransformer import __version__
+
+project = "minitransformer"
+author = "The minitransformer developers"
+version = release = __version__
+language = "en"
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",  # MathJax inside the book: no network to read it
+]
+
+# Notebooks come with their stored outputs; `pytest -m notebook` runs them.
+nb_execution_mode = "off"
+nb_merge_streams = True
+myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "attrs_inline"]
+myst_heading_anchors = 3
+suppress_warnings = ["mystnb.unknown_mime_type"]
+
+# Docstrings are plain text with `code` in backticks.
+default_role = "code"
+napoleon_numpy_docstring = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 80
+# Types of other packages have no pages here.
+nitpick_ignore_regex = [("py:.*", r"(?!minitransformer\b).*")]
+
+html_theme = "pydata_sphinx_theme"
+html_title = "minitransformer"
+html_static_path = ["_static"]
+html_css_files = ["book.css"]
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {
+    "navbar_align": "left",
+    "show_prev_next": True,
+    "navigation_with_keys": True,
+    "show_nav_level": 1,
+    "header_links_before_dropdown": 6,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "secondary_sidebar_items": ["page-toc"],
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+html_context = {"default_mode": "auto"}
+copyright = "The minitransformer developers, Apache-2.0"
