@@ -37,6 +37,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "minitransformer"
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
+html_js_files = ["card.js"]
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
