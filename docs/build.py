@@ -4,16 +4,16 @@
     python docs/build.py            # into docs/_build/html; open index.html there
     python docs/build.py FOLDER     # ... or elsewhere
 
-Warnings are errors, those about references that lead nowhere among them. Nothing is fetched. To
-link to the repository, and to open notebooks in Colab, say where it is:
-
-    MINITRANSFORMER_REPOSITORY=OWNER/NAME python docs/build.py
+Warnings are errors, those about references that lead nowhere among them. Nothing is fetched. Links
+to files that are not pages, and to Colab, need the repository's address: `Repository` below
+`[project.urls]` in pyproject.toml, or `--repository ADDRESS`.
 """
 
 from __future__ import annotations
 
+import argparse
+import base64
 import json
-import os
 import re
 import shutil
 import sys
@@ -26,62 +26,90 @@ DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 PACKAGE = ROOT / "minitransformer"
 
-# The repository on GitHub, as OWNER/NAME; without it, its files are named and not linked to.
-REPOSITORY = os.environ.get("MINITRANSFORMER_REPOSITORY", "")
+sys.path.insert(0, str(ROOT))
+
+from scripts import first_cells  # noqa: E402
 
 
-def build(target: Path) -> int:
+
+def build(target: Path, repository: str) -> int:
     """Lay out the pages, and let Sphinx make them. Returns Sphinx's exit status."""
     from sphinx.cmd.build import build_main
 
     source = target / "source"
-    if target.exists() and any(target.iterdir()) and not (target / "source" / "conf.py").exists():
+    if target.exists() and any(target.iterdir()) and not (source / "conf.py").exists():
         print(f"{target} is not empty and holds no book: name another folder", file=sys.stderr)
         return 1
     shutil.rmtree(target, ignore_errors=True)
-    lay_out(source)
+    lay_out(source, repository)
     doctrees = str(target / "doctrees")
     options = ["-W", "--keep-going", "-n", "-q", "-b", "html", "-d", doctrees]
     return build_main([*options, str(source), str(target / "html")])
 
 
-def lay_out(source: Path) -> None:
+def lay_out(source: Path, repository: str) -> None:
     """Every page of the book in one folder, as Sphinx wants it."""
     shutil.copytree(
         DOCS, source, ignore=shutil.ignore_patterns("_build", "build.py", "__pycache__")
     )
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
     (source / "notebooks").mkdir()
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        copy_notebook(path, source / "notebooks" / path.name)
+    (source / "pictures").mkdir()
+    for path in notebooks:
+        notebook = json.loads(path.read_text("utf-8"))
+        prepare_notebook(notebook, path.name, source / "pictures", repository)
+        (source / "notebooks" / path.name).write_text(json.dumps(notebook), "utf-8")
     shutil.copy(ROOT / "notebooks" / "README.md", source / "notebooks" / "index.md")
     shutil.copy(ROOT / "CHANGELOG.md", source / "changelog.md")
-    with (source / "notebooks" / "index.md").open("a", encoding="utf-8") as file:
-        file.write("\n```{toctree}\n:hidden:\n:glob:\n\n0*\n1*\n```\n")
-    origins = {"notebooks/index.md": ROOT / "notebooks", "changelog.md": ROOT}
-    for page in source.rglob("*.md"):
-        name = page.relative_to(source).as_posix()
-        home = origins.get(name, DOCS / page.relative_to(source).parent)
-        text = page.read_text("utf-8")
-        page.write_text(links_within(text, home, page.parent, source), "utf-8")
+    add_contents(source / "notebooks" / "index.md", [path.stem for path in notebooks])
+    study = [path.stem for path in sorted((source / "study").glob("*.md"))]
+    add_contents(source / "costs.md", [f"study/{name}" for name in study])
     write_api(source / "api")
     (source / "commands.md").write_text("\n".join(command_pages()) + "\n", "utf-8")
+
+    homes = {"notebooks/index.md": ROOT / "notebooks", "changelog.md": ROOT}
+    for page in source.rglob("*.md"):
+        inside = page.relative_to(source)
+        home = homes.get(inside.as_posix(), DOCS / inside.parent)
+        text = links_within(page.read_text("utf-8"), home, page.parent, source, repository)
+        page.write_text(text, "utf-8")
+
+
+def add_contents(page: Path, names: list[str]) -> None:
+    """Pages below this one, in the book's table of contents."""
+    if names:
+        lines = ["", "```{toctree}", ":hidden:", "", *names, "```", ""]
+        page.write_text(page.read_text("utf-8") + "\n".join(lines), "utf-8")
 
 
 # -- notebooks and links ------------------------------------------------------------------
 
 
-def copy_notebook(path: Path, target: Path) -> None:
-    """With a link to Colab below the title, if it is known where the repository is."""
-    notebook = json.loads(path.read_text("utf-8"))
-    if REPOSITORY:
-        where = f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks"
-        first = notebook["cells"][0]
-        title, rest = "".join(first["source"]).split("\n", 1)
-        first["source"] = f"{title}\n\n[Open in Colab]({where}/{path.name})\n{rest}"
-    target.write_text(json.dumps(notebook), "utf-8")
+def prepare_notebook(
+    notebook: dict[str, Any], name: str, pictures: Path, repository: str
+) -> None:
+    """What Sphinx does not do: attached pictures, words in place of a picture, a link to Colab."""
+    home = ROOT / "notebooks"
+    cells = notebook["cells"]
+    for cell, after in zip(cells, [*cells[1:], {}], strict=True):
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            for picture, kinds in cell.pop("attachments", {}).items():
+                file = f"{Path(name).stem}-{picture}"
+                (pictures / file).write_bytes(base64.b64decode(next(iter(kinds.values()))))
+                text = text.replace(f"attachment:{picture}", f"/pictures/{file}")
+            cell["source"] = links_within(text, home, home, pictures.parent, repository)
+        elif caption := re.search(r"Figures? \d[^.]*\.?[^.]*\.", "".join(after.get("source", []))):
+            words = re.sub(r"[*`$\\]|\n", " ", caption[0])
+            cell["metadata"].setdefault("mystnb", {})["image"] = {"alt": words}
+    if repository.startswith("https://github.com/"):
+        place = repository.removeprefix("https://github.com/")
+        colab = f"https://colab.research.google.com/github/{place}/blob/main/notebooks/{name}"
+        title, rest = cells[0]["source"].split("\n", 1)
+        cells[0]["source"] = f"{title}\n\n[Open in Colab]({colab})\n{rest}"
 
 
-def links_within(text: str, home: Path, folder: Path, source: Path) -> str:
+def links_within(text: str, home: Path, folder: Path, source: Path, repository: str) -> str:
     """Links to files that are not in the book lead to the repository, or are plain names.
 
     `home` is the folder that the page's links start from, `folder` where the page is in the book.
@@ -90,20 +118,21 @@ def links_within(text: str, home: Path, folder: Path, source: Path) -> str:
     def link(match: re.Match[str]) -> str:
         bang, words, address = match.groups()
         name = unquote(address.partition("#")[0])
-        if re.match(r"[a-z]+:|#", address) or (folder / name).exists():
+        if re.match(r"[a-z]+:|#|/", address) or (folder / name).exists():
             return match[0]
         file = (home / name).resolve()
-        if bang:  # a picture comes along
-            pictures = source / "pictures"
-            pictures.mkdir(exist_ok=True)
-            shutil.copy(file, pictures / file.name)
-            return f"![{words}](/pictures/{file.name})"
         if not (file.exists() and file.is_relative_to(ROOT)):
             return match[0]  # Sphinx says that it leads nowhere
+        if bang:  # a picture comes along
+            shutil.copy(file, source / "pictures" / file.name)
+            return f"![{words}](/pictures/{file.name})"
+        page = source / file.relative_to(DOCS) if file.is_relative_to(DOCS) else None
+        if page is not None and page.exists():  # from a page that has another place in the book
+            return f"[{words}](/{page.relative_to(source).as_posix()}{address[len(name) :]})"
         inside = file.relative_to(ROOT).as_posix()
-        if REPOSITORY:
-            return f"[{words}](https://github.com/{REPOSITORY}/blob/main/{inside})"
-        return words if words.startswith("`") else f"{words} (`{inside}`)"
+        if repository:
+            return f"[{words}]({repository}/blob/main/{inside})"
+        return words if inside in words else f"{words} (`{inside}`)"
 
     return re.sub(r"(!?)\[([^\]\[]*)\]\(([^()\s]+)\)", link, text)
 
@@ -123,16 +152,20 @@ def write_api(folder: Path) -> None:
             if path.name != "__init__.py":
                 lines += [f"## {path.relative_to(PACKAGE).with_suffix('').as_posix()}", ""]
             parts = path.relative_to(ROOT).with_suffix("").parts
-            lines += automodule(".".join(p for p in parts if p != "__init__"))
+            module = ".".join(p for p in parts if p != "__init__")
+            # A package passes on names that are documented where they are defined.
+            lines += automodule(module, members=path.name != "__init__.py")
         (folder / f"{name}.md").write_text("\n".join(lines), "utf-8")
     errors = ["# minitransformer.errors", "", *automodule("minitransformer.errors")]
     (folder / "errors.md").write_text("\n".join(errors), "utf-8")
     (folder / "index.md").write_text("\n".join(names_page([*names, "errors"])), "utf-8")
 
 
-def automodule(module: str) -> list[str]:
+def automodule(module: str, members: bool = True) -> list[str]:
     fence = "```"
-    body = [f".. automodule:: {module}", "   :members:", "   :show-inheritance:"]
+    body = [f".. automodule:: {module}"]
+    if members:
+        body += ["   :members:", "   :show-inheritance:"]
     return [fence + "{eval-rst}", *body, fence, ""]
 
 
@@ -187,6 +220,13 @@ def option_rows(command: Any) -> Iterator[str]:
         yield f"| {', '.join(f'`{flag}`' for flag in flags)} | {words} |"
 
 
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Build the book.")
+    parser.add_argument("folder", nargs="?", type=Path, default=DOCS / "_build")
+    parser.add_argument("--repository", default=first_cells.repository())
+    chosen = parser.parse_args()
+    return build(chosen.folder, chosen.repository.rstrip("/"))
+
+
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
-    sys.exit(build(Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS / "_build"))
+    sys.exit(main())

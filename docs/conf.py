@@ -1,6 +1,11 @@
 """Sphinx's settings for the book; `python docs/build.py` lays its pages out and calls Sphinx."""
 
+import sys
+from pathlib import Path
+
 from minitransformer import __version__
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 project = "minitransformer"
 author = "The minitransformer developers"
@@ -10,7 +15,7 @@ language = "en"
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
+    "docstrings",  # docs/docstrings.py
     "sphinx.ext.mathjax",
     "sphinx-mathjax-offline",  # MathJax inside the book: no network to read it
 ]
@@ -22,16 +27,19 @@ myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "attrs_inline"]
 myst_heading_anchors = 3
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
-# Docstrings are plain text with `code` in backticks.
-default_role = "code"
-napoleon_numpy_docstring = False
+smartquotes = False  # three dots, two hyphens and quotes stay what they are
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+autodoc_type_aliases = {"Array": "Array", "Dtype": "Dtype"}
+autodoc_class_signature = "mixed"
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 80
 # Types of other packages have no pages here.
-nitpick_ignore_regex = [("py:.*", r"(?!minitransformer\b).*")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!minitransformer\b).*"),
+    ("py:class", r"minitransformer\..*\.(S|T|Options)"),  # type variables
+]
 
 html_theme = "pydata_sphinx_theme"
 html_title = "minitransformer"
@@ -43,6 +51,7 @@ html_copy_source = False
 html_theme_options = {
     "navbar_align": "left",
     "show_prev_next": True,
+    "back_to_top_button": False,
     "navigation_with_keys": True,
     "show_nav_level": 1,
     "header_links_before_dropdown": 6,
@@ -52,5 +61,6 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
+html_sidebars = {page: [] for page in ("index", "instructors")}
 html_context = {"default_mode": "auto"}
 copyright = "The minitransformer developers, Apache-2.0"
