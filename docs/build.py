@@ -147,16 +147,16 @@ def write_api(folder: Path) -> None:
     names = [path.name for path in packages if path.name != "cli"]
     for name in names:
         modules = sorted((PACKAGE / name).rglob("*.py"))
-        lines = [f"# minitransformer.{name}", ""]
+        lines = [f"# {name}", ""]
         for path in sorted(modules, key=lambda path: path.name != "__init__.py"):
             if path.name != "__init__.py":
-                lines += [f"## {path.relative_to(PACKAGE).with_suffix('').as_posix()}", ""]
+                lines += [f"## {path.relative_to(PACKAGE / name).as_posix()}", ""]
             parts = path.relative_to(ROOT).with_suffix("").parts
             module = ".".join(p for p in parts if p != "__init__")
             # A package passes on names that are documented where they are defined.
             lines += automodule(module, members=path.name != "__init__.py")
         (folder / f"{name}.md").write_text("\n".join(lines), "utf-8")
-    errors = ["# minitransformer.errors", "", *automodule("minitransformer.errors")]
+    errors = ["# errors", "", *automodule("minitransformer.errors")]
     (folder / "errors.md").write_text("\n".join(errors), "utf-8")
     (folder / "index.md").write_text("\n".join(names_page([*names, "errors"])), "utf-8")
 
@@ -165,7 +165,7 @@ def automodule(module: str, members: bool = True) -> list[str]:
     fence = "```"
     body = [f".. automodule:: {module}"]
     if members:
-        body += ["   :members:", "   :show-inheritance:"]
+        body.append("   :members:")
     return [fence + "{eval-rst}", *body, fence, ""]
 
 

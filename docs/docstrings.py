@@ -20,6 +20,7 @@ ITEM = re.compile(r"(\d+\.|[-*]) ")
 
 def setup(app: Any) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", process)
+    app.connect("autodoc-process-signature", shorten)
     app.connect("autodoc-skip-member", skip)
     return {"parallel_read_safe": True}
 
@@ -28,6 +29,28 @@ def process(
     app: Any, what: str, name: str, thing: object, options: object, lines: list[str]
 ) -> None:
     lines[:] = restructured(lines, class_targets())
+    if isinstance(thing, type) and (bases := list(base_names(thing))):
+        lines[:0] = [f"Bases: {', '.join(bases)}", ""]
+
+
+def base_names(thing: type) -> Iterator[str]:
+    """As autodoc would show them, without `object`, which every class has."""
+    for base in thing.__bases__:
+        if base.__module__.startswith("minitransformer"):
+            yield f":py:class:`{base.__name__} <{base.__module__}.{base.__name__}>`"
+        elif base is not object:
+            yield f"``{base.__name__}``"
+
+
+ARRAY = re.compile(r"~?numpy\.ndarray\[tuple\[~typing\.Any, \.\.\.\], ~?numpy\.dtype\[~typing\.Any\]\]")
+DTYPE = re.compile(r"type\[~typing\.Any\] \| ~numpy\.dtype\[.*?_DTypeDict \| str")
+
+
+def shorten(
+    app: Any, what: str, name: str, thing: object, options: object, *texts: str | None
+) -> tuple[str | None, ...]:
+    """Signature and return type, with NumPy's long types by their short names."""
+    return tuple(text and DTYPE.sub("DTypeLike", ARRAY.sub("Array", text)) for text in texts)
 
 
 def skip(app: Any, what: str, name: str, thing: object, skipped: bool, options: object) -> bool | None:

@@ -17,13 +17,15 @@ function adapterCosts(c) {
   const perSite = 2 * c.d * c.m + c.d + c.m;
   const adapters = perSite * perBlock * c.layers;
   const base = baseParameters(c);
-  const taskBytes = FLOAT32 * (adapters + c.d * CLASSES + CLASSES);
+  const head = c.d * CLASSES + CLASSES;
+  const taskBytes = FLOAT32 * (adapters + head);
   return {
     base,
     adapters,
     share: adapters / base,
     taskBytes,
     allBytes: FLOAT32 * base + c.tasks * taskBytes,
+    copyBytes: c.tasks * FLOAT32 * (base + head),
     // The last block computes only the position that the head reads.
     multiplyAdds: 2 * c.d * c.m * perBlock * ((c.layers - 1) * TOKENS + 1),
   };
@@ -53,18 +55,21 @@ function fill(form) {
   const costs = adapterCosts(c);
   const whole = (count) => count.toLocaleString("en-US");
   const rows = [
-    ["parameters of the adapters", whole(costs.adapters)],
-    ["share of the base", `${(100 * costs.share).toFixed(2)} %`],
-    ["a task on disk, with its head", bytes(costs.taskBytes)],
-    ["the base and all tasks", bytes(costs.allBytes)],
-    [`multiply-adds more for ${TOKENS} tokens`, whole(costs.multiplyAdds)],
+    ["Parameters of the adapters", whole(costs.adapters)],
+    ["Share of the base", `${(100 * costs.share).toFixed(2)} %`],
+    ["A task on disk, with its head", bytes(costs.taskBytes)],
+    [`The base and ${c.tasks === 1 ? "the task" : `${whole(c.tasks)} tasks`}`, bytes(costs.allBytes)],
+    ["The same as full copies", bytes(costs.copyBytes)],
+    [`Further multiply-adds for ${TOKENS} tokens`, whole(costs.multiplyAdds)],
   ];
   const list = document.createElement("dl");
   for (const [name, value] of rows) {
-    list.append(
+    const pair = document.createElement("div");
+    pair.append(
       Object.assign(document.createElement("dt"), { textContent: name }),
       Object.assign(document.createElement("dd"), { textContent: value }),
     );
+    list.append(pair);
   }
   form.querySelector("output").replaceChildren(list);
 }
