@@ -197,7 +197,7 @@ def command_pages() -> Iterator[str]:
     group = typer.main.get_command(app)
     yield "# Command line\n"
     yield "Made from the commands' own help; `minitransformer COMMAND --help` prints the same.\n"
-    for name, command in sorted(group.commands.items()):  # type: ignore[attr-defined]
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
         if command.hidden:
             continue
         yield f"## {name}\n"
