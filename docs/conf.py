@@ -1,4 +1,4 @@
-"""Sphinx's settings for the book; `python docs/build.py` lays its pages out and calls Sphinx."""
+"""Sphinx's settings for the book, which `python docs/build_book.py` lays out and builds."""
 
 import sys
 from pathlib import Path

@@ -1,8 +1,8 @@
 """A Sphinx extension: our docstrings are plain text, and Sphinx wants reStructuredText.
 
 A docstring has paragraphs, lists, indented code or tables, `names` in backticks, entries under
-"Attributes:" or "Args:", and paragraphs that begin with "Shapes:", "Raises:" or "Warns:". Everything
-else in it, such as an asterisk or a bar in a formula, stands for itself.
+"Attributes:" or "Args:", and paragraphs that begin with "Shapes:", "Raises:" or "Warns:".
+Everything else in it, such as an asterisk or a bar in a formula, stands for itself.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def base_names(thing: type) -> Iterator[str]:
             yield f"``{base.__name__}``"
 
 
-ARRAY = re.compile(r"~?numpy\.ndarray\[tuple\[~typing\.Any, \.\.\.\], ~?numpy\.dtype\[~typing\.Any\]\]")
+ARRAY = re.compile(
+    r"~?numpy\.ndarray\[tuple\[~typing\.Any, \.\.\.\], ~?numpy\.dtype\[~typing\.Any\]\]"
+)
 DTYPE = re.compile(r"type\[~typing\.Any\] \| ~numpy\.dtype\[.*?_DTypeDict \| str")
 
 
@@ -53,7 +55,9 @@ def shorten(
     return tuple(text and DTYPE.sub("DTypeLike", ARRAY.sub("Array", text)) for text in texts)
 
 
-def skip(app: Any, what: str, name: str, thing: object, skipped: bool, options: object) -> bool | None:
+def skip(
+    app: Any, what: str, name: str, thing: object, skipped: bool, options: object
+) -> bool | None:
     """Fields of a named tuple whose docstring is Python's own say nothing."""
     doc = getattr(thing, "__doc__", None) or ""
     return True if doc.startswith("Alias for field number") else None

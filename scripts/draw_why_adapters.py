@@ -33,7 +33,9 @@ def why_adapters() -> Figure:
     figure = new_figure(6.4, 5.2)
     above, below = figure.subplots(2, 1)
 
-    above.set_title("Fine-tuning: each task trains and keeps a copy of the whole model", fontsize=12)
+    above.set_title(
+        "Fine-tuning: each task trains and keeps a copy of the whole model", fontsize=12
+    )
     for i, task in enumerate(TASKS):
         square(above, 1.5 * i, SIDE, f"{task}\n{size(base)}", **TRAINED)
 

@@ -1,9 +1,9 @@
-"""Put the cell that installs what is missing on top of each notebook, with the repository's address.
+"""Put the cell that installs what is missing on top of each notebook.
 
     python scripts/first_cells.py
 
-The address is `Repository` below `[project.urls]` in pyproject.toml, and nowhere else. Run this
-after it changes, and for a new notebook. Outputs stay as they are.
+It holds the repository's address, which is `Repository` below `[project.urls]` in pyproject.toml.
+Run this after it changes, and for a new notebook. Outputs stay as they are.
 """
 
 from __future__ import annotations

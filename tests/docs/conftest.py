@@ -16,7 +16,7 @@ REPOSITORY = "https://github.com/someone/minitransformer"
 def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("myst_nb", reason="the book needs `pip install -e '.[docs]'`")
     folder = tmp_path_factory.mktemp("book")
-    command = [sys.executable, str(ROOT / "docs" / "build.py"), str(folder)]
+    command = [sys.executable, str(ROOT / "docs" / "build_book.py"), str(folder)]
     command += ["--repository", REPOSITORY]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -42,7 +42,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield opened
 
 
-def show(browser: Any, page: Path, size: tuple[int, int], query: str = "", dark: bool = False) -> None:
+def show(
+    browser: Any, page: Path, size: tuple[int, int], query: str = "", dark: bool = False
+) -> None:
     """Open a page, and wait until its formulas are set."""
     metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1}
     metrics["mobile"] = size[0] < 600

@@ -1,8 +1,8 @@
 """Build the book: notebooks with their stored outputs, guides, and the reference.
 
     pip install -e ".[docs]"
-    python docs/build.py            # into docs/_build/html; open index.html there
-    python docs/build.py FOLDER     # ... or elsewhere
+    python docs/build_book.py            # into docs/_build/html; open index.html there
+    python docs/build_book.py FOLDER     # ... or elsewhere
 
 Warnings are errors, those about references that lead nowhere among them. Nothing is fetched. Links
 to files that are not pages, and to Colab, need the repository's address: `Repository` below
@@ -26,10 +26,9 @@ DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 PACKAGE = ROOT / "minitransformer"
 
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-from scripts import first_cells  # noqa: E402
-
+import first_cells  # noqa: E402
 
 
 def build(target: Path, repository: str) -> int:
@@ -50,7 +49,7 @@ def build(target: Path, repository: str) -> int:
 def lay_out(source: Path, repository: str) -> None:
     """Every page of the book in one folder, as Sphinx wants it."""
     shutil.copytree(
-        DOCS, source, ignore=shutil.ignore_patterns("_build", "build.py", "__pycache__")
+        DOCS, source, ignore=shutil.ignore_patterns("_build", "build_book.py", "__pycache__")
     )
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
     (source / "notebooks").mkdir()
@@ -85,9 +84,7 @@ def add_contents(page: Path, names: list[str]) -> None:
 # -- notebooks and links ------------------------------------------------------------------
 
 
-def prepare_notebook(
-    notebook: dict[str, Any], name: str, pictures: Path, repository: str
-) -> None:
+def prepare_notebook(notebook: dict[str, Any], name: str, pictures: Path, repository: str) -> None:
     """What Sphinx does not do: attached pictures, words in place of a picture, a link to Colab."""
     home = ROOT / "notebooks"
     cells = notebook["cells"]
