@@ -24,7 +24,7 @@ def test_what_a_page_prints_runs(page: Path, tmp_path: Path) -> None:
     for kind, text in blocks:
         commands = [[sys.executable, "-c", text]]
         if kind == "sh":
-            commands = [command_line(line) for line in text.splitlines()]
+            commands = [command_line(line) for line in text.replace("\\\n", "").splitlines()]
         for command in commands:
             done = subprocess.run(
                 command, cwd=tmp_path, env=environment, capture_output=True, text=True
