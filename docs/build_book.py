@@ -51,13 +51,16 @@ def lay_out(source: Path, repository: str) -> None:
     shutil.copytree(
         DOCS, source, ignore=shutil.ignore_patterns("_build", "build_book.py", "__pycache__")
     )
-    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    (source / "notebooks").mkdir()
     (source / "pictures").mkdir()
+    (source / "notebooks").mkdir()
+    notebooks = [
+        Path(shutil.copy(path, source / "notebooks"))
+        for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+    ]
     for path in notebooks:
         notebook = json.loads(path.read_text("utf-8"))
-        prepare_notebook(notebook, path.name, source / "pictures", repository)
-        (source / "notebooks" / path.name).write_text(json.dumps(notebook), "utf-8")
+        prepare_notebook(notebook, path, source, repository)
+        path.write_text(json.dumps(notebook), "utf-8")
     shutil.copy(ROOT / "notebooks" / "README.md", source / "notebooks" / "index.md")
     shutil.copy(ROOT / "CHANGELOG.md", source / "changelog.md")
     add_contents(source / "notebooks" / "index.md", [path.stem for path in notebooks])
@@ -84,7 +87,7 @@ def add_contents(page: Path, names: list[str]) -> None:
 # -- notebooks and links ------------------------------------------------------------------
 
 
-def prepare_notebook(notebook: dict[str, Any], name: str, pictures: Path, repository: str) -> None:
+def prepare_notebook(notebook: dict[str, Any], path: Path, source: Path, repository: str) -> None:
     """What Sphinx does not do: attached pictures, words in place of a picture, a link to Colab."""
     home = ROOT / "notebooks"
     cells = notebook["cells"]
@@ -92,16 +95,17 @@ def prepare_notebook(notebook: dict[str, Any], name: str, pictures: Path, reposi
         text = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
             for picture, kinds in cell.pop("attachments", {}).items():
-                file = f"{Path(name).stem}-{picture}"
-                (pictures / file).write_bytes(base64.b64decode(next(iter(kinds.values()))))
+                file = f"{path.stem}-{picture}"
+                png = base64.b64decode(next(iter(kinds.values())))
+                (source / "pictures" / file).write_bytes(png)
                 text = text.replace(f"attachment:{picture}", f"/pictures/{file}")
-            cell["source"] = links_within(text, home, home, pictures.parent, repository)
+            cell["source"] = links_within(text, home, path.parent, source, repository)
         elif caption := re.search(r"Figures? \d[^.]*\.?[^.]*\.", "".join(after.get("source", []))):
             words = re.sub(r"[*`$\\]|\n", " ", caption[0])
             cell["metadata"].setdefault("mystnb", {})["image"] = {"alt": words}
     if repository.startswith("https://github.com/"):
         place = repository.removeprefix("https://github.com/")
-        colab = f"https://colab.research.google.com/github/{place}/blob/main/notebooks/{name}"
+        colab = f"https://colab.research.google.com/github/{place}/blob/main/notebooks/{path.name}"
         title, rest = cells[0]["source"].split("\n", 1)
         cells[0]["source"] = f"{title}\n\n[Open in Colab]({colab})\n{rest}"
 
