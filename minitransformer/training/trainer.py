@@ -237,8 +237,8 @@ class Trainer:
         accuracy = None if isinstance(self.model, Regressor) else right / batch.counted
         return HistoryRow(self.step, epoch, loss, accuracy, lr, norm, self.seconds)
 
-    def blocks_to_drop(self) -> int:
-        """How many blocks, from the lowest, are without adapters in this step."""
+    def blocks_to_drop(self) -> int | tuple[int, ...]:
+        """Which blocks are without adapters in this step, as for `drop_adapters`."""
         if not self.options.adapter_drop:
             return self.model.transformer.dropped
         rng = np.random.default_rng([self.options.seed, self.step, ADAPTER_DROP])
