@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ConfigError
 from ..nn.module import Array
@@ -34,7 +34,7 @@ def adapter_activity(
     Raises: ConfigError for an unknown name, or if it is no bottleneck adapter of this library.
     """
     model.check_adapter(name)
-    adapters = {
+    adapters: dict[str, Any] = {
         path: place.adapters[name] for path, place in model.named_places() if name in place.adapters
     }
     if not all(type(adapter) is Adapter for adapter in adapters.values()):

@@ -23,6 +23,8 @@ LOOKS = (
     ("black", "P", "--"),
 )
 
+FEW = 8  # values that fit below an axis
+
 
 def plot_lines(
     panels: Mapping[str, Mapping[str, tuple[Any, ...]]],
@@ -38,7 +40,7 @@ def plot_lines(
 
     A label looks the same in every panel. Those in `unmarked` are drawn thin and without markers.
     `level`: a thin horizontal line; `axis_options` as of matplotlib's `Axes.set`, such as
-    `xscale="log"` or `ylim=(0, 1)`.
+    `xscale="log"` (a few values of x are then its ticks) or `ylim=(0, 1)`.
     """
     labels = dict.fromkeys(label for lines in panels.values() for label in lines)
     looks = dict(zip(labels, cycle(LOOKS), strict=False))
@@ -52,10 +54,15 @@ def plot_lines(
                 np.asarray(x), np.asarray(y), yerr=error[0] if error else None,
                 color=colour, ls=style, ms=5, capsize=3, label=label, **thin,
             )  # fmt: skip
+        axis.set_title(title, parse_math=False)
+    for axis, lines in zip(axes, panels.values(), strict=True):  # all is drawn: limits are shared
         if level is not None:
             axis.axhline(level, color="black", lw=0.8, zorder=0)
         axis.set(xlabel=xlabel, **axis_options)
-        axis.set_title(title, parse_math=False)
+        values = sorted({value for x, *_ in lines.values() for value in x})
+        if axis.get_xscale() == "log" and 0 < len(values) <= FEW:
+            axis.set_xticks(values, [f"{value:g}" for value in values])
+            axis.set_xticks([], minor=True)
         axis.grid(color="#dddddd", lw=0.6)
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
@@ -65,6 +72,7 @@ def plot_lines(
         for axis in axes
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    columns = min(len(named), 3)
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns)
+    columns = min(len(named), 4)
+    if named:
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns)
     return figure

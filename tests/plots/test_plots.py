@@ -75,14 +75,18 @@ def test_running_mean_is_the_mean_of_the_last_values() -> None:
 def test_lines_are_what_was_given() -> None:
     lines = {"counted": ([1, 2], [3, 4]), "measured": ([1, 2], [5, 6], [0.5, 1])}
     panels = {"$$": lines, "second": {"measured": ([1, 3], [7, 8])}}
-    figure = plot_lines(panels, "m", "time", level=2, unmarked=["counted"], xscale="log")
+    figure = plot_lines(
+        panels, "m", "t", level=2, unmarked=["counted"], xscale="log", ylim=(0, None)
+    )
     first, second = figure.axes
     counted, measured = (first.containers[i].lines[0] for i in range(2))
     assert list(counted.get_ydata()) == [3, 4]
     assert counted.get_marker() == ""
+    assert first.get_ylim()[1] > 8  # the axes are shared
     assert list(measured.get_xdata()) == [1, 2]
     assert second.containers[0].lines[0].get_color() == measured.get_color()
     assert [axis.get_xscale() for axis in figure.axes] == ["log", "log"]
+    assert [list(axis.get_xticks()) for axis in figure.axes] == [[1, 2], [1, 3]]
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["counted", "measured"]
 
