@@ -1,6 +1,7 @@
 """minitransformer: adapter-based fine-tuning of transformers in NumPy, every gradient by hand."""
 
 from . import errors, exercises
+from .adapters.activity import adapter_activity
 from .adapters.bottleneck import Adapter
 from .adapters.combine import average_adapters, fusion_weights
 from .adapters.config import AdapterConfig, IA3Config, LoRAConfig, PrefixConfig
@@ -56,6 +57,7 @@ __all__ = [
     "TrainingOptions",
     "Transformer",
     "TransformerConfig",
+    "adapter_activity",
     "average_adapters",
     "backward_through",
     "batches",

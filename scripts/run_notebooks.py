@@ -104,6 +104,11 @@ def text_of(output: Any) -> str:
     return ""
 
 
+def is_compared(cell: Any) -> bool:
+    """Whether its text must come out again: not a measured time, nor what varies by processor."""
+    return not {"timing", "varies"} & set(cell.metadata.get("tags", []))
+
+
 def pictures(cell: Any) -> list[Any]:
     return [o for o in cell.outputs if "image/png" in o.get("data", {})]
 
@@ -122,7 +127,7 @@ NOISE, ZERO = 1e-6, 1e-12
 
 
 def differences(committed: Any, fresh: Any) -> list[str]:
-    """What the second notebook shows otherwise than the first; cells tagged "timing" may."""
+    """What the second notebook shows otherwise than the first, in cells that are compared."""
     found = []
     digests: tuple[dict[str, str], dict[str, str]] = ({}, {})
     for old, new in zip_longest(code_cells(committed), code_cells(fresh)):
@@ -132,7 +137,7 @@ def differences(committed: Any, fresh: Any) -> list[str]:
         if old.source != new.source:
             found.append(f"{old.get('id', '?')}: the code differs")
         tags = old.metadata.get("tags", [])
-        if "timing" in tags:
+        if not is_compared(old):
             continue
         trained = "trained" in tags
         was, is_now = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
@@ -47,7 +47,7 @@ class Adaptable(Module):
     blocks: list[Any]
     active: tuple[str, ...] = ()  # what `set_active` was given
     rows: tuple[str | None, ...] | None = None  # what `set_adapter_per_row` was given
-    dropped: int = 0  # how many of the lowest blocks are without adapters; see `drop_adapters`
+    dropped: int | tuple[int, ...] = 0  # which blocks are without adapters; see `drop_adapters`
     merged: tuple[str, ...] = ()  # which of the active ones are written into the weights
     originals: Mapping[Place, Weights] = MappingProxyType({})  # of the Linears that are merged into
 
@@ -233,15 +233,16 @@ class Adaptable(Module):
                     place.active = (*place.active, PER_ROW + placement)
         deactivate_dropped(self)
 
-    def drop_adapters(self, n: int) -> None:
-        """Leave adapters out of the lowest n blocks, whichever are activated; 0: of none.
+    def drop_adapters(self, blocks: int | Collection[int]) -> None:
+        """Leave adapters out of some blocks, whichever are activated; they are not deleted.
 
-        (AdapterDrop: Rücklé et al. 2021, arXiv 2010.11918; see `drop.py`.) They are not deleted.
-        Raises: ConfigError if there are not so many blocks, or while anything is merged.
+        `blocks`: how many of the lowest, 0 for none (AdapterDrop: Rücklé et al. 2021, arXiv
+        2010.11918; see `drop.py`), or the numbers of those that are meant, as `range(2, 4)`.
+        Raises: ConfigError if there are no such blocks, or while anything is merged.
         """
-        check_droppable(self, n)
+        check_droppable(self, blocks)
         self.check_unmerged("drop adapters")
-        self.dropped = n
+        self.dropped = blocks if isinstance(blocks, int) else tuple(blocks)
         with self.restored():  # activates the same again, now without those
             pass
 
@@ -316,8 +317,8 @@ class Adaptable(Module):
         active = tuple(dict.fromkeys((*self.active, *merged)))
         if merged and self.dropped:
             raise ConfigError(
-                f"adapters are dropped from {self.dropped} blocks, and a merge would add them "
-                "there again: drop_adapters(0) before you merge"
+                "adapters are dropped from some blocks, and a merge would add them there again: "
+                "drop_adapters(0) before you merge"
             )
         before, self.merged = self.merged, merged
         try:

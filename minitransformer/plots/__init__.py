@@ -5,7 +5,9 @@ Begin with `history.py`; `figure.py` holds the colours and the sizes.
 
 from .confusion import plot_confusion
 from .figure import BLUE, GREY, ORANGE, new_figure, write_png
+from .heatmap import plot_heatmap
 from .history import plot_history
+from .lines import plot_lines
 from .study import plot_parts, plot_study
 
 __all__ = [
@@ -14,7 +16,9 @@ __all__ = [
     "ORANGE",
     "new_figure",
     "plot_confusion",
+    "plot_heatmap",
     "plot_history",
+    "plot_lines",
     "plot_parts",
     "plot_study",
     "write_png",

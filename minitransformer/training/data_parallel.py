@@ -106,15 +106,15 @@ class DataParallel:
             replica.train(mode)
 
     @contextmanager
-    def adapters_dropped(self, n: int) -> Iterator[None]:
+    def adapters_dropped(self, blocks: int | tuple[int, ...]) -> Iterator[None]:
         """As `Transformer.drop_adapters`, for all replicas; afterwards as before."""
         before = self.replicas[0].transformer.dropped
-        if n == before:
+        if blocks == before:
             yield
             return
         try:
             for replica in self.replicas:
-                replica.transformer.drop_adapters(n)
+                replica.transformer.drop_adapters(blocks)
             yield
         finally:
             for replica in self.replicas:

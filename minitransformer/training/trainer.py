@@ -241,8 +241,8 @@ class Trainer:
                 f"(learning rate {self.optimizer.lr:.1e}); try a lower lr, or a longer warm-up"
             )
 
-    def blocks_to_drop(self) -> int:
-        """How many blocks, from the lowest, are without adapters in this step."""
+    def blocks_to_drop(self) -> int | tuple[int, ...]:
+        """Which blocks are without adapters in this step, as for `drop_adapters`."""
         if not self.options.adapter_drop:
             return self.model.transformer.dropped
         rng = np.random.default_rng([self.options.seed, self.step, ADAPTER_DROP])

@@ -131,3 +131,24 @@ def test_more_than_there_are_blocks_is_refused_in_training() -> None:
         Trainer(classifier, data, data, TrainingOptions(adapter_drop=2))
     with pytest.raises(ConfigError, match="adapter_drop=-1"):
         TrainingOptions(adapter_drop=-1)
+
+
+def test_any_blocks_may_be_without_adapters() -> None:
+    model = adapted()
+    model.drop_adapters(range(1, 3))
+    np.testing.assert_array_equal(model(IDS), adapted((0, 3))(IDS))
+    np.testing.assert_array_equal(model.replica()(IDS), model(IDS))
+    model.drop_adapters((0, 1))
+    lowest = model(IDS)
+    model.drop_adapters(2)
+    np.testing.assert_array_equal(model(IDS), lowest)
+    model.drop_adapters(())
+    np.testing.assert_array_equal(model(IDS), adapted()(IDS))
+
+
+@pytest.mark.parametrize("blocks", [(4,), (0, 0), (-1,), (1.5,), "01"])
+def test_blocks_that_are_not_there(blocks: object) -> None:
+    model = adapted()
+    with pytest.raises(ConfigError):
+        model.drop_adapters(blocks)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(model(IDS), adapted()(IDS))
