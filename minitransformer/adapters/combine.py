@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -78,7 +78,8 @@ def average_adapters(
     combine = side_by_side if of == "outputs" else summed
     for site in model.sites():
         if name in site.adapters:
-            combine(site.adapters[name], [(w, site.adapters[n]) for n, w in weights.items()])
+            new = cast("Adapter", site.adapters[name])
+            combine(new, [(w, cast("Adapter", site.adapters[n])) for n, w in weights.items()])
 
 
 def check_alike(
