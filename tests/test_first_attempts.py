@@ -40,6 +40,7 @@ def test_options_by_name(tmp_path: Path) -> None:
     ("given", "message"),
     [
         ({"epoch": 1}, r"epoch=1: there is no such option; there are .*epochs"),
+        ({"text_column": "a"}, r"is about the data: data=DataOptions\(text_column='a'\)"),
         ({"bottleneck": 16}, r"belongs to a configuration: adapter=AdapterConfig\(bottleneck=16\)"),
         ({"rank": 4}, r"adapter=LoRAConfig\(rank=4\), method='lora'"),
         ({"adapter": 16}, r"adapter=16: expected .* as adapter=AdapterConfig\(bottleneck=16\)"),

@@ -28,7 +28,8 @@ STUDENT = "your-name"  # your name or number: your question depends on it
 # You are given one `factor` of an adapter and three `values` of it. The question: **on short film
 # reviews, does this factor matter, among these values?**
 #
-# A study is a text. This one compares two learning rates (which is not your question):
+# A study is a text. This one compares two widths of the bottleneck (your factor and values are
+# others):
 #
 # ```toml
 # name = "example"

@@ -15,6 +15,7 @@ the `AdapterConfig` says; what else is in it, the factory may read or leave.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,14 @@ def own_adapter(
 
     Raises: ConfigError that names the class, and what is missing or wrong.
     """
+    try:
+        inspect.signature(factory).bind(d_model, config, rng)
+    except TypeError as error:
+        made_by = getattr(factory, "__name__", repr(factory))
+        raise ConfigError(
+            f"{made_by} cannot be called as factory(d_model, config, rng): {error}; give it (or "
+            "its __init__) these three arguments, even those that it leaves unused"
+        ) from error
     module = factory(d_model, config, rng)
     name = type(module).__name__
     if not isinstance(module, Module):

@@ -201,7 +201,9 @@ ClassWeights = Annotated[
 Patience = Annotated[
     int | None, option("Stop early, so many epochs after the best one.", "train all epochs")
 ]
-Quiet = Annotated[bool, option("No progress bar, and no report but errors.", flag="--quiet")]
+Quiet = Annotated[
+    bool, option("No progress bar, no report; but warnings and errors.", flag="--quiet")
+]
 AdapterDrop = Annotated[
     int | None,
     option("Leave adapters out of the lowest 0 to N blocks, at random in each step.", "0"),

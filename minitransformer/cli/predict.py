@@ -8,13 +8,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ..data.splits import on_one_line
 from ..errors import ConfigError, DataError
 from ..runs.classification import Prediction, Run, load_run
 from ..runs.multitask import load_runs
 from ..runs.predict_file import predict_file
 from . import options as opt
 from .app import app, json_text, say
-from .text import on_one_line
 
 AT_ONCE = 64  # texts from standard input in a batch
 
@@ -63,7 +63,8 @@ def predict(
         trained = load_run(run, base)
         drop_adapters(trained, drop_lowest)
         rows = predict_file(trained, file, out, columns, top_k, progress=not quiet)
-        say(f"{rows:,} rows are in {out}")
+        if not quiet:
+            say(f"{rows:,} rows are in {out}")
         return
     if texts and len(texts) == 1 and Path(texts[0]).is_file():
         raise ConfigError(

@@ -39,12 +39,6 @@ def percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.2f} %"
 
 
-def on_one_line(text: str) -> str:
-    """A cell of a tab-separated line: what would end it is shown as \\t, \\n, \\r, and so on."""
-    breaks = "\t\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"  # those of str.splitlines
-    return text.translate({ord(mark): repr(mark)[1:-1] for mark in breaks})
-
-
 # -- train --------------------------------------------------------------------------------
 
 
@@ -52,7 +46,8 @@ def training_report(folder: Path, metrics: dict[str, Any]) -> str:
     """What came out of a training that reached its end."""
     method, trained = metrics["method"], metrics["trainable_parameters"]
     of_test = {k.removeprefix("test_"): v for k, v in metrics.items() if k.startswith("test_")}
-    first_lines = classification_lines if "accuracy" in of_test else number_lines
+    is_class = "accuracy" in of_test
+    first_lines = classification_lines if is_class else number_lines
     epochs = metrics["training"]["epochs"]
     lines = [
         *first_lines(of_test, "test"),
@@ -66,7 +61,8 @@ def training_report(folder: Path, metrics: dict[str, Any]) -> str:
     lines += [
         f"files          {folder / f'{method}.safetensors'} ({size(metrics['file_bytes'])}): "
         "what was learnt, for use with the base",
-        f"               {folder / 'report.txt'}: each class, the confusion matrix, the errors",
+        f"               {folder / 'report.txt'}: "
+        + ("each class, the confusion matrix, the errors" if is_class else "the largest errors"),
         f"               {folder / 'curves.png'}, and beside it {method}-last.safetensors, "
         "predictions.csv, history.csv, metrics.json, options.json",
         f'next           minitransformer predict {shlex.quote(str(folder))} "your own text"',
@@ -94,9 +90,11 @@ def classification_lines(found: dict[str, Any], split: str) -> list[str]:
 
 def number_lines(found: dict[str, Any], split: str) -> list[str]:
     """Correlations and squared error, beside what costs nothing."""
+    low, high = found["pearson_interval"]
     lines = [
-        f"{split:<14} Pearson {found['pearson']:.4f}, Spearman {found['spearman']:.4f}, squared "
-        f"error {found['loss']:.4g} on {found['examples']:,} examples"
+        f"{split:<14} Pearson {found['pearson']:.4f} (95 % interval {low:.4f} to {high:.4f}), "
+        f"Spearman {found['spearman']:.4f}, squared error {found['loss']:.4g} on "
+        f"{found['examples']:,} examples"
     ]
     if "baseline_loss" in found:
         lines += [

@@ -166,6 +166,8 @@ def _class(where: str, record: dict[str, Any], options: DataOptions) -> str:
     label = record[options.label_column]
     if hasattr(label, "item"):  # a NumPy scalar
         label = label.item()
+    if isinstance(label, float) and label.is_integer():  # pandas, where another row has no label
+        label = int(label)
     if isinstance(label, bool | int):
         label = json.dumps(label)
     if not isinstance(label, str):
@@ -272,7 +274,10 @@ def _csv_records(path: Path, needed: Sequence[str]) -> Iterator[Record]:
 def _delimiter(path: Path, header: str, expected: str, needed: Sequence[str]) -> str:
     """What separates the columns: what the file's name promises, or what finds the columns."""
     for delimiter in (expected, *DELIMITERS):
-        fields = next(csv.reader(io.StringIO(header), delimiter=delimiter), [])
+        try:
+            fields = next(csv.reader(io.StringIO(header), delimiter=delimiter), [])
+        except csv.Error:  # said in words when the whole file is read
+            continue
         if {name.strip() for name in fields} >= set(needed):
             if delimiter != expected:
                 log.info(f"{path}: the columns are separated by {DELIMITERS[delimiter]}")

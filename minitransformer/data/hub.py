@@ -60,10 +60,11 @@ def find_checkpoint(name: str | Path) -> Path:
         return _checked(fetch(CHECKPOINTS[name]))
     try:
         folder = Path(name).expanduser()
-        if folder.is_dir():
-            return _checked(folder)
+        is_folder = folder.is_dir()
     except (OSError, RuntimeError) as error:  # too long a name; ~name without a home
         raise HubError(f"{str(name)[:100]!r} is no name of a folder: {error}") from error
+    if is_folder:
+        return _checked(folder)
     if isinstance(name, str):
         name = HUB_IDS.get(known_name(name), name)
     if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
@@ -81,6 +82,11 @@ def _checked(folder: Path) -> Path:
         raise HubError(
             f"{folder} has its weights in {pickles[0].name}, a pickle, which needs PyTorch and can "
             f"run code; convert it once: {conversion(folder, folder)}"
+        )
+    if (folder / "adapter_config.json").is_file():
+        raise HubError(
+            f"{folder} holds an adapter of another library, not a base: minitransformer import "
+            f"{folder} --base BASE makes a run of it (mt.import_peft, mt.import_adapterhub)"
         )
     if missing:
         raise HubError(

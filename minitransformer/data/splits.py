@@ -137,3 +137,9 @@ def as_split(examples: Sequence[Example]) -> Split:
 def subset(split: Split, index: Array) -> Split:
     pairs = None if split.pairs is None else [split.pairs[i] for i in index]
     return Split([split.texts[i] for i in index], split.labels[index], pairs)
+
+
+def on_one_line(text: str) -> str:
+    """A text without its line breaks and tabs: these are shown as \\t, \\n, \\r, and so on."""
+    breaks = "\t\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"  # those of str.splitlines
+    return text.translate({ord(mark): repr(mark)[1:-1] for mark in breaks})

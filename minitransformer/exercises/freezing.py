@@ -122,7 +122,7 @@ class Recorder:
 
     def backward(self, dy: Array) -> Array | None:
         self.visited.append(self.name)
-        return None if self.factor is None else self.factor * dy
+        return None if self.factor is None or dy is None else self.factor * dy
 
 
 def stops(solution: Solution, seed: int) -> None:
@@ -152,6 +152,12 @@ def stops(solution: Solution, seed: int) -> None:
         raise WrongAnswer(
             "the second of three modules returned None, because nothing before it trains: stop "
             f"there and return None (visited: {', '.join(visited)})"
+        )
+    result, visited = walk((2.0, True), (None, True), (5.0, True))
+    if visited != ["0", "1"] or result is not None:
+        raise WrongAnswer(
+            "the second of three modules returned None: stop there and return None, whatever the "
+            f"third one's output_requires_grad says (visited: {', '.join(visited)})"
         )
     result, visited = walk((2.0, True), (3.0, False), (5.0, False))
     if visited != ["0"] or result is not None:

@@ -65,7 +65,7 @@ def design(solution: Solution, seed: int) -> None:
     own = numbers(variant(solution.named_student(), 9))
     factor, values = own["factor"], own["values"]
     cells = list(read(solution.get("STUDY")).cells())
-    found = [cell.values.get(factor) for cell in cells]
+    found = list(dict.fromkeys(cell.values.get(factor) for cell in cells))
     if sorted(map(str, found)) != sorted(map(str, values)):
         raise WrongAnswer(
             f"your factor is {factor!r} with the values {values}, but the study has {found}"

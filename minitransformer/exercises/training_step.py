@@ -99,7 +99,7 @@ MISTAKES = {
     "no decay": "the matrix does not decay",
     "decays all": "the bias decays as well: only matrices do",
     "coupled": "the decay is added to the gradient (Adam with L2); AdamW adds it to the step",
-    "t + 1": "the bias correction uses t + 1: count the step before you use it, from 1",
+    "t + 1": "the bias correction uses a t that is one too large: t is 1 in the first step",
     "no correction": "m and v are not corrected for their start at zero: divide by 1 - beta^t",
     "eps": "eps stands inside the root; it belongs outside, sqrt(v_hat) + eps",
     "no root": "the root of v is missing",
@@ -244,6 +244,13 @@ def train_step(solution: Solution, seed: int) -> None:
         same_values("the losses of three steps", np.array(losses, float),
                     np.array(expected_losses), tolerance=1e-4)  # fmt: skip
         return
+    try:
+        clip(solution, seed)
+    except WrongAnswer as unclipped:
+        raise WrongAnswer(
+            "after three steps the adapters are wrong, but your clip_by_global_norm is not right "
+            "yet: first make the part `clip` right"
+        ) from unclipped
     for mistake, sentence in STEP_MISTAKES.items():
         _, wrong = steps_of(partial(reference_step, mistake=mistake), seed)
         if all(close(a, b, 1e-3) for a, b in zip(values, wrong, strict=True)):

@@ -124,7 +124,8 @@ def frozen_parameters(checked: CheckedModule, usual: Gradients) -> str | None:
         if wrong:
             return (
                 f"{what}, {wrong} would be wrong: whether one array is trained must not change the "
-                "gradient of another; look at what forward saves then"
+                "gradient of another; look at the conditions in backward, and at what forward "
+                "saves then"
             )
     return None
 

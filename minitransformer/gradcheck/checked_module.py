@@ -146,10 +146,13 @@ class CheckedModule:
             if grad is None:
                 advice = messages.never_added(name)
             else:
-                advice = messages.unusable(label, grad, p.value)
+                advice = messages.unusable(label, grad, p.value, self.input_shapes())
                 advice = advice or messages.not_doubled(name, grad, p.grad)
             gradients.append(AnalyticGradient(name, label, p.value, grad, advice))
         return gradients
+
+    def input_shapes(self) -> list[tuple[int, ...]]:
+        return [np.shape(x) for x in self.inputs.values()]
 
     def arrays(self) -> dict[str, Array]:
         """What forward and backward must leave as it is."""
@@ -169,7 +172,9 @@ class CheckedModule:
             if variables.get("self") is p:
                 if not p.trainable:
                     return messages.frozen_with_gradient(name)
-                return messages.wrong_shape(f"{name}.grad", variables["grad"].shape, p.shape)
+                return messages.wrong_shape(
+                    f"{name}.grad", variables["grad"].shape, p.shape, self.input_shapes()
+                )
         return None
 
     def frozen_gradients(self) -> list[str]:

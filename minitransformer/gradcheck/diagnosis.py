@@ -76,8 +76,8 @@ def all_zero(e: Evidence) -> str | None:
     if e.analytic.any():
         return None
     return (
-        f"{e.label} is all zeros, but the loss depends on it: backward never adds anything to it, "
-        "or an earlier step has multiplied by zero"
+        f"{e.label} is all zeros, but the loss depends on it: backward adds nothing to it, or "
+        "nothing but zeros"
     )
 
 

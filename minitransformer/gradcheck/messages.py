@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from itertools import combinations
 
 import numpy as np
 
@@ -45,10 +47,10 @@ def check_output(y: Array, again: Array) -> None:
         )
 
 
-def unusable(label: str, gradient: Array, array: Array) -> str | None:
+def unusable(label: str, gradient: Array, array: Array, inputs: Iterable[Shape] = ()) -> str | None:
     """Advice for what cannot be compared: a wrong shape or dtype, or no numbers."""
     if gradient.shape != array.shape:
-        return wrong_shape(label, gradient.shape, array.shape)
+        return wrong_shape(label, gradient.shape, array.shape, inputs)
     if not np.isfinite(gradient).all():
         return (
             f"{label} contains NaN or infinity, {first(~np.isfinite(gradient))}: look for 0 / 0, "
@@ -77,7 +79,7 @@ def not_doubled(name: str, once: Array, twice: Array | None) -> str | None:
 
 def never_added(name: str) -> str:
     return (
-        f"{name}.grad is None, but the loss depends on {name}: backward never adds to it; "
+        f"{name}.grad is None, but the loss depends on {name}: backward added nothing to it; "
         f"it should call self.{name}.accumulate(gradient)"
     )
 
@@ -147,13 +149,19 @@ def first(where: Array) -> str:
 TRANSPOSE_HINT = "for y = x @ W it is x.T @ dy, with x and dy flattened to (N, d)"
 
 
-def wrong_shape(label: str, got: Shape, expected: Shape) -> str:
-    """Advice for a gradient whose shape is not that of its array."""
+def wrong_shape(label: str, got: Shape, expected: Shape, inputs: Iterable[Shape] = ()) -> str:
+    """Advice for a gradient whose shape is not that of its array; `inputs`: the inputs' shapes."""
     problem = f"{label} has shape {got}, but should have {expected}"
     if len(got) == 2 and got == expected[::-1]:
         return f"{problem}: it is the transpose of what it should be; {TRANSPOSE_HINT}"
     extra = len(got) - len(expected)
-    if extra > 0 and got[extra:] == expected:
+    rows = {
+        math.prod(axes)
+        for shape in inputs
+        for n in range(1, len(shape))
+        for axes in combinations(shape[:-1], n)
+    }
+    if extra > 0 and got[extra:] == expected and math.prod(got[:extra]) in rows:
         axes = tuple(range(extra))
         return f"{problem}: it is not summed over the leading axes (batch, time): .sum(axis={axes})"
     if math.prod(got) == math.prod(expected):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,9 +35,15 @@ def plot_confusion(
             colour = "white" if share[row, column] > 0.6 else "black"
             axis.text(column, row, f"{count}", ha="center", va="center", color=colour)
     fontsize = 10 if n <= MOST_NUMBERS else 6
-    axis.set_xticks(range(n), label_names, rotation=45, ha="right", fontsize=fontsize)
-    axis.set_yticks(range(n), label_names, fontsize=fontsize)
-    axis.set(xlabel="prediction", ylabel="label", title=title)
+    # A file or a label may be called $$, which is no mathematics.
+    plain: dict[str, Any] = {
+        "fontsize": fontsize,
+        "parse_math": False,
+    }
+    axis.set_xticks(range(n), label_names, rotation=45, ha="right", **plain)
+    axis.set_yticks(range(n), label_names, **plain)
+    axis.set(xlabel="prediction", ylabel="label")
+    axis.set_title(title, parse_math=False)
     figure.colorbar(image, ax=axis, label="share of the label's examples")
     if path is not None:
         write_png(figure, path)

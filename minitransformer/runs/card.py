@@ -9,7 +9,6 @@ from typing import Any
 
 from ..data.pinned import HUB_IDS, PINNED_IDS, known_name
 from ..formats.adapter_file import AdapterRecord
-from ..training.metrics import wilson_interval
 from .classification import Run
 from .folder import read_json
 from .language_modeling import LanguageRun
@@ -94,10 +93,6 @@ def facts(
 
 def figures(metrics: dict[str, Any]) -> list[str]:
     """What was measured, with the 95 % intervals that are known."""
-    if "test_accuracy" in metrics:
-        n = metrics["test_examples"]
-        interval = wilson_interval(round(metrics["test_accuracy"] * n), n)
-        metrics = {"test_accuracy_interval": interval, **metrics}
     names = ("accuracy", "macro_f1", "pearson", "spearman", "majority_share", "loss")
     keys = [f"test_{name}" for name in names] + [key for key in metrics if "perplexity" in key]
     keys = [key for key in keys if isinstance(metrics.get(key), int | float)]

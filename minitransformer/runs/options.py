@@ -320,6 +320,11 @@ def with_changes(
                 f"{name}={changes[name]!r} belongs to a configuration: adapter={config}"
                 + (f", method={method!r}" if method != "adapter" else "")
             )
+        if name in DataOptions.__annotations__:
+            raise ConfigError(
+                f"{name}={changes[name]!r} is about the data: data=DataOptions({name}="
+                f"{changes[name]!r})"
+            )
         known = ", ".join(sorted(own | of_training))
         raise ConfigError(f"{name}={changes[name]!r}: there is no such option; there are {known}")
     direct = {name: value for name, value in changes.items() if name in own}

@@ -43,6 +43,8 @@ def predict_file(
     names = run.record.label_names
     if out.suffix.lower() not in WRITERS:
         raise ConfigError(f"out={str(out)!r}: expected a name that ends in {', '.join(WRITERS)}")
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out}: there is no folder {out.parent}; make it, or choose another")
     if out.exists():
         raise ConfigError(f"{out} exists already: choose another name, or remove it")
     if top_k is not None and not (1 <= top_k <= len(names) and not run.is_number):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.splits import Split, Task
+from ..data.splits import Split, Task, on_one_line
 from ..errors import CheckpointError, DataError
 from ..formats.files import write_text
 from ..nn.module import Array
@@ -117,6 +117,7 @@ def correlations(found: NumberEvaluation) -> dict[str, Any]:
     """Pearson's and Spearman's correlation and the squared error, as plain values."""
     return {
         "pearson": found.pearson,
+        "pearson_interval": metrics.pearson_interval(found.pearson, len(found.labels)),
         "spearman": found.spearman,
         "loss": found.loss,
         "examples": len(found.labels),
@@ -167,8 +168,9 @@ def errors_text(
 
 
 def shown(split: Split, i: int) -> str:
-    """The text of an example, or both."""
-    return split.texts[i] if split.pairs is None else f"{split.texts[i]} | {split.pairs[i]}"
+    """The text of an example, or both, on one line."""
+    both = split.texts[i] if split.pairs is None else f"{split.texts[i]} | {split.pairs[i]}"
+    return on_one_line(both)
 
 
 def write_report(

@@ -29,7 +29,7 @@ from .progress import progress_bar
 from .state import TrainingState, digest_of
 
 LEARNING_RATE = 1e-3  # of a Trainer whose options leave it open
-STATE_EVERY = 45.0  # seconds; with a slow step and an evaluation, at most a minute of work is lost
+STATE_EVERY = 30.0  # seconds; with a slow step and an evaluation, at most a minute of work is lost
 ADAPTER_DROP = 2  # last word of the seed of how many blocks are without adapters in a step
 
 

@@ -212,6 +212,7 @@ class Float64(Gate):
     ("factory", "message"),
     [
         (NoBackward, "NoBackward has no f_backward"),
+        (lambda d_model: Gate(d_model), "cannot be called as factory.d_model, config, rng."),
         (NothingAtAll, "NothingAtAll has no f and no f_backward"),
         (OwnForward, "OwnForward has a forward of its own, which would not be used"),
         (OwnBackward, "OwnBackward has a backward of its own"),

@@ -137,6 +137,7 @@ def test_label_names_are_sorted(tmp_path: Path, labels: list[Any], names: tuple[
         ("a.jsonl", '{"text": "x", "label": 1, "label": 0}', "column 'label' occurs twice"),
         ("a.jsonl", "[" * 100_000, "line 1: not JSON"),
         ("a.csv", "text,label,split,split\nx,y,train,test\n", "column 'split' occurs twice"),
+        ("a.csv", f'"{"x" * 200_000}",label\nx,y\n', "line 1: a field of more than 131,072"),
         ("a.txt", "good film", r"unknown kind of file '\.txt', expected \.csv, \.tsv"),
     ],
 )

@@ -225,7 +225,7 @@ def test_toy_reviews_need_no_network() -> None:
 )
 def test_real_task(name: str, counts: dict[str, int], duplicates: int) -> None:
     known = TASKS[name]
-    read = Counter(known.label_names[label] for _, label in known.read())
+    read = Counter(known.label_names[label] for _, label, *_ in known.read())
     assert read == counts
     task = load_task(name)
     assert task.label_names == known.label_names

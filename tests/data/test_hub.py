@@ -311,6 +311,11 @@ def test_incomplete_folder_lists_what_is_missing(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "none")
     with pytest.raises(HubError, match=r"config\.json and model\.safetensors missing"):
         hub.find_checkpoint(tmp_path / "none")
+    with pytest.raises(HubError, match=r"^\S*none is not a checkpoint folder"):
+        hub.find_checkpoint(str(tmp_path / "none"))
+    make_checkpoint(tmp_path / "peft", "adapter_config.json")
+    with pytest.raises(HubError, match=r"an adapter of another library, not a base: .* import"):
+        hub.find_checkpoint(str(tmp_path / "peft"))
 
 
 def test_a_path_is_a_folder_even_if_named_like_a_checkpoint(

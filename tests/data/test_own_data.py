@@ -100,6 +100,9 @@ def test_a_data_frame(tmp_path: Path) -> None:
     frame.loc[4, "text"] = None
     with pytest.raises(DataError, match="empty in row 4"):
         load_task(frame)
+    frame.loc[5, "label"] = None  # pandas makes 0.0 of 0 then
+    options = DataOptions(drop_unusable=True)
+    assert load_task(frame, options=options).label_names == ("0", "1", "2")
 
 
 @pytest.mark.parametrize(

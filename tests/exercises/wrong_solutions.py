@@ -147,6 +147,8 @@ NO_GRADIENT = [
 STOPS = [
     ("frozen", "if d is None or not module.output_requires_grad:", "if d is None:",
      "output_requires_grad false"),
+    ("frozen", "if d is None or not module.output_requires_grad:",
+     "if not module.output_requires_grad:", "whatever the third one's"),
     ("order", "for module in modules:", "for module in reversed(modules):", "it visits 2, 1, 0"),
     ("stale", "d = module.backward(d)", "d = module.backward(dy)", "should be"),
 ]  # fmt: skip
@@ -191,7 +193,8 @@ ADAMW = [
      "decay = self.weight_decay", "only matrices"),
     ("in place", "p.value -= self.lr * direction", "p.value = p.value - self.lr * direction",
      "new array"),
-    ("off by one", "        self.t += 1\n", "        self.t += 1 if self.t else 2\n", "t + 1"),
+    ("off by one", "        self.t += 1\n", "        self.t += 1 if self.t else 2\n",
+     "one too large"),
 ]  # fmt: skip
 ADAMW_STEPS = [
     ("order", "b1, b2 = self.betas", "b2, b1 = self.betas", "exchanged"),

@@ -378,7 +378,7 @@ def test_foreign_and_damaged_files(small_transformer: Make, folder: Path, tmp_pa
         with pytest.raises(CheckpointError, match="cannot read"):
             load_peft(model, folder)
     retensor(folder, {})
-    with pytest.raises(CheckpointError, match="nothing"):
+    with pytest.raises(CheckpointError, match=r"nothing|cannot read"):
         load_peft(model, folder)
     weights.rename(folder / "adapter_model.bin")
     with pytest.raises(CheckpointError, match="safe_serialization=True"):

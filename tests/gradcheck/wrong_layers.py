@@ -120,7 +120,7 @@ def linear_mistakes() -> list[Wrong]:
         "the transpose")  # fmt: skip
     add("dW reshaped", affine(dW=lambda x, dy: (flat(dy).T @ flat(x)).reshape(D, 6)), "reshape")
     add("dW zero", affine(dW=lambda x, dy: np.zeros((D, 6))), "all zeros")
-    add("dW never added", affine(dW=lambda x, dy: None), "never adds")
+    add("dW never added", affine(dW=lambda x, dy: None), "added nothing")
     add("dW of the first example", affine(dW=lambda x, dy: x[0].T @ dy[0]))
     add("dW without the last position", affine(dW=lambda x, dy: flat(x[:, 1:]).T @ flat(dy[:, 1:])))
     add("dW of shuffled rows", affine(dW=lambda x, dy: flat(x)[::-1].T @ flat(dy)))
@@ -148,7 +148,7 @@ def linear_mistakes() -> list[Wrong]:
     add("db the largest", affine(db=lambda dy: flat(dy).max(axis=0)))
     add("db reversed", affine(db=lambda dy: flat(dy).sum(axis=0)[::-1]))
     add("db zero", affine(db=lambda dy: np.zeros(6)), "all zeros")
-    add("db never added", affine(db=lambda dy: None), "never adds")
+    add("db never added", affine(db=lambda dy: None), "added nothing")
     add("db one number", affine(db=lambda dy: dy.sum()), "has shape")
     add("dx with W for W.T", square_affine(dx=lambda dy, W: dy @ W))
     add("dx zero", affine(dx=lambda dy, W: 0 * dy[..., :D]), "all zeros")
@@ -361,7 +361,7 @@ def model_mistakes() -> list[Wrong]:
         "mean over repeats": (
             lambda dy, i: scattered(dy, i) / np.maximum(np.bincount(i.ravel(), minlength=9), 1)[
                 :, None], "a mean over two"),
-        "not added": (lambda dy, i: None, "never adds"),
+        "not added": (lambda dy, i: None, "added nothing"),
         "every row": (lambda dy, i: scattered(dy, i) + 0.1, None),
         "first sentence alone": (lambda dy, i: scattered(dy[0], i[0]), None),
     }  # fmt: skip

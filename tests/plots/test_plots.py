@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from minitransformer.plots import plot_history, plot_parts, plot_study, write_png
+from minitransformer.plots.confusion import plot_confusion
 from minitransformer.plots.history import running_mean
 from minitransformer.training.history import History, HistoryRow
 
@@ -48,6 +49,7 @@ def test_a_title_is_no_mathematics(tmp_path: Path) -> None:
     points = [("lora", [(10, [0.5, 0.6])])]
     write_png(plot_study({name: (points, None)}), tmp_path / "study.png")
     write_png(plot_parts({name: [(name, [0.5, 0.6])]}), tmp_path / "parts.png")
+    plot_confusion(np.eye(2), [name, "other"], f"{name}: adapters", tmp_path / "confusion.png")
 
 
 @pytest.mark.parametrize("history", [History(), made_up(0), made_up(1, steps=1), made_up(1)])

@@ -204,6 +204,7 @@ def test_every_row_of_a_file_gets_its_answer(run, tmp_path) -> None:
         ("text\n", "o.csv", None, "has no rows"),
         ("text,predicted\na,b\n", "o.csv", None, "has a column 'predicted' already"),
         ('text\na\n"b\n', "o.csv", None, "line 3.*must end"),
+        ("text\na\n", "no/o.csv", None, "there is no folder .*no; make it"),
         ("text\na\n", "o.xlsx", None, r"ends in \.csv"),
         ("text\na\n", "o.csv", 3, "top_k=3: this run has 2 labels"),
     ],

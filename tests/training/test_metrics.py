@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,22 @@ def test_a_class_that_does_not_occur_does_not_count() -> None:
 )
 def test_wilson_interval(right: int, n: int, low: float, high: float) -> None:
     assert metrics.wilson_interval(right, n) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_wilson_interval_solves_its_equation() -> None:
+    """Against the roots of (p - q)^2 = z^2 q (1 - q) / n, which is what it solves."""
+    for right, n in ((0, 10), (7, 10), (10, 10), (850, 1000)):
+        p, z2 = right / n, metrics.Z**2 / n
+        roots = np.sort(np.roots([1 + z2, -(2 * p + z2), p * p]))
+        np.testing.assert_allclose(metrics.wilson_interval(right, n), roots.real, atol=1e-12)
+
+
+def test_interval_of_pearson() -> None:
+    """By hand: artanh 0.5 = 0.5493, plus and minus 1.96 / sqrt(25) = 0.3920."""
+    expected = (math.tanh(0.1573), math.tanh(0.9413))
+    assert metrics.pearson_interval(0.5, 28) == pytest.approx(expected, abs=1e-4)
+    assert metrics.pearson_interval(1.0, 2) == (-1, 1)  # two points are always on a line
+    assert metrics.pearson_interval(math.nan, 100) == (-1, 1)
 
 
 def test_intervals_of_macro_f1_cover_it_and_shrink_with_more_examples() -> None:

@@ -183,7 +183,7 @@ def test_loss_that_is_not_finite_stops_with_a_clear_message(classifier) -> None:
     trainer = Trainer(model, TRAIN, VALIDATION, OPTIONS, progress=False)
     with pytest.raises(TrainingError, match="probabilities are not finite"):
         trainer.fit()  # the evaluation before the first step
-    trainer.history.append(HistoryRow(0, 0, validation_accuracy=0.5))  # as if it had been done
+    trainer.history.append(HistoryRow(0, 0, validation_loss=0.5))  # as if it had been done
     with pytest.raises(TrainingError, match=r"loss is nan at step 1 of 21.*lower lr"):
         trainer.fit()
 

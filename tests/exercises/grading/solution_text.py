@@ -18,7 +18,8 @@ def secret_lines(page: str) -> set[str]:
     or a call, as `else:` or `return y`, says nothing.
     """
     rest = REGION.sub("", page)
-    shown = {normal(line) for line in [*rest.splitlines(), *re.findall(r"`([^`\n]+)`", rest)]}
+    text = [line.removeprefix("# ") for line in rest.splitlines()]  # of markdown cells
+    shown = {normal(line) for line in [*text, *re.findall(r"`([^`\n]+)`", rest)]}
     found = {normal(line) for _, body in REGION.findall(page) for line in body.splitlines()}
     return {line for line in found - shown if says_something(line)}
 
