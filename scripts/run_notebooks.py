@@ -55,6 +55,16 @@ def run(path: Path) -> tuple[Any, float]:
     notebook = read(path)
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None
+    start = time.perf_counter()
+    execute(notebook, path.parent)
+    seconds = time.perf_counter() - start
+    for cell in code_cells(notebook):
+        cell.outputs = joined(cell.outputs)
+    return notebook, seconds
+
+
+def execute(notebook: Any, folder: Path) -> None:
+    """Run the cells in a fresh kernel in `folder`, with the package of this repository."""
     inherited = {k: v for k, v in os.environ.items() if k not in ("MPLBACKEND", "PYTHONWARNINGS")}
     found_here = os.pathsep.join(filter(None, (str(ROOT), inherited.get("PYTHONPATH"))))
     client = nbclient.NotebookClient(
@@ -62,14 +72,9 @@ def run(path: Path) -> tuple[Any, float]:
         timeout=SECONDS_PER_CELL,
         kernel_name="python3",
         record_timing=False,
-        resources={"metadata": {"path": str(path.parent)}},
+        resources={"metadata": {"path": str(folder)}},
     )
-    start = time.perf_counter()
     client.execute(env={**inherited, "PYTHONPATH": found_here})
-    seconds = time.perf_counter() - start
-    for cell in code_cells(notebook):
-        cell.outputs = joined(cell.outputs)
-    return notebook, seconds
 
 
 def joined(outputs: list[Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What all figures share: three colours, an empty figure, and a PNG that is whole or not there."""
+"""What all figures share: colours, an empty figure, and a PNG that is whole or not there."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
+GREEN, YELLOW, SKY = "#009E73", "#E69F00", "#56B4E9"
 
 
 def new_figure(width: float, height: float) -> Figure:

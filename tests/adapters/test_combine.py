@@ -156,19 +156,86 @@ def test_the_walk_back_ends_at_a_frozen_adapter_below_the_first_that_trains(
 # -- averages -----------------------------------------------------------------------------
 
 
-def test_average_is_the_weighted_sum_of_every_parameter(small_transformer, token_batch) -> None:
+def branches(model: mt.Transformer, h: np.ndarray, name: str) -> list[np.ndarray]:
+    """f(h) of that adapter at each of its sites."""
+    return [site.adapters[name].f(h) for site in model.eval().sites() if name in site.adapters]
+
+
+def hidden_states(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((3, 5, 16))
+
+
+@pytest.mark.parametrize("weights", [(1, 1, -1), (1 / 3, 1 / 3, 1 / 3), (0, -0.5, 2)])
+def test_a_sum_of_outputs_is_exact_for_any_weights(small_transformer, weights) -> None:
     model = with_adapters(small_transformer(), "pfeiffer", "pfeiffer", "pfeiffer")
+    model.astype(np.float64)
     before = {name: digest(model, name) for name in NAMES}
-    mt.average_adapters(model, "sum", {"a": 1, "b": 1, "c": -1})
-    for key, parameter in parts(model, "sum").items():
-        a, b, c = (model.state_dict()[key.replace(".sum.", f".{name}.")] for name in NAMES)
-        np.testing.assert_allclose(parameter.value, a + b - c, atol=1e-6)
+    mt.average_adapters(model, "sum", dict(zip(NAMES, weights, strict=True)))
+    h = hidden_states()
+    single = zip(*(branches(model, h, name) for name in NAMES), strict=True)
+    for total, fs in zip(branches(model, h, "sum"), single, strict=True):
+        expected = sum(w * f for w, f in zip(weights, fs, strict=True))
+        np.testing.assert_allclose(total, expected, rtol=0, atol=1e-12)
     assert {name: digest(model, name) for name in NAMES} == before
     assert model.active_adapters == ("sum",)
-    mt.average_adapters(model, "same", {"a": 1.0})
+    assert model.adapter_config("sum").bottleneck == 12
+
+
+@pytest.mark.parametrize("scaling", [3.0, "learned"])
+def test_a_sum_of_outputs_keeps_each_scaling_and_takes_unequal_widths(
+    small_transformer, scaling
+) -> None:
+    model = small_transformer().astype(np.float64)
+    for seed, (name, m) in enumerate((("a", 3), ("b", 5)), start=1):
+        rng = np.random.default_rng(seed)
+        model.add_adapter(name, mt.AdapterConfig(bottleneck=m, scaling=scaling), rng)
+        for parameter in parts(model, name).values():
+            parameter.value += 0.3 * rng.standard_normal(parameter.shape)
+    mt.average_adapters(model, "difference", {"a": 1, "b": -2})
+    h = hidden_states()
+    found = (branches(model, h, name) for name in ("difference", "a", "b"))
+    for difference, a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(difference, a - 2 * b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", [None, "before", "after"])
+@pytest.mark.parametrize("scaling", [1.0, "learned"])
+def test_weight_minus_one_negates_an_adapter(small_transformer, norm, scaling) -> None:
+    model = small_transformer().astype(np.float64)
+    rng = np.random.default_rng(0)
+    config = mt.AdapterConfig(bottleneck=4, norm=norm, scaling=scaling)
+    model.add_adapter("a", config, rng)
+    for parameter in parts(model, "a").values():
+        parameter.value += 0.3 * rng.standard_normal(parameter.shape)
+    mt.average_adapters(model, "minus", {"a": -1}, of="parameters")
+    h = hidden_states()
+    for minus, a in zip(branches(model, h, "minus"), branches(model, h, "a"), strict=True):
+        assert np.abs(a).max() > 0.01
+        np.testing.assert_allclose(minus, -a, rtol=0, atol=1e-12)
+
+
+def test_a_mean_of_parameters_is_that_of_every_array(small_transformer, token_batch) -> None:
+    model = with_adapters(small_transformer(), "pfeiffer", "pfeiffer", "pfeiffer")
+    mt.average_adapters(model, "mean", {"a": 0.25, "b": 0.5, "c": 0.25}, of="parameters")
+    for key, parameter in parts(model, "mean").items():
+        a, b, c = (model.state_dict()[key.replace(".mean.", f".{name}.")] for name in NAMES)
+        np.testing.assert_allclose(parameter.value, (a + 2 * b + c) / 4, atol=1e-6)
+    mt.average_adapters(model, "same", {"a": 1.0}, of="parameters")
     once_a = model(*token_batch)
     with model.use("a"):
         np.testing.assert_array_equal(model(*token_batch), once_a)
+
+
+def test_a_sum_of_outputs_trains_and_travels(small_transformer, token_batch, tmp_path) -> None:
+    model = with_adapters(small_transformer(), "houlsby", "houlsby")
+    mt.average_adapters(model, "sum", {"a": 1, "b": -1})
+    expected = model(*token_batch)
+    model.backward(np.ones_like(expected))
+    assert all(p.grad is not None for p in parts(model, "sum").values())
+    model.save_adapter(tmp_path / "sum.safetensors", "sum")
+    model.delete_adapter("sum")
+    model.load_adapter(tmp_path / "sum.safetensors", "sum")
+    np.testing.assert_array_equal(model(*token_batch), expected)
 
 
 def test_one_shape_written_in_two_ways_can_be_averaged(small_transformer) -> None:
@@ -183,7 +250,15 @@ def test_what_cannot_be_averaged_is_refused_by_name(small_transformer) -> None:
     model = with_adapters(small_transformer(), "pfeiffer", "pfeiffer")
     model.add_adapter("wide", mt.AdapterConfig(bottleneck=8, placement="pfeiffer"))
     with pytest.raises(ConfigError, match=r"'a' and 'wide' .* bottleneck \(4 and 8\), activation"):
+        mt.average_adapters(model, "new", {"a": 0.5, "wide": 0.5}, of="parameters")
+    with pytest.raises(ConfigError, match=r"'a' and 'wide' .* differ in activation"):
         mt.average_adapters(model, "new", {"a": 0.5, "wide": 0.5})
+    with pytest.raises(ConfigError, match="of='weights': expected 'outputs' or 'parameters'"):
+        mt.average_adapters(model, "new", {"a": 0.5, "b": 0.5}, of="weights")
+    model.add_adapter("normed", mt.AdapterConfig(bottleneck=4, norm="after"))
+    with pytest.raises(ConfigError, match="norm='after' have no sum of outputs"):
+        mt.average_adapters(model, "new", {"normed": 1})
+    model.delete_adapter("normed")
     with pytest.raises(ConfigError, match="no adapter 'x'; this model has: a, b, wide"):
         mt.average_adapters(model, "new", {"a": 0.5, "x": 0.5})
     with pytest.raises(ConfigError, match="weight nan of adapter 'b'"):

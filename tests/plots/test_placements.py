@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from minitransformer.adapters.config import PLACEMENTS
 from minitransformer.errors import ConfigError
 from minitransformer.nn.config import NORMS
-from scripts.draw_placements import plot_placement, plot_placements
+from minitransformer.plots.placements import plot_placement, plot_placements
 
 each_placement = pytest.mark.parametrize("placement", PLACEMENTS)
 each_norm = pytest.mark.parametrize("norm", NORMS)

@@ -1,0 +1,1 @@
+"""Programs for this repository, run as `python scripts/NAME.py` or `python -m scripts.NAME`."""
