@@ -26,6 +26,7 @@ from exercises.wrong_solutions import SOLUTIONS, solution
 
 PAGES = SOLUTIONS.parent / "pages"
 EXERCISES = (1, 2, 3, 4, 5, 6, 7, 8)  # the ninth runs a study for each
+SECONDS = 60  # of a mutation
 
 
 @dataclass(frozen=True)
@@ -191,14 +192,16 @@ FACTS = (  # what can be seen, and names no cause
     r"times the norm", r"gives another .* without an error", r"has two gradients",
     r"first make the part `(clip|merged)`", r"trains, and should not", r"is no number, but",
     r"it is dy itself", r"are equal: draw them at random", r"could not be broadcast together",
-    r"could not broadcast input array",
+    r"could not broadcast input array", r"in place of one of|'NoneType'",
+    r"is there a loop without an end",
 )  # fmt: skip
 CAUSES = (  # what is named, and the kinds of mutations of which it is true; the first that fits
     # ("... adds nothing to it, or nothing but zeros")
     (r"all zeros", {"off by one", "factor", "dropped term", "sign", "condition"}),
     (r"is not subtracted", {"dropped term", "factor"}),
     (r"sign is flipped|subtracted|goes up the gradient|is added, but", {"sign"}),
-    (r"transpose|in the wrong order|last two axes", {"transpose"}),
+    (r"(?<!shape of its )transpose|in the wrong order|last two axes", {"transpose"}),
+    (r"it takes z, before the ReLU|share as well|that is in float64", set[str]()),
     (r"the ReLU is not passed", {"dropped term", "off by one"}),  # a > -1 passes everything
     (r"a sum stands|sums stand|a mean stands|a mean is taken", {"factor"}),
     (r"constant factor", {"factor", "dropped term", "off by one"}),
@@ -232,13 +235,17 @@ READ = (  # of other mutations: what a person has read, and found true of them; 
     # What was seen, whatever its cause: an array that is given, or not, or that nobody asked for.
     (r"", r"backward added nothing|all zeros|returned None|nothing is scaled"),
     (r"another name: self\.", r"frozen parameter has|whether one array is trained must not"),
-    (r"not flat", r"over some of the leading axes"),
+    (r"not flat", r"over some of the leading axes|not summed over the leading axes"),
     (r"exchanged: np\.linalg\.norm", r"the inverse"),
+    (r"float32 -> np.float64", r"is float64"),
     (r"exchanged: u - mean", r"sign is flipped"),
     (r"another name: (df|du) -> dy", r"scaling"),
     (r"another name: a -> z", r"ReLU"),
+    (r"another name: dy -> df", r"s multiplies the skip connection's share as well"),
+    (r"8:32 another number: 4 -> 8", r"that is in float64"),
     (r"another name: u -> (mean|x_hat)", r"is not subtracted"),  # their mean is 0
-    (r"another name: B -> frozen", r"Q K\^T and P V are missing"),  # frozen is False: 0
+    (r"another name: mask -> scale", r"without the mask"),  # a number for all scores alike
+    (r"another name: [BT] -> frozen", r"Q K\^T and P V are missing"),  # frozen is False: 0
     (r"another name: weight_gradients -> linears", r"of frozen Linears are counted"),
     (r"6:14 another number: 1 -> 2", r"a t that is one too large"),
 )
@@ -265,10 +272,13 @@ def verdicts(mutation: Mutation, hint: str) -> Iterator[tuple[str, str]]:
 def examine(mutation: Mutation, folder: Path) -> tuple[bool, list[tuple[str, str]]]:
     """Whether a part was lost, and the verdicts on all that was said."""
     from minitransformer.exercises import check
+    from minitransformer.exercises.grading.child import at_most
 
     path = folder / "mutation.py"
     path.write_text(mutation.source, "utf-8")
-    lost = [item for item in check(mutation.exercise, path, "ada").items if not item.passed]
+    with at_most(SECONDS):  # a loop may have lost its end
+        report = check(mutation.exercise, path, "ada")
+    lost = [item for item in report.items if not item.passed]
     return bool(lost), [v for item in lost for v in verdicts(mutation, item.hint)]
 
 
@@ -278,10 +288,12 @@ EQUIVALENT = (  # the mutated code does the same; a test shows it
     ("norm > max_norm", "norm >= max_norm"),  # a factor of 1
 )
 EQUIVALENT_HERE = (  # the same at this place: exercise, line
-    (2, 18, "q", "v"),  # the width of q is that of v in every head
-    (2, 25, "q", "v"),
-    (2, 25, "q", "dcontext"),
-    (3, 28, "y", "h"),  # y and h have the same shape
+    # q, k, v and the context have the same width in every head.
+    *((2, line, "q", other) for line in (18, 25) for other in ("k", "v", "dcontext")),
+    *((3, 28, "y", other) for other in ("h", "f")),  # of the same shape
+    (3, 25, "np.maximum(z, 0)", "np.maximum(0, z)"),
+    # What is called m is kept in v, and the other way round.
+    (6, 19, "(self.m[name], self.v[name])", "(self.v[name], self.m[name])"),
 )
 
 

@@ -115,6 +115,25 @@ def test_a_file_that_stops_keeps_the_points_of_the_rest(adapter_file: Path) -> N
     assert "ZeroDivisionError" in lost.hint and "1 / 0" in lost.hint
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "part", "words"),
+    [
+        ("h @ self.w_down.value", "h @ self.w_down", "forward", "its `.value`, in line"),
+        ("(y.shape, h,", "(h,", "forward", "first the shape of the output"),
+        ("self.save_for_backward(", "print(", "gradients", "forward ends with self.save_for_"),
+        ("class MyAdapter", "class Adapter", "forward", "is it defined, under its name"),
+    ],
+)
+def test_stumbling_blocks_are_named(
+    adapter_file: Path, old: str, new: str, part: str, words: str
+) -> None:
+    text = solution(3)
+    assert old in text
+    adapter_file.write_text(text.replace(old, new), "utf-8")
+    hints = {item.name: item.hint for item in exercises.check(3, adapter_file).items}
+    assert words in hints[part]
+
+
 def test_a_warning_in_a_file_is_no_error(adapter_file: Path) -> None:
     text = solution(3).replace('"ada"', '[__import__("warnings").warn("slow"), "ada"][1]')
     adapter_file.write_text(text, "utf-8")

@@ -229,3 +229,14 @@ def test_the_tree_shows_every_module_what_trains_and_equal_blocks_once() -> None
     model.add_adapter("mine", mt.AdapterConfig(4, layers=(1,)))
     assert "blocks.0: Block" in str(model)
     assert "blocks.1: Block" in str(model)
+
+
+def test_a_parameter_is_not_taken_for_an_array() -> None:
+    """Without its .value: NumPy alone would take it for one object and speak of dimensions."""
+    with pytest.raises(TypeError, match="'Parameter'"):
+        np.ones((2, 3)) @ Parameter(np.ones((3, 2)))
+
+
+def test_what_is_saved_begins_with_the_shape_of_the_output() -> None:
+    with pytest.raises(ShapeError, match=r"first the shape of the output, y\.shape"):
+        Linear(3, 2).save_for_backward(np.ones((4, 3)), np.ones((4, 2)))
