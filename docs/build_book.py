@@ -26,9 +26,9 @@ DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 PACKAGE = ROOT / "minitransformer"
 
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT)]
 
-import first_cells  # noqa: E402
+from scripts import first_cells  # noqa: E402
 
 
 def build(target: Path, repository: str) -> int:
