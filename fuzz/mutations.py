@@ -156,7 +156,7 @@ def damaged_tensors(content: bytes, random: random.Random) -> bytes:
         entry = header[random.choice(names)]
         start, end = entry["data_offsets"]
         odd = random.choice([float("nan"), float("inf"), 3e38, -3e38, 1e-45, 0.0])
-        for at in range(start, end - 3, random.choice([4, 4, 400])):
+        for at in range(start, min(end, len(data)) - 3, random.choice([4, 4, 400])):
             data[at : at + 4] = struct.pack("<f", odd)
     elif what < 0.8 and names:
         entry = header[random.choice(names)]

@@ -120,6 +120,7 @@ CONFIGS: dict[str, tuple[Any, str]] = {
     "an infinite width": ({"hidden_size": float("inf")}, "d_model=inf"),
     "half a vocabulary": ({"vocab_size": 218.5}, "vocab_size=218.5"),
     "half a token type": ({"type_vocab_size": 1.5}, "token_types=1.5"),
+    "yes for token types": ({"type_vocab_size": True}, "token_types=True"),
     "no number for epsilon": ({"layer_norm_eps": float("nan")}, "layer_norm_eps=nan"),
     "text for epsilon": ({"layer_norm_eps": "small"}, "layer_norm_eps='small'"),
     "text for dropout": ({"hidden_dropout_prob": "x"}, "dropout='x'"),

@@ -48,7 +48,8 @@ class TransformerConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigError(f"{name}={value!r}: expected a whole number of at least 1")
-        if not isinstance(self.token_types, int) or self.token_types < 0:
+        types = self.token_types
+        if not isinstance(types, int) or isinstance(types, bool) or types < 0:
             raise ConfigError(f"token_types={self.token_types!r}: expected 0 (none) or more")
         if self.d_model % self.n_heads:
             raise ConfigError(
@@ -69,7 +70,10 @@ class TransformerConfig:
         activation_named(self.activation)
         pad = self.pad_id
         if pad is not None and (
-            self.causal or not isinstance(pad, int) or not 0 <= pad < self.vocab_size
+            self.causal
+            or not isinstance(pad, int)
+            or isinstance(pad, bool)
+            or not 0 <= pad < self.vocab_size
         ):
             raise ConfigError(
                 f"pad_id={pad!r}: expected None, or in an encoder a token below "
