@@ -3,6 +3,7 @@
     python benchmarks/epoch.py
     python benchmarks/epoch.py --limit 1000
     python benchmarks/epoch.py --sides everywhere top-3-cached --epochs 3 --dropout 0.1
+    python benchmarks/epoch.py --sides everywhere grouped grouped-bf16 --to epoch-bf16
 
 Rotten Tomatoes, MiniLM, adapters of m=64. The clock starts with the texts in memory and the model
 built; it runs through tokenization, batches and every training step, and stops while the test split
@@ -45,8 +46,13 @@ OURS = {
     "top-3": RunOptions(adapter=TOP_3),
     "top-3-cached": RunOptions(adapter=TOP_3, prefix_cache=True),
 }
-PEERS = {"plain": False, "grouped": True}  # the PyTorch loop -> batches grouped by length
-DEFAULT_SIDES = ["everywhere", *PEERS]
+# The PyTorch loop: whether its batches are grouped by length, and its forward pass in bfloat16.
+PEERS = {
+    "plain": {"grouped": False, "autocast": False},
+    "grouped": {"grouped": True, "autocast": False},
+    "grouped-bf16": {"grouped": True, "autocast": True},
+}
+DEFAULT_SIDES = ["everywhere", "plain", "grouped"]
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,9 @@ class OurRun:
 class PeerRun:
     """PyTorch and `adapters`: a plain training loop with the fast parts of both libraries."""
 
-    def __init__(self, plan: Plan, grouped: bool, folder: str, weights: dict[str, Array]) -> None:
+    def __init__(
+        self, plan: Plan, grouped: bool, autocast: bool, folder: str, weights: dict[str, Array]
+    ) -> None:
         import peers
         import torch
 
@@ -144,6 +152,7 @@ class PeerRun:
         self.model.load(weights)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = peers.adamw(self.model, plan.lr)
+        self.precision = torch.autocast("cpu", torch.bfloat16, enabled=autocast)
 
     def encode(self, texts: list[str]) -> list[Any]:
         """Token ids, a tensor for each text."""
@@ -190,7 +199,8 @@ class PeerRun:
         losses = []
         for ids, mask, labels in self.loader(self.ids, train.labels, order):
             self.optimizer.zero_grad()
-            loss = torch.nn.functional.cross_entropy(self.model(ids, mask), labels)
+            with self.precision:
+                loss = torch.nn.functional.cross_entropy(self.model(ids, mask), labels)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
             self.optimizer.step()
@@ -204,7 +214,7 @@ class PeerRun:
         test = self.task.test
         every = self.loader(self.encode(test.texts), test.labels, None)
         self.model.eval()
-        with self.torch.inference_mode():
+        with self.torch.inference_mode(), self.precision:
             right = [(self.model(i, m).argmax(1) == labels).sum().item() for i, m, labels in every]
         return float(sum(right) / len(test))
 
@@ -227,8 +237,7 @@ def start(name: str, plan: Plan, folder: str, weights: dict[str, Array]) -> Work
     """The process of one side."""
     if name in OURS:
         return Worker("epoch:OurRun", plan=plan, variant=name)
-    grouped = PEERS[name]
-    return Worker("epoch:PeerRun", plan=plan, grouped=grouped, folder=folder, weights=weights)
+    return Worker("epoch:PeerRun", plan=plan, folder=folder, weights=weights, **PEERS[name])
 
 
 def run(workers: dict[str, Worker], epochs: int, test: bool) -> dict[str, dict[str, list[Any]]]:

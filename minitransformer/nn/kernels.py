@@ -27,6 +27,7 @@ from .activation_kernels import (
 )
 from .functional import merge_heads, split_qkv
 from .module import Array
+from .row_gradient import RowGradient
 
 # For type checkers: names from another file that are found here on purpose.
 __all__ = ["ACTIVATIONS", "activation_named", "gelu", "gelu_tanh", "linear", "relu", "silu", "tanh"]
@@ -299,13 +300,10 @@ def sum_rows(x: Array, factor: Array | None = None) -> Array:
 # -- embedding ----------------------------------------------------------------------------
 
 
-def embedding_backward(dy: Array, ids: Array, n_rows: int) -> Array:
-    """`functional.embedding_backward`: sort by id, then add up each run of equal ids."""
-    order = np.argsort(ids, axis=None, kind="stable")
-    rows, starts = np.unique(ids.ravel()[order], return_index=True)
-    dweight = np.zeros((n_rows, dy.shape[-1]), dy.dtype)
-    dweight[rows] = np.add.reduceat(dy.reshape(-1, dy.shape[-1])[order], starts, axis=0)
-    return dweight
+def embedding_backward(dy: Array, ids: Array, n_rows: int) -> RowGradient:
+    """`functional.embedding_backward`, without the rows that are zero."""
+    d = dy.shape[-1]
+    return RowGradient.summed((n_rows, d), ids.ravel(), dy.reshape(-1, d))
 
 
 # -- AdapterFusion ------------------------------------------------------------------------

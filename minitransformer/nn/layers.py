@@ -109,8 +109,7 @@ class Embedding(Module):
     def backward(self, dy: Array) -> None:
         (ids,) = self.pop_saved(dy)
         if self.weight.trainable:
-            dweight = kernels.embedding_backward(dy, ids, len(self.weight.value))
-            self.weight.accumulate(dweight, own=True)
+            self.weight.accumulate(kernels.embedding_backward(dy, ids, self.weight.shape[0]))
 
 
 class LayerNorm(Module):

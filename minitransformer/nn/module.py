@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BackwardError, CheckpointError, ShapeError
+from .row_gradient import RowGradient
 from .summary import Summary, SummaryRow, tree
 
 if TYPE_CHECKING:
@@ -37,15 +38,28 @@ class Parameter:
     """An array that may be trained: `value`, and `grad` once a gradient has reached it.
 
     `grad` is None until then, and always None while the parameter is frozen. `requires_grad` says
-    whether it is trained; `trainable` is another name for it.
+    whether it is trained; `trainable` is another name for it. Reading `grad` always gives the whole
+    array; `stored_grad` may be a `RowGradient`, which an embedding's is until somebody reads it.
     """
 
     __array_ufunc__ = None  # x @ parameter is a TypeError: NumPy would take it for a single object
 
     def __init__(self, value: Array, requires_grad: bool = True) -> None:
         self.value = value
-        self.grad: Array | None = None
+        self.stored_grad: Array | RowGradient | None = None
         self._requires_grad = requires_grad
+
+    @property
+    def grad(self) -> Array | None:
+        if isinstance(
+            self.stored_grad, RowGradient
+        ):  # from now on whole: it may be changed in place
+            self.stored_grad = np.asarray(self.stored_grad)
+        return self.stored_grad
+
+    @grad.setter
+    def grad(self, grad: Array | None) -> None:
+        self.stored_grad = grad
 
     @property
     def requires_grad(self) -> bool:
@@ -67,7 +81,7 @@ class Parameter:
     def size(self) -> int:
         return self.value.size
 
-    def accumulate(self, grad: Array, own: bool = False) -> None:
+    def accumulate(self, grad: Array | RowGradient, own: bool = False) -> None:
         """Add a gradient: a parameter used twice, or in two batches, gets the sum.
 
         `own`: nobody else holds the array, so that it may become `.grad` without a copy.
@@ -83,10 +97,13 @@ class Parameter:
             raise ShapeError(
                 f"gradient of shape {grad.shape} for a parameter of shape {self.shape}{hint}"
             )
-        if self.grad is None:
+        before = self.stored_grad
+        if isinstance(grad, RowGradient) and (before is None or isinstance(before, RowGradient)):
+            self.stored_grad = grad if before is None else before + grad
+        elif self.grad is None:
             self.grad = (np.asarray if own else np.array)(grad, dtype=self.value.dtype)
         else:
-            self.grad += grad
+            self.grad += np.asarray(grad)
 
     def __repr__(self) -> str:
         state = "trainable" if self.trainable else "frozen"
@@ -345,7 +362,9 @@ class Module:
         """
         parameters = self.parameters()
         shared: dict[int, Any] = {id(p.value): p.value for p in parameters}
-        shared |= {id(p.grad): None for p in parameters}  # gradients and saved arrays: not copied
+        shared |= {
+            id(p.stored_grad): None for p in parameters
+        }  # gradients and saved arrays: not copied
         shared |= {id(module._saved): None for _, module in self.named_modules()}
         return copy.deepcopy(self, shared)
 

@@ -21,6 +21,7 @@ from ..models.heads import Classifier, CrossEntropy, LanguageModel, SquaredError
 from ..nn.kernels import row_tiles
 from ..nn.layers import Dropout
 from ..nn.module import Array, Parameter
+from ..nn.row_gradient import RowGradient
 from .optim import PIECE
 from .prefix_cache import PrefixCache
 from .process import cores, single_threaded_products
@@ -180,12 +181,12 @@ class DataParallel:
         """What the replicas exchange: the gradients of one are added to the model's, and freed."""
         sums: list[tuple[Array, Array]] = []
         for own, other in zip(self.trained[0], parameters, strict=True):
-            if other.grad is None:
+            if other.stored_grad is None:
                 continue
-            if own.grad is None:
-                own.accumulate(other.grad, own=True)
-            else:
-                sums += [(own.grad[rows], other.grad[rows]) for rows in row_tiles(own.grad, PIECE)]
+            if own.stored_grad is None or isinstance(other.stored_grad, RowGradient):
+                own.accumulate(other.stored_grad, own=True)
+            elif (whole := own.grad) is not None:
+                sums += [(whole[rows], other.stored_grad[rows]) for rows in row_tiles(whole, PIECE)]
             other.grad = None
         self.spread(lambda pair: np.add(*pair, out=pair[0]), sums)
 

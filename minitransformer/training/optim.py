@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import CheckpointError, ConfigError
 from ..nn import kernels
 from ..nn.module import Array, Parameter
+from ..nn.row_gradient import RowGradient
 
 Schedule = Callable[[int], float]
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # as the built-in `map`
@@ -82,6 +83,9 @@ class AdamW:
     `parameters`: name -> Parameter, as `model.trainable_parameters()` gives. `lr` is an attribute:
     a schedule sets it before each step. `t` counts the steps; `updates` how often each
     parameter has moved, name -> (1,), which is the t of its own m and v above.
+
+    Most rows of an embedding have been in no batch yet: their m and v are 0, so they only decay.
+    Nothing else is computed for them, and the result is the same to the last bit.
     Raises: ConfigError for parameters without names, or a number out of range.
     """
 
@@ -101,22 +105,51 @@ class AdamW:
         self.t = 0
         self.updates = {name: np.zeros(1, np.int64) for name in parameters}
         self.m, self.v = zeros_for(parameters), zeros_for(parameters)
+        self.reached: dict[str, Array] = {}  # rows of an embedding that had a gradient, (n,) bool
 
     def step(self) -> None:
         """Move every parameter that has a gradient, in place."""
         self.t += 1
-        moving = {name: p for name, p in self.parameters.items() if p.grad is not None}
+        moving = {name: p for name, p in self.parameters.items() if p.stored_grad is not None}
+        rows = {name: self.rows_to_move(name, p) for name, p in moving.items()}
+        grads = {name: gradient_of(p, rows[name]) for name, p in moving.items()}
         for name in moving:
             self.updates[name] += 1
 
         def move(piece: tuple[str, slice]) -> None:
-            name, rows = piece
-            value, grad = moving[name].value, cast(Array, moving[name].grad)
-            decay = self.weight_decay if grad.ndim >= 2 else 0.0
-            own = (value[rows], grad[rows], self.m[name][rows], self.v[name][rows])
-            kernels.adamw(*own, int(self.updates[name][0]), self.lr, self.betas, self.eps, decay)
+            name, part = piece
+            some = rows[name]
+            where = part if some is None else some[part]
+            arrays = (moving[name].value, self.m[name], self.v[name])
+            value, m, v = own = [a[where] for a in arrays]  # views by a slice, copies by indices
+            decay = self.weight_decay if value.ndim >= 2 else 0.0
+            t = int(self.updates[name][0])
+            grad = grads[name][part]
+            kernels.adamw(value, grad, m, v, t, self.lr, self.betas, self.eps, decay)
+            if some is not None:
+                for array, moved in zip(arrays, own, strict=True):
+                    array[where] = moved
 
-        list(_map.get()(move, pieces(moving)))
+        def decay_others(piece: tuple[str, slice]) -> None:
+            name, part = piece
+            factor = np.where(self.reached[name][part], 1, 1 - self.lr * self.weight_decay)
+            moving[name].value[part] *= factor[:, None].astype(moving[name].value.dtype)
+
+        if self.weight_decay:
+            partly = {name: moving[name] for name in moving if rows[name] is not None}
+            list(_map.get()(decay_others, pieces(partly)))
+        list(_map.get()(move, pieces(grads)))
+
+    def rows_to_move(self, name: str, parameter: Parameter) -> Array | None:
+        """Of an embedding, the rows that have had a gradient; None where all rows are moved."""
+        if not isinstance(parameter.stored_grad, RowGradient):
+            self.reached.pop(name, None)
+            return None
+        if name not in self.reached:
+            self.reached[name] = ((self.m[name] != 0) | (self.v[name] != 0)).any(axis=1)
+        self.reached[name][parameter.stored_grad.rows] = True
+        rows = np.flatnonzero(self.reached[name])
+        return rows if 2 * len(rows) < len(parameter.value) else None
 
     def state_dict(self) -> dict[str, Array]:
         """The arrays that resuming needs, beside the parameters (themselves, not copies)."""
@@ -128,6 +161,7 @@ class AdamW:
         """Copy a state in. Raises: CheckpointError for a state of other parameters."""
         load_arrays(self.state_dict(), state)
         self.t = int(state["t"][0])
+        self.reached.clear()
 
 
 def warmup_linear_decay(peak: float, warmup_steps: int, total_steps: int) -> Schedule:
@@ -157,7 +191,7 @@ def clip_by_global_norm(parameters: Mapping[str, Parameter], max_norm: float) ->
     """
     if not max_norm > 0:
         raise ConfigError(f"max_norm={max_norm}: expected a positive number")
-    grads = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+    grads = {name: stored_values(p) for name, p in parameters.items() if p.stored_grad is not None}
     parts = [grads[name][rows] for name, rows in pieces(grads)]
     each = _map.get()
     norm = math.sqrt(sum(each(lambda g: float(np.vdot(g, g)), parts)))
@@ -189,6 +223,22 @@ def pieces(arrays: Mapping[str, Parameter | Array]) -> Iterator[tuple[str, slice
         value = array.value if isinstance(array, Parameter) else array
         for rows in kernels.row_tiles(value, PIECE):
             yield name, rows
+
+
+def stored_values(parameter: Parameter) -> Array:
+    """The numbers of a gradient that may differ from zero."""
+    stored = parameter.stored_grad
+    return stored.values if isinstance(stored, RowGradient) else cast(Array, stored)
+
+
+def gradient_of(parameter: Parameter, rows: Array | None) -> Array:
+    """The gradient of these rows, (k, d), if all others have none; None: the whole gradient."""
+    if rows is None:
+        return cast(Array, parameter.grad)
+    stored = cast(RowGradient, parameter.stored_grad)
+    grad = np.zeros((len(rows), stored.shape[1]), stored.values.dtype)
+    grad[np.searchsorted(rows, stored.rows)] = stored.values
+    return grad
 
 
 def zeros_for(parameters: Mapping[str, Parameter]) -> dict[str, Array]:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from minitransformer.errors import CheckpointError, ConfigError
-from minitransformer.nn.module import Parameter
+from minitransformer.nn.layers import Embedding
+from minitransformer.nn.module import Array, Parameter
 from minitransformer.training.optim import (
     SGD,
     AdamW,
@@ -62,6 +63,49 @@ def test_pieces_on_several_threads_change_nothing(monkeypatch: pytest.MonkeyPatc
     with ThreadPoolExecutor(3) as pool:
         assert trained(pool.map, 4) == trained(map, 4)
     np.testing.assert_allclose(trained(map, 4), trained(map, 1000), rtol=1e-14)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_rows_of_an_embedding_give_what_the_whole_table_gives(weight_decay: float) -> None:
+    """To the last bit: rows without a gradient so far, rows with one earlier, a state loaded
+    between, a gradient that somebody read, and one that is whole."""
+
+    def trained(whole: bool) -> dict[str, Array]:
+        rng = np.random.default_rng(3)
+        embedding = Embedding(40, 6, rng, sigma=1)
+        ps = {"table": embedding.weight}
+        optimizer = AdamW(ps, lr=0.1, weight_decay=weight_decay)
+        for step, words in enumerate([3, 3, 5, 3, 2, 40, 3]):
+            ids = rng.integers(0, words, (2, 4))
+            for _ in range(2):  # a second batch adds to the first
+                embedding(ids)
+                embedding.backward(rng.normal(size=(2, 4, 6)).astype(np.float32))
+            if whole or step == 4:
+                assert embedding.weight.grad is not None  # read: stored whole from here on
+            clip_by_global_norm(ps, 1e9)
+            optimizer.step()
+            embedding.zero_grad()
+            if step == 2:
+                state = {name: array.copy() for name, array in optimizer.state_dict().items()}
+                optimizer = AdamW(ps, lr=0.1, weight_decay=weight_decay)
+                optimizer.load_state_dict(state)
+        return {"table": embedding.weight.value, **optimizer.state_dict()}
+
+    expected, found = trained(whole=True), trained(whole=False)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_a_change_in_a_gradient_that_was_read_is_heeded() -> None:
+    embedding = Embedding(40, 6, np.random.default_rng(0), sigma=1)
+    before = embedding.weight.value.copy()
+    embedding(np.array([1, 2]))
+    embedding.backward(np.ones((2, 6), np.float32))
+    assert embedding.weight.grad is not None
+    embedding.weight.grad[30] = 1.0
+    AdamW({"table": embedding.weight}, lr=0.1, weight_decay=0.0).step()
+    moved = np.flatnonzero((embedding.weight.value != before).any(axis=1))
+    assert moved.tolist() == [1, 2, 30]
 
 
 def test_sgd_with_momentum() -> None:
