@@ -1,14 +1,15 @@
 """Adapter files: what was trained, and which base it belongs to, in one safetensors file.
 
 The file holds parameters under their names in the transformer
-(`blocks.0.attention.adapters.NAME.down.weight`), those of the head under `head.`, and a record in
-its metadata: what to insert, and the fingerprint of the base.
+(`blocks.0.attention.adapters.NAME.down.weight`), those of the head under `head.`, and in its
+metadata a record (what to insert, and the fingerprint of the base) and a digest of the file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -30,12 +31,13 @@ from .adapter_parameters import (
     pooling_of,
     warn_of_trainable_base,
 )
-from .files import read_safetensors, write_tensors
+from .files import DIGEST, read_safetensors, write_tensors
 from .folders import refuse_foreign
 from .kinds import check_kinds
 
 BUILT_ANYWAY = 1_000_000  # parameters: so much is built, and then all that does not fit is listed
-FORMAT = "minitransformer-adapter-3"  # the metadata's only entry
+FORMAT = "minitransformer-adapter-4"  # the metadata's entry beside the digest of the file
+WITHOUT_DIGEST = "minitransformer-adapter-3"  # the same without a digest
 OLDER = ("minitransformer-adapter-1", "minitransformer-adapter-2")  # told the base by its weights
 
 
@@ -98,14 +100,15 @@ class AdapterRecord:
                 f"{path} was written by an older version, which knew its base by the weights "
                 "alone, not by heads, activation and tokenizer; train it again"
             )
-        if FORMAT not in metadata:
+        text = metadata.get(FORMAT, metadata.get(WITHOUT_DIGEST))
+        if text is None:
             found = ", ".join(sorted(metadata)) or "nothing"
             raise CheckpointError(
                 f"{path} is not an adapter file of this library: its metadata holds {found}, "
                 f"expected an entry {FORMAT!r}"
             )
         try:
-            values = json.loads(metadata[FORMAT])
+            values = json.loads(text)
             if values.keys() != {entry.name for entry in fields(cls)}:
                 raise ConfigError(f"entries {sorted(values)}")
             adapters = {
@@ -216,11 +219,21 @@ def save_adapter(
 def read_adapter(path: str | Path) -> AdapterFile:
     """An adapter file, or that of a run's folder.
 
-    Raises: CheckpointError if the file is missing, truncated, foreign, or not finite.
+    Warns of a file that an older version wrote, without a digest.
+    Raises: CheckpointError if the file is missing, damaged, foreign, or not finite.
     """
     path = find_adapter(path)
     tensors, metadata = read_safetensors(path)
     record = AdapterRecord.from_metadata(metadata, path)
+    if DIGEST not in metadata:
+        unknown = f"{path} carries no SHA-256 of itself ({DIGEST!r} in its metadata)"
+        if FORMAT in metadata:
+            raise CheckpointError(f"{unknown}: it is damaged, or another program wrote it")
+        warnings.warn(
+            f"{unknown}: an older version wrote it; damage to it stays unnoticed until "
+            "it is loaded and saved again",
+            stacklevel=3,
+        )
     for key, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise CheckpointError(f"{path}: {key} contains NaN or infinity")
