@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, printable
 from ..nn.layers import Dropout
 from ..nn.module import Module
 from ..nn.sublayer import SubLayer
@@ -169,8 +169,10 @@ class Adaptable(Module):
 
     def check_new_name(self, name: str) -> None:
         """Raises: ConfigError if no adapter can be called that."""
-        if not name or "." in name or ":" in name:
-            raise ConfigError(f"adapter name {name!r}: expected a word without dots and colons")
+        if not name or "." in name or ":" in name or name != printable(name, keep=""):
+            raise ConfigError(
+                f"adapter name {name!r}: expected a word without dots, colons, control characters"
+            )
         if name in self.adapter_names:
             raise ConfigError(
                 f"an adapter {name!r} is there already; delete_adapter it, or choose another name"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -120,6 +123,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[st
     digest = hashlib.sha256(start(ZEROS))
     digest.update(data)
     write_bytes(path, start(digest.hexdigest()), data)
+
+
+def csv_line(cells: Iterable[Any], delimiter: str = ",") -> str:
+    """A line of CSV that ends in a newline."""
+    # Some versions of csv.writer quote a carriage return only if lines end in one.
+    line = io.StringIO(newline="")
+    csv.writer(line, delimiter=delimiter).writerow(cells)
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
