@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 CONTROL = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # categories of Unicode
 JOINERS = "\u200c\u200d"  # of category Cf too; Persian, Hindi and emoji need them
@@ -24,6 +25,13 @@ def printable(text: object, keep: str = "\n\t") -> str:
         else mark
         for mark in text
     )
+
+
+def listed(names: Iterable[object], most: int = 10) -> str:
+    """Names for an error, at most so many: "a, b, ... and 8 more"; "none" without any."""
+    texts = [text if len(text) < 100 else f"{text[:100]}..." for text in map(str, names)]
+    rest = [f"... and {len(texts) - most:,} more"] if len(texts) > most else []
+    return ", ".join([*texts[:most], *rest]) or "none"
 
 
 class MiniTransformerError(Exception):

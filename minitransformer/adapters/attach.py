@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..errors import ConfigError, printable
+from ..errors import ConfigError, listed, printable
 from ..nn.layers import Dropout
 from ..nn.module import Module
 from ..nn.sublayer import SubLayer
@@ -181,7 +181,7 @@ class Adaptable(Module):
     def check_adapter(self, name: str) -> None:
         """Raises: ConfigError if there is no adapter of that name."""
         if name not in self.adapter_names:
-            known = ", ".join(self.adapter_names) or "none"
+            known = listed(self.adapter_names)
             raise ConfigError(f"there is no adapter {name!r}; this model has: {known}")
 
     # -- which of them are active ----------------------------------------------------------------

@@ -22,7 +22,7 @@ from ..adapters.config import CONFIGS, METHODS, AnyConfig, size_of
 from ..adapters.fusion import Fusion
 from ..adapters.own import AdapterFactory, check_factory, own_class
 from ..adapters.select import BASE_PARTS, base_parameters
-from ..errors import CheckpointError, ConfigError, MiniTransformerError
+from ..errors import CheckpointError, ConfigError, MiniTransformerError, listed
 from ..nn.module import Array, Module, Parameter
 from .adapter_parameters import (
     adapter_modules,
@@ -32,7 +32,7 @@ from .adapter_parameters import (
     warn_of_trainable_base,
 )
 from .files import DIGEST, read_safetensors, write_tensors
-from .folders import refuse_foreign
+from .folders import refuse_foreign, summed_up
 from .kinds import check_kinds
 
 BUILT_ANYWAY = 1_000_000  # parameters: so much is built, and then all that does not fit is listed
@@ -102,7 +102,7 @@ class AdapterRecord:
             )
         text = metadata.get(FORMAT, metadata.get(WITHOUT_DIGEST))
         if text is None:
-            found = ", ".join(sorted(metadata)) or "nothing"
+            found = listed(sorted(metadata))
             raise CheckpointError(
                 f"{path} is not an adapter file of this library: its metadata holds {found}, "
                 f"expected an entry {FORMAT!r}"
@@ -131,13 +131,20 @@ class AdapterRecord:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {choices}")
         known = set(self.adapters)
         if not known.issuperset(self.factories):
-            raise ConfigError(f"factories={self.factories}: expected some of {sorted(known)}")
+            raise ConfigError(
+                f"factories of {listed(self.factories)}: expected some of {listed(sorted(known))}"
+            )
         for name, sources in (*self.fusions.items(), ("active", self.active)):
             if not known.issuperset(sources):
-                raise ConfigError(f"{name}={sources}: expected some of {sorted(known)}")
+                raise ConfigError(
+                    f"{name}={listed(sources)}: expected some of {listed(sorted(known))}"
+                )
             known.add(name)
         if self.max_length < 0 or len(set(self.label_names)) < len(self.label_names):
-            raise ConfigError(f"max_length={self.max_length}, label_names={self.label_names}")
+            raise ConfigError(
+                f"max_length={self.max_length}, label_names={listed(self.label_names)}: expected "
+                "a length from 0, and each name once"
+            )
 
 
 @dataclass(frozen=True)
@@ -181,7 +188,7 @@ def save_adapter(
     if not head:
         head_parameters = {}
     if not names and not head_parameters:
-        known = ", ".join(transformer.adapter_names) or "none"
+        known = listed(transformer.adapter_names)
         raise ConfigError(f"nothing to save: name one of the adapters of this model ({known})")
     if base_part == "none":
         warn_of_trainable_base(transformer)
@@ -324,6 +331,12 @@ def check_sizes(file: AdapterFile, transformer: Adaptable) -> None:
 
     Raises: CheckpointError.
     """
+    held = {key.partition(".adapters.")[2].partition(".")[0] for key in file.tensors}
+    empty = {*file.record.adapters} - held
+    if empty - {*file.record.factories}:
+        raise CheckpointError(
+            f"{file.path} does not fit: it holds nothing of {listed(sorted(empty))}"
+        )
     d, blocks = transformer.config.d_model, len(transformer.blocks)
     for name, config in file.record.adapters.items():
         if name in file.record.factories:  # how large it is, its class says
@@ -333,7 +346,7 @@ def check_sizes(file: AdapterFile, transformer: Adaptable) -> None:
         what, size = size_of(config, d)
         if size * d * places > sum(own) + BUILT_ANYWAY:  # the least that any method has
             raise CheckpointError(
-                f"{file.path} does not fit: {what}={size:.14g} in {places} blocks of width {d}, "
+                f"{file.path} does not fit: {what}={size} in {places} blocks of width {d}, "
                 f"but the tensors of {name!r} have {sum(own):,} values"
             )
     n_fused = len(file.record.fusions)
@@ -350,7 +363,7 @@ def names_in_model(file: AdapterFile, name: str | None) -> dict[str, str]:
     names = {old: old for old in (*record.adapters, *record.fusions)}
     if name is not None:
         if len(record.active) != 1:
-            stack = ", ".join(record.active) or "none"
+            stack = listed(record.active)
             raise ConfigError(
                 f"name={name!r}: only a single adapter gets another name; {file.path} holds {stack}"
             )
@@ -379,7 +392,7 @@ def fill(places: Mapping[str, Parameter], tensors: Mapping[str, Array], path: Pa
         if tensors[key].shape != places[key].shape
     ]
     if problems:
-        raise CheckpointError(f"{path} does not fit:\n  " + "\n  ".join(sorted(problems)))
+        raise CheckpointError(f"{path} does not fit:\n  {summed_up(problems)}")
     for key, parameter in places.items():
         parameter.value[...] = tensors[key]
 
