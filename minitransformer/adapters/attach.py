@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, listed, printable
 from ..nn.layers import Dropout
 from ..nn.module import Module
 from ..nn.sublayer import SubLayer
@@ -169,8 +169,10 @@ class Adaptable(Module):
 
     def check_new_name(self, name: str) -> None:
         """Raises: ConfigError if no adapter can be called that."""
-        if not name or "." in name or ":" in name:
-            raise ConfigError(f"adapter name {name!r}: expected a word without dots and colons")
+        if not name or "." in name or ":" in name or name != printable(name, keep=""):
+            raise ConfigError(
+                f"adapter name {name!r}: expected a word without dots, colons, control characters"
+            )
         if name in self.adapter_names:
             raise ConfigError(
                 f"an adapter {name!r} is there already; delete_adapter it, or choose another name"
@@ -179,7 +181,7 @@ class Adaptable(Module):
     def check_adapter(self, name: str) -> None:
         """Raises: ConfigError if there is no adapter of that name."""
         if name not in self.adapter_names:
-            known = ", ".join(self.adapter_names) or "none"
+            known = listed(self.adapter_names)
             raise ConfigError(f"there is no adapter {name!r}; this model has: {known}")
 
     # -- which of them are active ----------------------------------------------------------------

@@ -239,7 +239,7 @@ def check_size(config: AnyConfig, d_model: int) -> None:
     name, size = size_of(config, d_model)
     if size > most:
         raise ConfigError(
-            f"{name}={size:.14g} in a base of width {d_model}: expected at most {most}; an adapter "
+            f"{name}={size} in a base of width {d_model}: expected at most {most}; an adapter "
             "is small beside its base"
         )
 

@@ -12,6 +12,7 @@ import math
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any
@@ -19,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from ..errors import ConfigError, MiniTransformerError
+from ..errors import ConfigError, MiniTransformerError, printable
 
 INTERRUPTED = 130  # as shells count it: 128 + SIGINT
 
@@ -39,7 +40,12 @@ app = typer.Typer(
 
 def say(message: str) -> None:
     """To the person in front of the screen, not to the program behind a pipe."""
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message), file=sys.stderr, flush=True)
+
+
+def show(text: object) -> None:
+    """A result, to standard output; what is in files of others cannot steer the terminal."""
+    print(printable(text))
 
 
 class SayHandler(logging.Handler):
@@ -51,9 +57,10 @@ class SayHandler(logging.Handler):
 
 @contextmanager
 def shown_messages() -> Iterator[None]:
-    """While inside, what the library logs (what it fetches) goes to standard error."""
+    """While inside, what the library logs and warns of goes to standard error, as messages."""
     logger, handler = logging.getLogger("minitransformer"), SayHandler()
-    level = logger.level
+    level, of_warnings = logger.level, warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {printable(message)}\n"
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
@@ -61,10 +68,14 @@ def shown_messages() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+        warnings.formatwarning = of_warnings
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON that every program reads: NaN and infinity, which JSON has not, are null."""
+    """JSON that every program reads and every terminal shows.
+
+    NaN and infinity, which JSON has not, are null; control characters are \\u and four digits.
+    """
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -73,7 +84,8 @@ def json_text(value: Any, indent: int | None = None) -> str:
             return [plain(inner) for inner in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    return json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    return "".join(c if printable(c) == c else json.dumps(c)[1:-1] for c in text)
 
 
 def print_json(value: Any) -> None:
@@ -149,7 +161,7 @@ def speak_utf8() -> None:
 
 def failed(message: str, status: int, debug: bool = False) -> int:
     if debug:
-        traceback.print_exc()
+        say(traceback.format_exc())
     say(f"minitransformer: error: {message}")
     return status
 

@@ -13,7 +13,7 @@ from ..runs.folder import default_folders, unfinished
 from ..runs.language_modeling import HISTORIES
 from ..runs.options import RunOptions
 from . import options as opt
-from .app import INTERRUPTED, app, failed, print_json, say
+from .app import INTERRUPTED, app, failed, print_json, say, show
 from .language_adaptation import adapt
 from .text import (
     gradcheck_record,
@@ -142,7 +142,7 @@ def train(
         say(interruption_report(task, run.folder, metrics))
         return INTERRUPTED
     if not as_json and not quiet:
-        print(training_report(run.folder, metrics))
+        show(training_report(run.folder, metrics))
     for warning in metrics["warnings"]:
         say(f"warning: {warning}")
     return 0
@@ -174,8 +174,8 @@ def tasks(as_json: opt.AsJson = False) -> None:
         )
         return
     rows = [(name, known.description) for name, known in TASKS.items()]
-    print(table(("task", "what it is"), rows, left=2))
-    print("\nOr your own .csv, .tsv, .jsonl or .parquet file: see minitransformer train --help.")
+    show(table(("task", "what it is"), rows, left=2))
+    show("\nOr your own .csv, .tsv, .jsonl or .parquet file: see minitransformer train --help.")
 
 
 @app.command()
@@ -198,7 +198,7 @@ def gradcheck(
     if as_json:
         print_json([{"case": name, **gradcheck_record(report)} for name, report in results])
     else:
-        print(gradcheck_text(results))
+        show(gradcheck_text(results))
     if wrong:
         return failed(f"wrong gradients in {len(wrong)} of {len(results)}: {', '.join(wrong)}", 1)
     return 0
@@ -223,5 +223,5 @@ def demo(out: opt.DemoOut = None) -> int:
     if not run.metrics["finished"]:
         say(interruption_report(the_demo.TASK, folder, run.metrics))
         return INTERRUPTED
-    print("\n" + the_demo.demo_report(run))
+    show("\n" + the_demo.demo_report(run))
     return 0

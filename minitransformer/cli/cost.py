@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from ..adapters.config import PLACEMENTS, AdapterConfig, IA3Config, LoRAConfig, PrefixConfig
 from ..costs.comparison import WIDTHS, compare_methods
 from . import options as opt
-from .app import app, print_json
+from .app import app, print_json, show
 from .text import percent, size, table
 
 Batch = Annotated[int, opt.option("Sequences in a step.", 32, "--batch-size")]
@@ -62,7 +62,7 @@ def cost(
     if as_json:
         print_json(costs)
     else:
-        print(costs_text(costs))
+        show(costs_text(costs))
 
 
 def costs_text(costs: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..data.splits import on_one_line
 from ..errors import ConfigError
 from ..formats.adapter_file import read_adapter
 from ..formats.adapterhub import read_folder
@@ -15,7 +16,7 @@ from ..runs.adapterhub import export_adapterhub, import_adapterhub
 from ..runs.exchange import open_run
 from ..runs.peft import export_peft, import_peft
 from . import options as opt
-from .app import app, print_json
+from .app import app, print_json, show
 from .text import size
 
 ExportFolder = Annotated[
@@ -73,9 +74,9 @@ def export(
         print_json({"folder": str(folder), "format": kind, "files": files, **about})
         return
     written = ", ".join(f"{file} ({size(n)})" for file, n in files.items())
-    print(f"written  {folder}: {written}")
-    print(f"there    {about['load_with']}")
-    print(f"         {about['base_is']}")
+    show(f"written  {folder}: {written}")
+    show(f"there    {about['load_with']}")
+    show(f"         {about['base_is']}")
 
 
 def about_adapterhub(folder: Path) -> dict[str, Any]:
@@ -163,12 +164,12 @@ def import_(
         return
     shown = ", ".join(f"{k}={v}" for k, v in config.to_dict().items() if v is not None)
     use = "predict" if record.label_names else "generate"
-    print(f"adapter  {name}: {shown}")
+    show(f"adapter  {name}: {shown}")
     if record.label_names:
-        print(f"labels   {', '.join(record.label_names)}")
+        show(f"labels   {', '.join(map(on_one_line, record.label_names))}")
     if origin:
         same = "the same weights, by their SHA-256"
     else:
         same = "type, width and depth fit; that the weights are the same, only you can know"
-    print(f"base     {record.base}, there {model_name!r}: {same}")
-    print(f"written  {file.path}; next: minitransformer {use} {out}")
+    show(f"base     {record.base}, there {model_name!r}: {same}")
+    show(f"written  {file.path}; next: minitransformer {use} {out}")

@@ -14,7 +14,7 @@ from ..exercises.catalogue import EXERCISES
 from ..exercises.checking import check
 from ..exercises.plain_files import start as write_start
 from . import options as opt
-from .app import app, print_json, say
+from .app import app, print_json, say, show
 
 Number = Annotated[int | None, typer.Argument(metavar="NUMBER", help="1 to 9; without: a list.")]
 File = Annotated[Path | None, typer.Argument(metavar="FILE", help="A .py file or a notebook.")]
@@ -42,7 +42,7 @@ def exercise(
     """
     if number is None:
         for task in EXERCISES:
-            print(f"{task.number}  {task.title} ({task.minutes} minutes)")
+            show(f"{task.number}  {task.title} ({task.minutes} minutes)")
         return 0
     if (file is None) == (start is None):
         raise ConfigError("give either the FILE of a solution, or --start and a name for a new one")
@@ -56,5 +56,5 @@ def exercise(
     if as_json:
         print_json(report.to_dict())
     else:
-        print(report)
+        show(report)
     return 0 if report.passed else 1

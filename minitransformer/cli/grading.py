@@ -14,7 +14,7 @@ from ..exercises.grading.grade import grade as grade_class
 from ..exercises.grading.gradescope import write_autograder
 from ..exercises.grading.limits import Limits
 from . import options as opt
-from .app import INTERRUPTED, app, say
+from .app import INTERRUPTED, app, say, show
 
 Submissions = Annotated[
     Path,
@@ -59,7 +59,7 @@ def grade(
     except KeyboardInterrupt:
         say(f"stopped: {out} has those that were graded; --replace grades all of them anew")
         return INTERRUPTED
-    print(summary(graded))
+    show(summary(graded))
     say(f"points: {out}; hints: {out.with_suffix('')}")
     return 0
 

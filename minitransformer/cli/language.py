@@ -14,7 +14,7 @@ from ..runs.language_modeling import COMEDIES, HISTORIES, load_language_run
 from ..runs.language_modeling import pretrain as pretrain_run
 from ..runs.options import PRETRAINING_RATE, PretrainOptions
 from . import options as opt
-from .app import INTERRUPTED, app, print_json, say
+from .app import INTERRUPTED, app, print_json, say, show
 from .language_adaptation import folder_to_resume, interruption
 from .options import TRAINING, option
 
@@ -101,7 +101,7 @@ def pretrain(
         say(interruption(["pretrain", text], folder, metrics))
         return INTERRUPTED
     if not as_json:
-        print(pretraining_report(folder, metrics))
+        show(pretraining_report(folder, metrics))
     return 0
 
 
@@ -142,7 +142,7 @@ def generate(
         used = run.record.task if run.record and not no_adapter else None
         print_json({"prompt": prompt, "text": text, "adapter": used})
     else:
-        print(text)
+        show(text)
 
 
 # -- what is printed ----------------------------------------------------------------------

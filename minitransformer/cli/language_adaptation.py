@@ -10,7 +10,7 @@ from ..errors import ConfigError
 from ..runs.language_modeling import train_language
 from ..runs.options import LanguageOptions
 from . import options as opt
-from .app import INTERRUPTED, print_json, say
+from .app import INTERRUPTED, print_json, say, show
 from .text import percent, size
 
 # Options of `train` that have a meaning only where there are labels and a head.
@@ -38,7 +38,7 @@ def adapt(text: str, given: opt.Given, out: Path | None, resume: bool, as_json: 
         say(interruption(["train", "--lm", text], folder, metrics))
         return INTERRUPTED
     if not as_json:
-        print(adaptation_report(folder, metrics))
+        show(adaptation_report(folder, metrics))
     return 0
 
 

@@ -11,7 +11,7 @@ from ..runs.results import classification_results, correlations, report_text
 from ..runs.results import compare as compare_runs
 from ..training.evaluation import Evaluation
 from . import options as opt
-from .app import app, print_json, say
+from .app import app, print_json, say, show
 from .predict import drop_adapters
 from .text import classification_lines, comparison_text, number_lines
 
@@ -71,7 +71,7 @@ def evaluate(
         return
     part = replace(getattr(data, split), labels=encoded.labels)  # as the run counts them
     report = report_text(found, part, names)
-    print("\n".join([*lines(values, "all" if all_rows else split), "", report]))
+    show("\n".join([*lines(values, "all" if all_rows else split), "", report]))
 
 
 @app.command()
@@ -90,4 +90,4 @@ def compare(
     if as_json:
         print_json(asdict(found))
     else:
-        print(comparison_text(first, second, found))
+        show(comparison_text(first, second, found))

@@ -14,7 +14,7 @@ from ..runs.classification import Prediction, Run, load_run
 from ..runs.multitask import load_runs
 from ..runs.predict_file import predict_file
 from . import options as opt
-from .app import app, json_text, say
+from .app import app, json_text, say, show
 
 AT_ONCE = 64  # texts from standard input in a batch
 
@@ -85,11 +85,11 @@ def predict(
                 answer: dict[str, Any] = {"number": found.number}
                 if found.number is None:
                     answer = {"label": found.label, "probabilities": found.probabilities}
-                print(json_text({**task, "text": found.text, **answer}))
+                show(json_text({**task, "text": found.text, **answer}))
             else:
                 p = [] if found.number is not None else [found.probabilities[found.label]]
                 cells = (*task.values(), found.label, *(f"{x:.3f}" for x in p), found.text)
-                print(*map(on_one_line, cells), sep="\t")
+                show("\t".join(map(on_one_line, cells)))
         sys.stdout.flush()
 
 

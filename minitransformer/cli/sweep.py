@@ -15,7 +15,7 @@ from ..sweeps.sweep import default_folder
 from ..sweeps.sweep import sweep as run_sweep
 from ..sweeps.table import read_rows
 from . import options as opt
-from .app import INTERRUPTED, app, failed, print_json, say
+from .app import INTERRUPTED, app, failed, print_json, say, show
 from .text import table
 
 StudyFile = Annotated[
@@ -56,7 +56,7 @@ def sweep(
         say(f"stopped. {len(read_rows(folder))} rows are in {folder}; the same command goes on")
         return INTERRUPTED
     made = make_report(folder)
-    print(summary(made))
+    show(summary(made))
     if made.progress.failed:
         return failed(f"{len(made.progress.failed)} runs failed: {folder / 'report.md'}", 1)
     return 0
@@ -75,7 +75,7 @@ def report(folder: SweepFolder, to: ReportTo = None, as_json: opt.AsJson = False
     if as_json:
         print_json(made.as_dict())
     else:
-        print(summary(made))
+        show(summary(made))
 
 
 def summary(made: Report) -> str:

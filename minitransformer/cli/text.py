@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.splits import on_one_line
 from ..gradcheck.report import GradCheckReport
 from ..runs.results import Comparison
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Columns side by side, the first `left` of them flush left, the others flush right."""
+    header, *rows = ([on_one_line(cell) for cell in cells] for cells in (header, *rows))
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, listed
 from . import hub
 from .datafiles import READERS, DataOptions
 from .own_data import rows_and_where, task_of_rows
@@ -242,7 +242,7 @@ def relabel(task: Task, label_names: Sequence[str]) -> Task:
     for name in task.label_names:
         if name not in label_names:
             raise DataError(
-                f"label {name!r} of {task.name} is unknown here; known: {', '.join(label_names)}"
+                f"label {name!r} of {task.name} is unknown here; known: {listed(label_names)}"
             )
     to_new = np.array([label_names.index(name) for name in task.label_names], dtype=np.int64)
 

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 NEEDED = ("config.json", WEIGHTS)  # of a checkpoint folder, Hugging Face layout
 OPTIONAL = (INDEX, "model-*-of-*.safetensors", "tokenizer.json", "vocab.json", "merges.txt")
 
-STORED = ".stored.json"  # of a folder in the cache: file -> [size, time of change in ns, SHA-256]
+STORED = ".stored.json"  # of a folder in the cache: file -> [size, SHA-256]
 RUN_PIP = (  # `python -m pip` would run a pip.py that lies in the working folder
     "import sys; sys.path = [folder for folder in sys.path if folder]; "
     "import runpy; runpy.run_module('pip', run_name='__main__', alter_sys=True)"
@@ -210,32 +210,26 @@ def _store(pin: Pinned, folder: Path) -> None:
             raise HubError(_mismatch(pin, found))
         unpacked = Path(temporary) / "unpacked"
         _unpack(wheel, pin, unpacked)
-        stored: dict[str, tuple[int, int, str]] = {}
+        stored: dict[str, tuple[int, str]] = {}
         for path in (path for path in unpacked.rglob("*") if path.is_file()):
-            about = path.stat()
-            name = path.relative_to(unpacked).as_posix()
-            stored[name] = (about.st_size, about.st_mtime_ns, _sha256(path.read_bytes()))
+            content = path.read_bytes()
+            stored[path.relative_to(unpacked).as_posix()] = (len(content), _sha256(content))
         (unpacked / STORED).write_text(json.dumps(stored), encoding="utf-8")
         unpacked.rename(folder)
-    size = sum(size for size, _, _ in stored.values())
+    size = sum(size for size, _ in stored.values())
     logger.info("stored %.1f MB in %s", size / 1e6, folder)
 
 
 def _check_stored(folder: Path) -> None:
     """Raises: HubError if a file in a folder of the cache is not as it was stored.
 
-    A file of the same size and time is taken to be the same, so that not every call reads all.
+    Every call reads all of them: that takes less time than the work that they are wanted for.
     """
     name = STORED
     try:
         stored = json.loads((folder / STORED).read_text(encoding="utf-8"))
-        for name, (size, time, sha256) in stored.items():
-            path = folder / name
-            about = path.stat()
-            same = about.st_size == size and (
-                about.st_mtime_ns == time or _sha256(path.read_bytes()) == sha256
-            )
-            if not same:
+        for name, (*_, sha256) in stored.items():
+            if _sha256((folder / name).read_bytes()) != sha256:
                 raise ValueError("its content has changed")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, printable
 from ..nn.module import Array
 
 VALIDATION, TEST = 0.05, 0.2  # shares of a task's examples; the rest is for training
@@ -140,6 +140,5 @@ def subset(split: Split, index: Array) -> Split:
 
 
 def on_one_line(text: str) -> str:
-    """A text without its line breaks and tabs: these are shown as \\t, \\n, \\r, and so on."""
-    breaks = "\t\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"  # those of str.splitlines
-    return text.translate({ord(mark): repr(mark)[1:-1] for mark in breaks})
+    """A text with its line breaks, tabs and control characters shown as \\n, \\t, \\x1b."""
+    return printable(text, keep="")

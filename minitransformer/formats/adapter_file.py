@@ -1,14 +1,15 @@
 """Adapter files: what was trained, and which base it belongs to, in one safetensors file.
 
 The file holds parameters under their names in the transformer
-(`blocks.0.attention.adapters.NAME.down.weight`), those of the head under `head.`, and a record in
-its metadata: what to insert, and the fingerprint of the base.
+(`blocks.0.attention.adapters.NAME.down.weight`), those of the head under `head.`, and in its
+metadata a record (what to insert, and the fingerprint of the base) and a digest of the file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -21,7 +22,7 @@ from ..adapters.config import CONFIGS, METHODS, AnyConfig, size_of
 from ..adapters.fusion import Fusion
 from ..adapters.own import AdapterFactory, check_factory, own_class
 from ..adapters.select import BASE_PARTS, base_parameters
-from ..errors import CheckpointError, ConfigError, MiniTransformerError
+from ..errors import CheckpointError, ConfigError, MiniTransformerError, listed
 from ..nn.module import Array, Module, Parameter
 from .adapter_parameters import (
     adapter_modules,
@@ -30,12 +31,13 @@ from .adapter_parameters import (
     pooling_of,
     warn_of_trainable_base,
 )
-from .files import read_safetensors, write_tensors
-from .folders import refuse_foreign
+from .files import DIGEST, read_safetensors, write_tensors
+from .folders import refuse_foreign, summed_up
 from .kinds import check_kinds
 
 BUILT_ANYWAY = 1_000_000  # parameters: so much is built, and then all that does not fit is listed
-FORMAT = "minitransformer-adapter-3"  # the metadata's only entry
+FORMAT = "minitransformer-adapter-4"  # the metadata's entry beside the digest of the file
+WITHOUT_DIGEST = "minitransformer-adapter-3"  # the same without a digest
 OLDER = ("minitransformer-adapter-1", "minitransformer-adapter-2")  # told the base by its weights
 
 
@@ -98,14 +100,15 @@ class AdapterRecord:
                 f"{path} was written by an older version, which knew its base by the weights "
                 "alone, not by heads, activation and tokenizer; train it again"
             )
-        if FORMAT not in metadata:
-            found = ", ".join(sorted(metadata)) or "nothing"
+        text = metadata.get(FORMAT, metadata.get(WITHOUT_DIGEST))
+        if text is None:
+            found = listed(sorted(metadata))
             raise CheckpointError(
                 f"{path} is not an adapter file of this library: its metadata holds {found}, "
                 f"expected an entry {FORMAT!r}"
             )
         try:
-            values = json.loads(metadata[FORMAT])
+            values = json.loads(text)
             if values.keys() != {entry.name for entry in fields(cls)}:
                 raise ConfigError(f"entries {sorted(values)}")
             adapters = {
@@ -128,13 +131,20 @@ class AdapterRecord:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {choices}")
         known = set(self.adapters)
         if not known.issuperset(self.factories):
-            raise ConfigError(f"factories={self.factories}: expected some of {sorted(known)}")
+            raise ConfigError(
+                f"factories of {listed(self.factories)}: expected some of {listed(sorted(known))}"
+            )
         for name, sources in (*self.fusions.items(), ("active", self.active)):
             if not known.issuperset(sources):
-                raise ConfigError(f"{name}={sources}: expected some of {sorted(known)}")
+                raise ConfigError(
+                    f"{name}={listed(sources)}: expected some of {listed(sorted(known))}"
+                )
             known.add(name)
         if self.max_length < 0 or len(set(self.label_names)) < len(self.label_names):
-            raise ConfigError(f"max_length={self.max_length}, label_names={self.label_names}")
+            raise ConfigError(
+                f"max_length={self.max_length}, label_names={listed(self.label_names)}: expected "
+                "a length from 0, and each name once"
+            )
 
 
 @dataclass(frozen=True)
@@ -178,7 +188,7 @@ def save_adapter(
     if not head:
         head_parameters = {}
     if not names and not head_parameters:
-        known = ", ".join(transformer.adapter_names) or "none"
+        known = listed(transformer.adapter_names)
         raise ConfigError(f"nothing to save: name one of the adapters of this model ({known})")
     if base_part == "none":
         warn_of_trainable_base(transformer)
@@ -216,11 +226,21 @@ def save_adapter(
 def read_adapter(path: str | Path) -> AdapterFile:
     """An adapter file, or that of a run's folder.
 
-    Raises: CheckpointError if the file is missing, truncated, foreign, or not finite.
+    Warns of a file that an older version wrote, without a digest.
+    Raises: CheckpointError if the file is missing, damaged, foreign, or not finite.
     """
     path = find_adapter(path)
     tensors, metadata = read_safetensors(path)
     record = AdapterRecord.from_metadata(metadata, path)
+    if DIGEST not in metadata:
+        unknown = f"{path} carries no SHA-256 of itself ({DIGEST!r} in its metadata)"
+        if FORMAT in metadata:
+            raise CheckpointError(f"{unknown}: it is damaged, or another program wrote it")
+        warnings.warn(
+            f"{unknown}: an older version wrote it; damage to it stays unnoticed until "
+            "it is loaded and saved again",
+            stacklevel=3,
+        )
     for key, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise CheckpointError(f"{path}: {key} contains NaN or infinity")
@@ -311,6 +331,12 @@ def check_sizes(file: AdapterFile, transformer: Adaptable) -> None:
 
     Raises: CheckpointError.
     """
+    held = {key.partition(".adapters.")[2].partition(".")[0] for key in file.tensors}
+    empty = {*file.record.adapters} - held
+    if empty - {*file.record.factories}:
+        raise CheckpointError(
+            f"{file.path} does not fit: it holds nothing of {listed(sorted(empty))}"
+        )
     d, blocks = transformer.config.d_model, len(transformer.blocks)
     for name, config in file.record.adapters.items():
         if name in file.record.factories:  # how large it is, its class says
@@ -320,7 +346,7 @@ def check_sizes(file: AdapterFile, transformer: Adaptable) -> None:
         what, size = size_of(config, d)
         if size * d * places > sum(own) + BUILT_ANYWAY:  # the least that any method has
             raise CheckpointError(
-                f"{file.path} does not fit: {what}={size:.14g} in {places} blocks of width {d}, "
+                f"{file.path} does not fit: {what}={size} in {places} blocks of width {d}, "
                 f"but the tensors of {name!r} have {sum(own):,} values"
             )
     n_fused = len(file.record.fusions)
@@ -337,7 +363,7 @@ def names_in_model(file: AdapterFile, name: str | None) -> dict[str, str]:
     names = {old: old for old in (*record.adapters, *record.fusions)}
     if name is not None:
         if len(record.active) != 1:
-            stack = ", ".join(record.active) or "none"
+            stack = listed(record.active)
             raise ConfigError(
                 f"name={name!r}: only a single adapter gets another name; {file.path} holds {stack}"
             )
@@ -366,7 +392,7 @@ def fill(places: Mapping[str, Parameter], tensors: Mapping[str, Array], path: Pa
         if tensors[key].shape != places[key].shape
     ]
     if problems:
-        raise CheckpointError(f"{path} does not fit:\n  " + "\n  ".join(sorted(problems)))
+        raise CheckpointError(f"{path} does not fit:\n  {summed_up(problems)}")
     for key, parameter in places.items():
         parameter.value[...] = tensors[key]
 

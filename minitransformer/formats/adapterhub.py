@@ -17,7 +17,7 @@ from ..adapters.attach import Adaptable
 from ..adapters.bottleneck import Adapter
 from ..adapters.config import AdapterConfig
 from ..adapters.own import check_not_own
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, listed
 from ..nn.module import Array
 from .adapterhub_config import (
     MODEL_CLASSES,
@@ -294,7 +294,7 @@ def read_head(folder: str | Path) -> LinearHead | None:
     tensors = read_weights(folder / HEAD_WEIGHTS)
     keys = f"heads.{name}.1.weight", f"heads.{name}.1.bias"
     if tensors.keys() != set(keys):
-        seen = ", ".join(sorted(tensors))
+        seen = listed(sorted(tensors))
         raise CheckpointError(
             f"{folder / HEAD_WEIGHTS} holds {seen}; expected {' and '.join(keys)}"
         )

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..adapters.bottleneck import Adapter
 from ..adapters.config import SITES, AdapterConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, listed
 from ..nn.config import TransformerConfig
 from ..nn.module import Array
 from .folders import Words
@@ -142,7 +142,7 @@ def from_words(words: Words, d_model: int, n_layers: int) -> AdapterConfig:
             f"architecture={words['architecture']!r}: only bottleneck adapters can be read"
         )
     if missing := NEEDED - words.keys():
-        raise CheckpointError(f"{', '.join(sorted(missing))} not given")
+        raise CheckpointError(f"{listed(sorted(missing))} not given")
     known = {**DEFAULTS, **words}
     refused = [
         f"{k}={v!r}" for k, v in words.items() if k not in NEEDED | IDLE | set(DEFAULTS) and v
@@ -153,7 +153,7 @@ def from_words(words: Words, d_model: int, n_layers: int) -> AdapterConfig:
     if known["adapter_residual_before_ln"] and norms == ["after"] and not known["is_parallel"]:
         refused.append("adapter_residual_before_ln=True")
     if refused:
-        raise CheckpointError(f"{', '.join(sorted(refused))}: there is no equivalent here")
+        raise CheckpointError(f"{listed(sorted(refused))}: there is no equivalent here")
     left_out = set(known["leave_out"] or ())
     layers = tuple(i for i in range(n_layers) if i not in left_out)
     return AdapterConfig(

@@ -18,7 +18,7 @@ from ..errors import CheckpointError, ConfigError
 from ..nn.config import TransformerConfig
 from ..nn.module import Array
 from .files import read_tensors, tensor_names, write_tensors, write_text
-from .folders import read_words
+from .folders import read_words, summed_up
 from .huggingface import FAMILIES, Family, Words, family_of
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -128,7 +128,7 @@ def state_from(
     ]
     if problems:
         raise CheckpointError(
-            f"{path} does not fit {family.label} of this shape:\n  " + _listing(problems)
+            f"{path} does not fit {family.label} of this shape:\n  " + summed_up(problems)
         )
     head = theirs.get("lm_head.weight")
     if head is not None and not np.array_equal(head, theirs["wte.weight"]):
@@ -178,9 +178,3 @@ def write_checkpoint(
 def _is_linear_weight(name: str) -> bool:
     """Whether a parameter of ours is a Linear's matrix."""
     return name.endswith(".weight") and not name.startswith("embeddings.") and "norm." not in name
-
-
-def _listing(problems: list[str], most: int = 20) -> str:
-    shown = sorted(problems)[:most]
-    rest = len(problems) - len(shown)
-    return "\n  ".join([*shown, f"and {rest} more"] if rest else shown)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import hashlib
+import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import CheckpointError
 from ..nn.module import Array
+
+# An entry of the metadata, as other programs may write and read it: SHA-256 of the whole file with
+# zeros in place of these 64 digits. It has our name because "sha256" in a file of others may be
+# that of something else.
+DIGEST = "minitransformer-sha256"
+ZEROS = "0" * 64
 
 
 def tensor_names(path: Path) -> list[str]:
@@ -30,9 +40,9 @@ def tensor_names(path: Path) -> list[str]:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
-    """All tensors of a safetensors file, and its metadata; the file is opened once.
+    """All tensors of a safetensors file, and its metadata.
 
-    Raises: CheckpointError if it cannot be read.
+    Raises: CheckpointError if it cannot be read, or carries a digest that is not its own.
     """
     from safetensors import safe_open
 
@@ -44,9 +54,28 @@ def read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
             except TypeError:  # NumPy has no bfloat16
                 tensors = bfloat16_tensors(path)
                 tensors |= {name: file.get_tensor(name) for name in names if name not in tensors}
-            return tensors, dict(file.metadata() or {})
+            metadata = dict(file.metadata() or {})
+            damaged = DIGEST in metadata and _digest_of(path, metadata[DIGEST]) != metadata[DIGEST]
     except Exception as error:  # the library raises its own kinds, and OSError
         raise CheckpointError(f"cannot read {path}: {error}; is it truncated?") from error
+    if damaged:
+        raise CheckpointError(
+            f"{path} is damaged, or another program has changed it: its SHA-256 is not the one "
+            f"that it was written with, {metadata[DIGEST]}. Copy it again from where it came, or "
+            "make it again"
+        )
+    return tensors, metadata
+
+
+def _digest_of(path: Path, digits: str) -> str:
+    """SHA-256 of a safetensors file with zeros in place of `digits` in its header."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        header = file.read(int.from_bytes(start, "little"))
+        digest = hashlib.sha256(start + header.replace(digits.encode(), ZEROS.encode(), 1))
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def bfloat16_tensors(path: Path) -> dict[str, Array]:
@@ -74,15 +103,34 @@ def read_tensors(path: Path) -> dict[str, Array]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
-    """A safetensors file, complete or not at all; as `write_bytes`.
+    """A safetensors file with a digest of itself, complete or not at all; as `write_bytes`.
 
-    The same content gives the same bytes as long as `metadata` has one entry: of several, the
-    safetensors library leaves the order to chance.
+    The same content gives the same bytes: the safetensors library leaves the order of the metadata
+    to chance, hence the header is written again.
     """
     from safetensors.numpy import save
 
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    write_bytes(path, save(contiguous, dict(metadata)))
+    content = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+    end = 8 + int.from_bytes(content[:8], "little")
+    entries, data = json.loads(content[8:end]), memoryview(content)[end:]
+
+    def start(digest: str) -> bytes:
+        every = {"__metadata__": {**metadata, DIGEST: digest}, **entries}
+        header = json.dumps(every, separators=(",", ":")).encode()
+        header += b" " * (-len(header) % 8)  # the tensors begin at a multiple of 8
+        return len(header).to_bytes(8, "little") + header
+
+    digest = hashlib.sha256(start(ZEROS))
+    digest.update(data)
+    write_bytes(path, start(digest.hexdigest()), data)
+
+
+def csv_line(cells: Iterable[Any], delimiter: str = ",") -> str:
+    """A line of CSV that ends in a newline."""
+    # Some versions of csv.writer quote a carriage return only if lines end in one.
+    line = io.StringIO(newline="")
+    csv.writer(line, delimiter=delimiter).writerow(cells)
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -90,8 +138,8 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """A file, complete or not at all: written beside its name, then renamed.
+def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
+    """A file of these parts, complete or not at all: written beside its name, then renamed.
 
     When this returns it is on the disk, and not only in the system's memory. A process that is
     killed may leave `.NAME.PID.tmp` behind.
@@ -100,14 +148,16 @@ def write_bytes(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        advice = f"; it has {len(content):,} bytes: make room, and try again" if full else ""
+        advice = (
+            f"; it has {sum(map(len, parts)):,} bytes: make room, and try again" if full else ""
+        )
         raise CheckpointError(f"cannot write {path}: {error.strerror}{advice}") from error
     finally:
         temporary.unlink(missing_ok=True)

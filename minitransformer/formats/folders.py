@@ -84,5 +84,5 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 def summed_up(problems: list[str], limit: int = 20) -> str:
     """The lines of an error: the first of all problems, sorted."""
-    rest = [f"and {len(problems) - limit} more"] if len(problems) > limit else []
+    rest = [f"and {len(problems) - limit:,} more"] if len(problems) > limit else []
     return "\n  ".join([*sorted(problems)[:limit], *rest])

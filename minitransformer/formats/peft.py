@@ -19,7 +19,7 @@ from ..adapters.config import IA3Config, LoRAConfig
 from ..adapters.ia3 import IA3
 from ..adapters.lora import LoRA
 from ..adapters.methods import LINEARS
-from ..errors import CheckpointError
+from ..errors import CheckpointError, listed
 from ..nn.config import TransformerConfig
 from ..nn.module import Array
 from .adapterhub_config import model_type_of, turned
@@ -330,7 +330,7 @@ def read_head(found: PeftFolder, shape: TransformerConfig) -> LinearHead | None:
     n = len(tensors.get(CLASSIFIER[0], ()))
     expected = dict(zip(CLASSIFIER, ((n, shape.d_model), (n,)), strict=True))
     if {key: tensor.shape for key, tensor in tensors.items()} != expected:
-        seen = ", ".join(f"{key} {tensor.shape}" for key, tensor in sorted(tensors.items()))
+        seen = listed(f"{key} {tensor.shape}" for key, tensor in sorted(tensors.items()))
         raise CheckpointError(
             f"{found.path / WEIGHTS}: the head is {seen}; expected one Linear, classifier.weight "
             f"(classes, {shape.d_model}) and classifier.bias (classes,)"

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..adapters.config import TARGETS, IA3Config, LoRAConfig
 from ..adapters.methods import LINEARS
-from ..errors import CheckpointError
+from ..errors import CheckpointError, listed
 from ..nn.config import TransformerConfig
 from ..nn.module import Array
 from .folders import Words
@@ -66,7 +66,7 @@ def check_words(words: Words, own: set[str]) -> None:
     if others:
         refused.append(f"modules_to_save={others!r}")
     if refused:
-        raise CheckpointError(f"{', '.join(sorted(refused))}: there is no equivalent here")
+        raise CheckpointError(f"{listed(sorted(refused))}: there is no equivalent here")
 
 
 # -- LoRA ----------------------------------------------------------------------------------

@@ -73,8 +73,10 @@ def generate(
                     block_cache.clear()
             window = mask[:, start:end]
             positions = np.maximum(window.cumsum(axis=1) - 1, 0)[:, cached - start :]
-            h = transformer.forward(ids[:, cached:end], window, cache=cache, positions=positions)
-            logits = model.head.forward(h[:, -1:])[:, 0]  # (B, V), of the last position
+            new_ids = ids[:, cached:end]
+            with np.errstate(over="ignore", invalid="ignore"):  # one error says it, below
+                h = transformer.forward(new_ids, window, cache=cache, positions=positions)
+                logits = model.head.forward(h[:, -1:])[:, 0]  # (B, V), of the last position
             if not np.isfinite(logits).all():
                 raise TrainingError(
                     "the model's logits are not finite (NaN): its weights are too large for its "

@@ -34,6 +34,8 @@ from ..nn.sublayer import SubLayer
 if TYPE_CHECKING:
     from ..data.tokenization import Tokenizer
 
+MOST_PARAMETERS = 10**11  # 400 GB in float32
+
 
 class FeedForward(Module):
     """down(activation(up(x))), at each position alone (Vaswani et al. 2017, equation 2).
@@ -169,7 +171,15 @@ class Transformer(Adaptable, Module):
     """
 
     def __init__(self, config: TransformerConfig, rng: Rng | None = None) -> None:
-        """`rng` draws the start values (truncated normal, sigma 0.02); default: seed 0."""
+        """`rng` draws the start values (truncated normal, sigma 0.02); default: seed 0.
+
+        Raises: ConfigError for a shape that no memory holds.
+        """
+        if config.matrix_parameters > MOST_PARAMETERS:
+            raise ConfigError(
+                f"{config} has {config.matrix_parameters:,} parameters or more; expected at most "
+                f"{MOST_PARAMETERS:,}"
+            )
         self.config, rng = config, default_rng(rng)
         self.embeddings = Embeddings(config, rng)
         self.blocks = [Block(config, rng) for _ in range(config.n_layers)]

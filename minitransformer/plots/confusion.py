@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import printable
 from ..nn.module import Array
 from .figure import new_figure, write_png
 
@@ -24,6 +25,7 @@ def plot_confusion(
 
     With `path`, the figure is also written there as PNG.
     """
+    label_names = [printable(name, keep="") for name in label_names]
     n = len(label_names)
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     size = 2.2 + min(0.55, 7 / n) * n

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.pinned import HUB_IDS, PINNED_IDS, known_name
+from ..errors import printable
 from ..formats.adapter_file import AdapterRecord
 from .classification import Run
 from .folder import read_json
@@ -29,37 +30,36 @@ def model_card(run: Run | LanguageRun, folder: Path, library: str) -> str:
     front = {"library_name": library, "tags": ["minitransformer", record.method]}
     if hub_id:
         front["base_model"] = hub_id
-    return "\n".join(
-        [
-            "---",
-            *(f"{key}: {json.dumps(value)}" for key, value in front.items()),
-            "---",
-            "",
-            f"# {record.task}: {record.method} on {record.base}",
-            "",
-            *table([("what", "value"), *facts(run, record, metrics, hub_id)]),
-            "",
-            "## Figures",
-            "",
-            *figures(metrics),
-            "",
-            "## Loading",
-            "",
-            "In minitransformer:",
-            "",
-            "```sh",
-            f"minitransformer import {there} --base {shlex.quote(record.base)} --out runs/{there}",
-            f"minitransformer {use_of(run)}".replace("RUN", f"runs/{there}"),
-            "```",
-            "",
-            f"In `{library}`:",
-            "",
-            "```python",
-            *loading(run, folder.name, library, base_there(record.base, hub_id)),
-            "```",
-            "",
-        ]
-    )
+    lines = [
+        "---",
+        *(f"{key}: {json.dumps(value)}" for key, value in front.items()),
+        "---",
+        "",
+        f"# {record.task}: {record.method} on {record.base}",
+        "",
+        *table([("what", "value"), *facts(run, record, metrics, hub_id)]),
+        "",
+        "## Figures",
+        "",
+        *figures(metrics),
+        "",
+        "## Loading",
+        "",
+        "In minitransformer:",
+        "",
+        "```sh",
+        f"minitransformer import {there} --base {shlex.quote(record.base)} --out runs/{there}",
+        f"minitransformer {use_of(run)}".replace("RUN", f"runs/{there}"),
+        "```",
+        "",
+        f"In `{library}`:",
+        "",
+        "```python",
+        *loading(run, folder.name, library, base_there(record.base, hub_id)),
+        "```",
+        "",
+    ]
+    return printable("\n".join(lines))
 
 
 def facts(

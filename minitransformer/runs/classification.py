@@ -165,14 +165,14 @@ class Run(RunFolder):
         if split not in SPLITS:
             raise ConfigError(f"split={split!r}: expected one of {', '.join(SPLITS)}")
         task = load_task(task, options=options)
-        if self.is_number != task.is_number:
-            kinds = ("a number", "a label")[:: 1 if self.is_number else -1]
-            raise DataError(f"{self.folder} predicts {kinds[0]}, but {task.name} has {kinds[1]}")
-        if not self.is_number:
-            task = relabel(task, self.record.label_names)
         part: Split = getattr(task, split)
         if len(part) == 0:
             raise DataError(f"{task.name} has no {split} examples")
+        if self.is_number != (part.labels.dtype.kind == "f"):  # a file may hold one label only
+            kinds = ("a number", "a label")[:: 1 if self.is_number else -1]
+            raise DataError(f"{self.folder} predicts {kinds[0]}, but {task.name} has {kinds[1]}")
+        if not self.is_number:
+            part = getattr(relabel(task, self.record.label_names), split)
         self.check_pairs(part.pairs is not None)
         return encode_split(part, self.tokenizer, self.record.max_length)
 

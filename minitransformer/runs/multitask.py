@@ -17,7 +17,7 @@ import numpy as np
 
 from ..data.batches import Batch, Encoded, batches
 from ..data.tokenization import Tokenizer
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, listed
 from ..formats.adapter_file import (
     AdapterFile,
     check_base,
@@ -64,7 +64,7 @@ class Tasks:
 
     def __getitem__(self, name: str) -> SharedRun:
         if name not in self.runs:
-            known = ", ".join(self.runs) or "none"
+            known = listed(self.runs)
             raise ConfigError(f"there is no task {name!r}; loaded: {known}")
         return self.runs[name]
 
@@ -133,7 +133,11 @@ class Tasks:
 
         def forward(model: Any, batch: Batch) -> tuple[Array, dict[str, Array], dict[str, Array]]:
             rows = {name: np.flatnonzero(want[batch.index]) for name, want in wanted.items()}
-            return batch.index, rows, model.forward(batch.ids, batch.attention_mask, rows)
+            logits = model.forward(batch.ids, batch.attention_mask, rows)
+            p = {name: softmax(of_task) for name, of_task in logits.items()}
+            for of_task in p.values():
+                check_finite(of_task)
+            return batch.index, rows, p
 
         found = {
             name: np.empty((len(unique), len(run.record.label_names)), self.transformer.dtype)
@@ -142,11 +146,9 @@ class Tasks:
         # DataParallel runs any module; its training step alone needs a single head.
         replica = cast(Model, model.replica().eval())  # nothing changes in the shared model
         with DataParallel(replica, min(threads or cores(), n_batches)) as data_parallel:
-            for index, rows, logits in data_parallel.map(forward, batches(unique, batch_size)):
-                for name in logits:
-                    p = softmax(logits[name])
-                    check_finite(p)
-                    found[name][index[rows[name]]] = p
+            for index, rows, p in data_parallel.map(forward, batches(unique, batch_size)):
+                for name in p:
+                    found[name][index[rows[name]]] = p[name]
         return {
             name: run.predictions(texts, found[name][reads[name]])
             for name, run in self.runs.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import numpy as np
 
 from ..data.datafiles import DataOptions, Record, read_records
 from ..errors import ConfigError, DataError
+from ..formats.files import csv_line
 from ..nn.module import Array
 from ..training.progress import progress_bar
 from .classification import Run
@@ -113,13 +113,12 @@ def writer(lines: TextIO, out: Path, header: list[str]) -> Callable[[dict[str, A
     if out.suffix.lower() in (".jsonl", ".ndjson"):
         return lambda record: print(json.dumps(record, ensure_ascii=False), file=lines)
     delimiter = "\t" if out.suffix.lower() == ".tsv" else ","
-    table = csv.writer(lines, delimiter=delimiter, lineterminator="\n")
-    table.writerow(header)
+    lines.write(csv_line(header, delimiter))
 
     def write(record: dict[str, Any]) -> None:
         if list(record) != header:
             raise DataError(f"rows with different columns do not fit into {out.name}: try .jsonl")
-        table.writerow(record.values())
+        lines.write(csv_line(record.values(), delimiter))
 
     return write
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..data.splits import Split, Task, on_one_line
 from ..errors import CheckpointError, DataError
-from ..formats.files import write_text
+from ..formats.files import csv_line, write_text
 from ..nn.module import Array
 from ..plots.confusion import plot_confusion
 from ..training import metrics
@@ -160,7 +160,9 @@ def errors_text(
     errors = found.confident_errors(n)
     lines = ["the most confident errors"] if len(errors) else ["no errors"]
     for i in errors:
-        predicted, label = label_names[found.predictions[i]], label_names[found.labels[i]]
+        predicted, label = (
+            on_one_line(label_names[k]) for k in (found.predictions[i], found.labels[i])
+        )
         text = shown(split, int(i))
         text = text if width is None or len(text) <= width else text[: width - 3] + "..."
         lines.append(f"{predicted} {found.probabilities[i].max():.3f}, but {label}: {text}")
@@ -204,23 +206,19 @@ def write_predictions(
     path: Path, found: Evaluation | NumberEvaluation, split: Split, label_names: Sequence[str]
 ) -> None:
     """One row an example, as CSV: the text, its label, the answer and its probability."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     pairs = split.pairs if split.pairs is not None else [None] * len(split)
     number = isinstance(found, NumberEvaluation)
-    writer.writerow(
-        ["text", *(["pair"] if split.pairs is not None else []), "label", "prediction"]
-        + ([] if number else ["probability"])
-    )
+    header = ["text", *(["pair"] if split.pairs is not None else []), "label", "prediction"]
+    rows = [header + ([] if number else ["probability"])]
     for i, (first, second) in enumerate(zip(split.texts, pairs, strict=True)):
         texts = [first] if second is None else [first, second]
         if isinstance(found, NumberEvaluation):
-            writer.writerow([*texts, repr(float(found.labels[i])), f"{found.predictions[i]:.6g}"])
+            rows.append([*texts, repr(float(found.labels[i])), f"{found.predictions[i]:.6g}"])
             continue
         k = found.predictions[i]
         answer = [label_names[found.labels[i]], label_names[k], f"{found.probabilities[i, k]:.6f}"]
-        writer.writerow([*texts, *answer])
-    write_text(path, text.getvalue())
+        rows.append([*texts, *answer])
+    write_text(path, "".join(map(csv_line, rows)))
 
 
 def read_predictions(folder: str | Path) -> Predictions:

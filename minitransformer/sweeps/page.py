@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
-from html import escape
+from html import escape as escape_html
+
+from ..errors import printable
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 64rem; margin: 2rem auto;
@@ -16,6 +18,11 @@ table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabu
 th, td { padding: 0.25rem 0.75rem; text-align: left; border-bottom: 1px solid #ddd; }
 th { border-bottom: 2px solid #767676; }
 """
+
+
+def escape(text: str) -> str:
+    """A text as HTML shows it, control characters too."""
+    return escape_html(printable(text))
 
 
 def html_page(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..formats.files import write_text
+from ..errors import printable
+from ..formats.files import csv_line, write_text
 from ..plots import plot_parts, plot_study, write_png
 from .literature import LITERATURE, Comparison, compare
 from .page import html_page
@@ -140,7 +139,7 @@ def report(folder: str | Path, to: str | Path | None = None) -> Report:
         for name, (title, figure) in drawn.items():
             write_png(figure, folder / f"{name}.png")
             pictures.append((title, (folder / f"{name}.png").read_bytes()))
-    write_text(folder / "report.md", made.markdown())
+    write_text(folder / "report.md", printable(made.markdown()))
     page = html_page(study.name, made.summary(), pictures, made.sections())
     write_text(folder / "report.html", page)
     write_text(folder / "cells.csv", csv_text(*cells_csv(results)))
@@ -283,9 +282,7 @@ def markdown_table(table: Table) -> str:
 
 
 def csv_text(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    return text.getvalue()
+    return "".join(map(csv_line, [header, *rows]))
 
 
 def cells_csv(results: Sequence[Result]) -> tuple[list[str], list[list[Any]]]:

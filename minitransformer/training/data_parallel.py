@@ -201,7 +201,9 @@ class DataParallel:
         every, n = list(batches), len(self.replicas)
 
         def run(i: int) -> list[T]:
-            return [function(self.replicas[i], batch) for batch in every[i::n]]
+            # Values that overflow end as answers that are not finite: `function` looks for those.
+            with np.errstate(over="ignore", invalid="ignore"):
+                return [function(self.replicas[i], batch) for batch in every[i::n]]
 
         with single_threaded_products.lifted(n // max(1, min(n, len(every)))):
             results = list(self.pool.map(run, range(n)))

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..data.batches import Encoded
 from ..errors import CheckpointError
-from ..formats.files import read_safetensors, write_tensors
+from ..formats.files import DIGEST, read_safetensors, write_tensors
 from ..nn.module import Array
 from .history import History
 
@@ -67,6 +67,11 @@ class TrainingState:
         """The inverse of `write`. Raises: CheckpointError for a damaged file, or another kind."""
         parts: dict[str, dict[str, Array]] = {part: {} for part in PARTS}
         tensors, metadata = read_safetensors(path)
+        if DIGEST not in metadata:
+            raise CheckpointError(
+                f"{path} is not the state of a training run: it carries no SHA-256 of itself. If "
+                "an older version wrote it, start the run again in another folder"
+            )
         for key, array in tensors.items():
             part, _, name = key.partition("/")
             if part in parts:

@@ -68,6 +68,13 @@ def test_all_rows_are_measured_if_asked_for(trained: tuple[Path, Path, Said]) ->
     assert found["examples"] == 150 and found["classes"]["up"]["support"] == 6
 
 
+def test_a_file_with_one_label_alone_is_measured(trained: tuple[Path, Path, Said]) -> None:
+    run, _, _ = trained
+    Path("downs.csv").write_text("text;label\nfilm 1;down\nfilm 2;down\n")
+    found = json.loads(call("evaluate", run, "downs.csv", "--all", "--json").out)
+    assert found["examples"] == 2 and found["majority_label"] == "down"
+
+
 def test_a_file_is_labelled(trained: tuple[Path, Path, Said]) -> None:
     run, file, _ = trained
     said = call("predict", run, "--file", file, "--out", "out.csv", "--text-column", "review")

@@ -190,8 +190,14 @@ def test_a_file_that_has_changed_is_refused_with_the_folder_to_delete(shelf: Pat
     def changed(path: Path) -> None:
         path.write_text("other")
 
+    def flipped(path: Path) -> None:  # one bit, by the disk: size and time are as before
+        about = path.stat()
+        path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+
     whole = shutil.copytree(folder, shelf / "whole")
-    damages = [("a.txt", cut), ("a.txt", changed), ("b.txt", Path.unlink), (hub.STORED, cut)]
+    damages = [("a.txt", cut), ("a.txt", changed), ("a.txt", flipped), ("b.txt", Path.unlink)]
+    damages += [(hub.STORED, cut)]
     for name, damage in damages:
         damage(folder / name)
         with pytest.raises(HubError, match=re.escape(f"delete the folder {folder}")) as caught:
@@ -200,6 +206,9 @@ def test_a_file_that_has_changed_is_refused_with_the_folder_to_delete(shelf: Pat
         shutil.rmtree(folder)
         shutil.copytree(whole, folder)
         os.utime(folder / "a.txt")  # of another time, with the same content: accepted
+        stored = json.loads((folder / hub.STORED).read_text())
+        older = {name: [size, 0, sha256] for name, (size, sha256) in stored.items()}
+        (folder / hub.STORED).write_text(json.dumps(older))  # with times: accepted, too
         assert contents(hub.fetch(pin)) == {"a.txt": "alpha", "b.txt": "beta"}
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save
 
 import minitransformer as mt
 from minitransformer.errors import CheckpointError, ConfigError
@@ -236,7 +241,7 @@ def test_damaged_and_foreign_files(adapted, small_transformer, tmp_path) -> None
         with pytest.raises(CheckpointError, match=message):
             model.load_adapter(path)
     write_tensors(path, tensors, {"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"not an adapter file .* holds format, expected"):
+    with pytest.raises(CheckpointError, match=r"not an adapter file .* holds format, .* expected"):
         model.load_adapter(path)
     write_tensors(path, tensors, {"minitransformer-adapter-2": "{}"})
     with pytest.raises(CheckpointError, match="written by an older version"):
@@ -250,6 +255,54 @@ def test_damaged_and_foreign_files(adapted, small_transformer, tmp_path) -> None
     with pytest.raises(CheckpointError, match=r"is not a run: no adapter\.safetensors"):
         model.load_adapter(tmp_path / "nowhere")
     assert not model.adapter_names
+
+
+def test_a_flipped_bit_anywhere_is_noticed(adapted, small_transformer, tmp_path) -> None:
+    path = tmp_path / "a.safetensors"
+    adapted.save_adapter(path, "a")
+    whole = path.read_bytes()
+    model = small_transformer()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for i in range(0, len(whole), 17):
+        path.write_bytes(whole[:i] + bytes([whole[i] ^ (1 << i % 8)]) + whole[i + 1 :])
+        with pytest.raises(CheckpointError, match=re.escape(str(path))):
+            model.load_adapter(path)
+    path.write_bytes(whole[:header] + b"\x3f" * 4 + whole[header + 4 :])
+    with pytest.raises(CheckpointError, match=r"is damaged, or another program .* Copy it again"):
+        model.load_adapter(path)
+    path.write_bytes(whole)
+    assert model.load_adapter(path) == "a"
+
+
+def test_the_digest_is_that_of_the_file_with_zeros_for_it(adapted, tmp_path) -> None:
+    """Other programs read the file, and can check it."""
+    for name in ("one", "two"):
+        adapted.save_adapter(tmp_path / name, "a")
+    whole = (tmp_path / "one").read_bytes()
+    assert whole == (tmp_path / "two").read_bytes()
+    with safe_open(tmp_path / "one", framework="np") as file:
+        digits = file.metadata()["minitransformer-sha256"].encode()
+        assert file.keys()
+    assert hashlib.sha256(whole.replace(digits, b"0" * 64)).hexdigest().encode() == digits
+
+
+def test_files_without_a_digest(adapted, small_transformer, tmp_path) -> None:
+    """As another program would write them; those of an older version are read, with a warning."""
+    path = tmp_path / "a.safetensors"
+    adapted.save_adapter(path, "a")
+    tensors, record = read_tensors(path), read_adapter(path).record.to_metadata()
+    path.write_bytes(save(tensors, record))
+    with pytest.raises(CheckpointError, match="carries no SHA-256 of itself"):
+        small_transformer().load_adapter(path)
+    (text,) = record.values()
+    path.write_bytes(save(tensors, {"minitransformer-adapter-3": text}))
+    model = small_transformer()
+    with pytest.warns(UserWarning, match="an older version wrote it"):
+        assert model.load_adapter(path) == "a"
+    model.freeze().save_adapter(path, "a")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert small_transformer().load_adapter(path) == "a"
 
 
 def test_a_run_is_loaded_by_its_folder(tmp_path: Path) -> None:

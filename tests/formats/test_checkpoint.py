@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 import minitransformer as mt
 from minitransformer.costs.parameters import shape_of
@@ -218,10 +219,8 @@ def test_an_index_that_cannot_be_used(shards: Path, weight_map: object, message:
 def test_bfloat16_is_the_upper_half_of_float32(decoder: mt.Transformer, tmp_path: Path) -> None:
     decoder.save_pretrained(tmp_path)
     halves = {k: (t.view(np.uint32) >> 16).astype("<u2") for k, t in tensors_of(tmp_path).items()}
-    rewrite(tmp_path, halves)
     path = tmp_path / "model.safetensors"
-    path.write_bytes(path.read_bytes().replace(b'"dtype":"U16"', b'"dtype":"BF16"'))
-    raw = path.read_bytes()
+    raw = save(halves).replace(b'"dtype":"U16"', b'"dtype":"BF16"')
     (size,) = np.frombuffer(raw[:8], "<u8")  # the header has grown by a letter for each tensor
     grown = int(size) + len(halves)
     path.write_bytes(np.array(grown, "<u8").tobytes() + raw[8:])
@@ -230,6 +229,20 @@ def test_bfloat16_is_the_upper_half_of_float32(decoder: mt.Transformer, tmp_path
         kept = found.state_dict()[name]
         assert kept.dtype == np.float32
         assert np.array_equal(kept.view(np.uint32), value.view(np.uint32) >> 16 << 16), name
+
+
+def test_a_base_that_was_written_here_notices_damage(
+    decoder: mt.Transformer, tmp_path: Path
+) -> None:
+    decoder.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+        mt.Transformer.from_pretrained(tmp_path)
+    path.write_bytes(whole)
+    path.write_bytes(save(read_tensors(path), {"format": "pt"}))
+    mt.Transformer.from_pretrained(tmp_path)  # as from elsewhere: without a digest
 
 
 def test_heads_with_and_without_bias(

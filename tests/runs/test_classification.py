@@ -15,7 +15,7 @@ from safetensors import safe_open
 import minitransformer as mt
 from minitransformer.data.hub import find_checkpoint
 from minitransformer.errors import CheckpointError, ConfigError, DataError
-from minitransformer.formats.adapter_file import fingerprint
+from minitransformer.formats.adapter_file import FORMAT, fingerprint
 from minitransformer.formats.checkpoint import write_checkpoint
 from minitransformer.formats.files import write_tensors
 from minitransformer.runs.classification import load_run, train
@@ -82,7 +82,7 @@ def test_empty_text_has_a_prediction(run) -> None:
 
 def test_adapter_file_carries_its_record(run) -> None:
     with safe_open(run.folder / "adapter.safetensors", framework="np") as file:
-        (record,) = map(json.loads, file.metadata().values())
+        record = json.loads(file.metadata()[FORMAT])
         names = set(file.keys())
     assert record["fingerprint"] == fingerprint(mt.Transformer.from_pretrained("tiny"))
     assert record["label_names"] == ["negative", "positive"]

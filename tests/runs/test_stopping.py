@@ -154,7 +154,8 @@ def test_a_state_is_written_as_time_goes_by_and_the_last_two_are_kept(
     assert steps == {"state.safetensors": 4, "state-previous.safetensors": 3}
     Path("stopped/.state.safetensors.4711.tmp").write_bytes(b"half a state")
     state = Path("stopped/state.safetensors")
-    state.write_bytes(state.read_bytes()[:-100])  # damaged: the one before counts
+    whole = state.read_bytes()
+    state.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])  # the one before counts
     resume()
     assert results("stopped") == results("whole")
 

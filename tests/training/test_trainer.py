@@ -222,7 +222,15 @@ def test_state_of_another_run_is_refused(classifier, tmp_path) -> None:
     other = Trainer(classifier(), TRAIN, VALIDATION, TrainingOptions(lr=1.0), state, progress=False)
     with pytest.raises(CheckpointError, match="from another run: options"):
         other.load_state()
-    state.write_bytes(state.read_bytes()[:-100])
+    whole = state.read_bytes()
+    for damaged in (whole[:-1] + bytes([whole[-1] ^ 1]), whole.replace(b'"step', b'"stop')):
+        state.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"state\.safetensors is damaged"):
+            other.load_state()
+    state.write_bytes(whole.replace(b"minitransformer-sha256", b"minitransformer-sha512"))
+    with pytest.raises(CheckpointError, match="carries no SHA-256 of itself"):
+        other.load_state()
+    state.write_bytes(whole[:-100])
     with pytest.raises(CheckpointError, match="truncated"):
         other.load_state()
 

@@ -5,8 +5,6 @@ minitransformer grade submissions --exercise 3 --out points.csv
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import sys
@@ -19,7 +17,7 @@ from threading import Event
 from typing import Any
 
 from ...errors import ConfigError
-from ...formats.files import write_text
+from ...formats.files import csv_line, write_text
 from ...training.process import cores
 from ..catalogue import exercise
 from ..report import Item
@@ -209,11 +207,9 @@ def environment() -> dict[str, str]:
 def as_csv(graded: Sequence[Graded], number: int) -> str:
     """One row a student: points, the points of each part, how it went."""
     parts = [part.name for part in exercise(number).parts()]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["student", "points", "max_points", *parts, "status", "seconds", "message"])
+    rows = [["student", "points", "max_points", *parts, "status", "seconds", "message"]]
     for one in graded:
         each = [f"{item['points']:g}" for item in one.items]
         row = [f"{one.points:g}", f"{one.max_points:g}", *each, one.status, f"{one.seconds:.1f}"]
-        writer.writerow([one.student, *row, one.message])
-    return text.getvalue()
+        rows.append([one.student, *row, one.message])
+    return "".join(map(csv_line, rows))
