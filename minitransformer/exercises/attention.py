@@ -9,7 +9,7 @@ import numpy as np
 from ..adapters.config import AdapterConfig
 from ..errors import WrongAnswer
 from ..models.transformer import Transformer
-from ..nn import functional
+from ..nn import functional, kernels
 from ..nn.attention import additive_attention_mask
 from ..nn.module import Array, Module
 from .catalogue import Part
@@ -204,6 +204,11 @@ def in_the_model(solution: Solution, seed: int) -> None:
     right_in_model(mine, prepare, "your attention")
 
 
+LIBRARY = (
+    functional.softmax_backward, functional.attention, functional.attention_backward,
+    functional.attention_weights, kernels.softmax_backward, kernels.attention,
+    kernels.attention_backward, kernels.attention_weights,
+)  # fmt: skip
 PARTS = (
     Part("softmax-backward", 4, softmax_backward),
     Part("attention", 3, attention),

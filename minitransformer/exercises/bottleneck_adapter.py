@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..adapters.bottleneck import Adapter
 from ..adapters.config import AdapterConfig
 from ..errors import WrongAnswer
 from ..models.transformer import Transformer
@@ -167,6 +168,7 @@ def in_the_model(solution: Solution, seed: int) -> None:
     right_in_model({"Adapter": solution.get("MyAdapter")}, prepare, "your adapter")
 
 
+LIBRARY = (Adapter.forward, Adapter.backward, Adapter.f, Adapter.f_backward)
 PARTS = (
     Part("forward", 3, forward),
     Part("gradients", 5, gradients),

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import WrongAnswer
 from .catalogue import Part, exercise
+from .own_work import refuse_library
 from .report import Item, Report
 from .solution import Solution, in_words, read_solution
 
@@ -58,7 +59,7 @@ def checked(part: Part, solution: Solution, seed: int) -> Item:
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # overflow and the like show in the numbers
-            part.run(solution, seed)
+            refuse_library(part.library, lambda: part.run(solution, seed))
     except WrongAnswer as wrong:
         return Item(part.name, 0, part.points, False, str(wrong))
     except (Exception, SystemExit) as error:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..costs.counting import count_multiply_adds
-from ..costs.parameters import count_parameters
+from ..costs.parameters import count_adapters, count_parameters
+from ..costs.step import count_step
 from ..errors import WrongAnswer
 from ..models.transformer import Block, Transformer
 from ..nn.config import TransformerConfig
@@ -159,6 +160,7 @@ def in_the_model(solution: Solution, seed: int) -> None:
             {})  # fmt: skip
 
 
+LIBRARY = (count_adapters, count_step, count_multiply_adds)
 PARTS = (
     Part("adapter-parameters", 2, adapter_parameters),
     Part("forward", 3, forward_work),

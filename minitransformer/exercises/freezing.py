@@ -11,7 +11,8 @@ from ..costs.counting import count_multiply_adds
 from ..costs.memory import saved_bytes
 from ..errors import WrongAnswer
 from ..models.transformer import Transformer
-from ..nn.module import Array
+from ..nn.layers import Linear
+from ..nn.module import Array, backward_through
 from .catalogue import Part
 from .judging import call, forward_first, right_gradients, right_in_model, rng_for, same_values
 from .linear_and_layer_norm import known_of_linear
@@ -227,6 +228,7 @@ def in_the_model(solution: Solution, seed: int) -> None:
     right_in_model(mine, prepare, "your Linear and backward_through")
 
 
+LIBRARY = (Linear.forward, Linear.backward, backward_through)
 PARTS = (
     Part("stops", 3, stops),
     Part("linear-gradients", 3, linear_gradients),

@@ -8,8 +8,9 @@ import numpy as np
 
 from ..errors import WrongAnswer
 from ..models.transformer import Transformer
+from ..nn import functional, kernels
 from ..nn.functional import layer_norm
-from ..nn.layers import flat
+from ..nn.layers import LayerNorm, Linear, flat
 from ..nn.module import Array, Module
 from .catalogue import Part
 from .judging import call, forward_first, right_gradients, right_in_model, rng_for, same_values
@@ -171,6 +172,10 @@ def in_the_model(solution: Solution, seed: int) -> None:
     right_in_model(mine, prepare, "your Linear and LayerNorm")
 
 
+LIBRARY = (
+    Linear.backward, LayerNorm.backward, functional.layer_norm_backward,
+    kernels.layer_norm_backward,
+)  # fmt: skip
 PARTS = (
     Part("linear-gradients", 4, linear_gradients),
     Part("linear-frozen", 2, linear_frozen),

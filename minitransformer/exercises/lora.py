@@ -8,6 +8,7 @@ import numpy as np
 
 from ..adapters.config import LoRAConfig
 from ..adapters.linear import AdaptedLinear
+from ..adapters.lora import LoRA
 from ..errors import WrongAnswer
 from ..models.transformer import Transformer
 from ..nn.layers import Linear
@@ -182,6 +183,7 @@ def in_the_model(solution: Solution, seed: int) -> None:
         raise WrongAnswer("the merged model gives other values than the one with LoRA beside it")
 
 
+LIBRARY = (LoRA.forward, LoRA.backward, LoRA.merged)
 PARTS = (
     Part("forward", 3, right_forward),
     Part("gradients", 5, gradients),

@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import DataError, MiniTransformerError, WrongAnswer
 
 NOBODY = "your-name"  # what STUDENT is in a page that nobody has begun
-PACKAGE = str(Path(__file__).parents[1])
+PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
 class Solution:
@@ -51,6 +51,12 @@ class Solution:
         value = self.names[name]
         if value is ... or value is None:
             raise WrongAnswer(f"`{name}` is not written yet{self.stopped}")
+        if callable(value) and library_owns(value):
+            raise WrongAnswer(
+                f"`{name}` is the library's own {value.__qualname__}: write it yourself"
+            )
+        if name.startswith("My") and not isinstance(value, type):
+            raise WrongAnswer(f"`{name}` is a {type(value).__name__}; expected a class")
         return value
 
     def named_student(self) -> str:
@@ -142,9 +148,19 @@ def where(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f", in line {error.lineno}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        installed = f"{os.sep}site-packages{os.sep}" in frame.filename
-        ours = frame.filename.startswith((PACKAGE, "<frozen", sys.base_prefix))
-        if ours or installed or frame.filename.endswith(".pyx"):
-            continue
-        return f", in line {frame.lineno} ({frame.name}): {frame.line!r}"
+        if is_students(frame.filename):
+            return f", in line {frame.lineno} ({frame.name}): {frame.line!r}"
     return ""
+
+
+def is_students(filename: str) -> bool:
+    """Whether code in this file is a student's own: not the library's, nor installed."""
+    installed = f"{os.sep}site-packages{os.sep}" in filename
+    ours = filename.startswith((PACKAGE, "<frozen", sys.base_prefix))
+    return not (ours or installed or filename.endswith(".pyx"))
+
+
+def library_owns(thing: Any) -> bool:
+    """Whether a class or a function is defined in this library."""
+    package = __name__.partition(".")[0]
+    return str(getattr(thing, "__module__", "")).partition(".")[0] == package

@@ -14,9 +14,9 @@ from ..data.tokenization import Tokenizer
 from ..errors import TrainingError, WrongAnswer
 from ..models.heads import Classifier, CrossEntropy
 from ..models.transformer import Transformer
-from ..nn.functional import adamw
+from ..nn import functional, kernels
 from ..nn.module import Array, Parameter
-from ..training.optim import AdamW
+from ..training.optim import SGD, AdamW
 from ..training.optim import clip_by_global_norm as library_clip
 from ..training.trainer import Trainer, TrainingOptions
 from .catalogue import Part
@@ -152,8 +152,8 @@ def without_gradient(solution: Solution, seed: int) -> None:
         raise WrongAnswer("a parameter without a gradient moves: leave it as it is")
     expected = parameters(seed)["bias"].value
     zeros = np.zeros(4)
-    expected, _, _ = adamw(expected, np.ones(4), zeros, zeros, 1, OPTIONS["lr"], OPTIONS["betas"],
-                           OPTIONS["eps"], 0.0)  # fmt: skip
+    lr, betas, eps = OPTIONS["lr"], OPTIONS["betas"], OPTIONS["eps"]
+    expected, _, _ = functional.adamw(expected, np.ones(4), zeros, zeros, 1, lr, betas, eps, 0.0)
     same_values("the bias, the only one with a gradient,", named["bias"].value, expected)
 
 
@@ -207,9 +207,12 @@ def prepare(transformer: Transformer) -> None:
 
 
 def steps_of(function: Any, seed: int) -> tuple[list[float], list[Array]]:
-    """Losses and final values of three steps on SENTENCES."""
+    """Losses and final values of three steps on SENTENCES.
+
+    With SGD: it shows the size of gradients, which AdamW hides, and no student may run AdamW.step.
+    """
     model = tiny_classifier(prepare)
-    optimizer = AdamW(model.trainable_parameters(), lr=3e-2)
+    optimizer = SGD(model.trainable_parameters(), lr=0.3)
     ids, mask = real_batch()
     batch = Batch(ids, mask, LABELS, np.arange(len(LABELS)))
     losses = [function(model, optimizer, batch, 0.5) for _ in range(3)]
@@ -298,6 +301,7 @@ def trained() -> list[float]:
     return [row.loss for row in trainer.fit() if row.loss is not None]
 
 
+LIBRARY = (AdamW.step, functional.adamw, kernels.adamw, library_clip)
 PARTS = (
     Part("first-step", 3, first_step),
     Part("many-steps", 3, many_steps),
