@@ -52,6 +52,7 @@ def run_steps(make: Any, named: dict[str, Parameter], seed: int, steps: int) -> 
     rng, optimizer = rng_for(seed, 6, 1), make(named, **OPTIONS)
     before = {name: p.value for name, p in named.items()}
     for _ in range(steps):
+        values = {name: p.value.copy() for name, p in named.items()}
         for p in named.values():
             p.grad = rng.standard_normal(p.shape)
         grads = {name: p.grad.copy() for name, p in named.items() if p.grad is not None}
@@ -61,15 +62,23 @@ def run_steps(make: Any, named: dict[str, Parameter], seed: int, steps: int) -> 
             raise WrongAnswer(f"step: {in_words(error)}") from error
         for name, p in named.items():
             if p.grad is None or not np.array_equal(p.grad, grads[name]):
-                raise WrongAnswer(
-                    f"step changes the gradient of {name}: m and v are arrays of their own"
-                )
+                cause = why_changed(optimizer, name, p, grads[name], values[name])
+                raise WrongAnswer(f"step changes the gradient of {name}: {cause}")
     for name, p in named.items():
         if p.value is not before[name]:
             raise WrongAnswer(
                 f"step gives {name} a new array: the model and its replicas share the old one. "
                 "Change it in place: p.value -= ..., or p.value[...] = ..."
             )
+
+
+def why_changed(optimizer: Any, name: str, p: Parameter, grad: Array, value: Array) -> str:
+    """What is known of a gradient that step has changed."""
+    if p.grad is not None and close(p.grad, grad + OPTIONS["weight_decay"] * value, 1e-9):
+        return MISTAKES["coupled"]
+    if p.grad is optimizer.m.get(name) or p.grad is optimizer.v.get(name):
+        return "m and v are arrays of their own"
+    return "leave it as it is; what is computed from it gets a name of its own"
 
 
 def by_hand(named: dict[str, Parameter], seed: int, steps: int, mistake: str = "") -> None:
@@ -111,7 +120,8 @@ MISTAKES = {
     "t + 1": "the bias correction uses a t that is one too large: t is 1 in the first step",
     "no correction": "m and v are not corrected for their start at zero: divide by 1 - beta^t",
     "eps": "eps stands inside the root; it belongs outside, sqrt(v_hat) + eps",
-    "no root": "the root of v is missing",
+    "no root": "it is divided by something of the size of g^2, where that of |g| is meant: is the "
+    "root taken, and is v a mean of g^2?",
     "decay without lr": "the decay is not multiplied by the learning rate",
     "ascent": "the step goes up the gradient; descent subtracts it",
 }

@@ -28,6 +28,26 @@ def check_wrong(wrong: Wrong, folder: Path) -> None:
     assert report.points == report.max_points - sum(items[name].max_points for name in lost)
 
 
+@pytest.mark.parametrize(
+    ("exercise", "old", "new", "false"),
+    [
+        (3, "flat(h).T @ flat(dz)", "h[0].T @ dz[0]", "wrong only at columns"),
+        (3, "flat(a).T @ flat(df)", "a[0].T @ df[0]", "wrong only at rows"),
+        (6, "p.grad**2", "p.grad**4", "the root of v is missing"),
+        (6, "m, v = self.m[name], self.v[name]\n", "m, v = self.m[name], self.v[name]\n"
+         "            p.grad = p.grad + 0.2 * p.value\n", "arrays of their own"),
+    ],
+)  # fmt: skip
+def test_a_false_cause_is_not_named(
+    exercise: int, old: str, new: str, false: str, tmp_path: Path
+) -> None:
+    text = solution(exercise)
+    assert old in text
+    (tmp_path / "wrong.py").write_text(text.replace(old, new, 1), "utf-8")
+    hints = [item.hint for item in check(exercise, tmp_path / "wrong.py", "ada").items]
+    assert any(hints) and not any(false in hint for hint in hints)
+
+
 def one_of_each() -> list[Wrong]:
     """For the quick run: the first of each kind, in turn from all exercises but the slow one."""
     seen: dict[str, Wrong] = {}
