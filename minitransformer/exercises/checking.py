@@ -54,10 +54,17 @@ def check_part(number: int, name: str, names: Mapping[str, Any], seed: int = FIR
     print(f"{item.name}: right, {item.points:g} points")
 
 
+class Nowhere(io.TextIOBase):
+    """Takes what a solution prints while it is checked, and keeps none of it."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 def checked(part: Part, solution: Solution, seed: int) -> Item:
     """The part's item. Whatever a student's code does, it is a hint and no crash."""
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(Nowhere()):
             warnings.simplefilter("ignore")  # overflow and the like show in the numbers
             refuse_library(part.library, lambda: part.run(solution, seed))
     except WrongAnswer as wrong:

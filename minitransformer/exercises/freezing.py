@@ -130,7 +130,7 @@ def stops(solution: Solution, seed: int) -> None:
     through = solution.get("backward_through")
     dy = rng_for(seed, 5).standard_normal((2, 3))
 
-    def walk(*modules: tuple[float | None, bool]) -> tuple[Any, list[str]]:
+    def traverse(*modules: tuple[float | None, bool]) -> tuple[Any, list[str]]:
         visited: list[str] = []
         made = [Recorder(str(i), visited, *m) for i, m in enumerate(modules)]
         try:
@@ -138,7 +138,7 @@ def stops(solution: Solution, seed: int) -> None:
         except Exception as error:
             raise WrongAnswer(f"backward_through: {in_words(error)}") from error
 
-    result, visited = walk((2.0, True), (3.0, True), (5.0, True))
+    result, visited = traverse((2.0, True), (3.0, True), (5.0, True))
     if visited != ["0", "1", "2"]:
         raise WrongAnswer(
             "three modules, to be visited in the order in which they are given, 0, 1, 2: it visits "
@@ -148,25 +148,25 @@ def stops(solution: Solution, seed: int) -> None:
         raise WrongAnswer("backward_through returns None, although the last module returned dx")
     mistakes = {"it is what the first module returned": 2 * dy, "it is dy itself": dy}
     same_values("the gradient that comes out of three modules", result, 30 * dy, mistakes)
-    result, visited = walk((2.0, True), (None, True), (5.0, False))
+    result, visited = traverse((2.0, True), (None, True), (5.0, False))
     if visited != ["0", "1"] or result is not None:
         raise WrongAnswer(
             "the second of three modules returned None, because nothing before it trains: stop "
             f"there and return None (visited: {', '.join(visited)})"
         )
-    result, visited = walk((2.0, True), (None, True), (5.0, True))
+    result, visited = traverse((2.0, True), (None, True), (5.0, True))
     if visited != ["0", "1"] or result is not None:
         raise WrongAnswer(
             "the second of three modules returned None: stop there and return None, whatever the "
             f"third one's output_requires_grad says (visited: {', '.join(visited)})"
         )
-    result, visited = walk((2.0, True), (3.0, False), (5.0, False))
+    result, visited = traverse((2.0, True), (3.0, False), (5.0, False))
     if visited != ["0"] or result is not None:
         raise WrongAnswer(
             "the second of three modules has output_requires_grad false: nothing in or before it "
             f"trains, so it is not visited, and None is returned (visited: {', '.join(visited)})"
         )
-    result, visited = walk()
+    result, visited = traverse()
     same_values("backward_through(dy) without any module", result, dy)
 
 

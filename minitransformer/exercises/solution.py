@@ -11,7 +11,8 @@ import sys
 import traceback
 import types
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,14 @@ def variant(student: str, exercise: int) -> np.random.Generator:
     return np.random.default_rng(int(hashlib.sha256(text.encode()).hexdigest()[:16], 16))
 
 
-def read_solution(path: str | Path, student: str | None = None) -> Solution:
+def read_solution(
+    path: str | Path,
+    student: str | None = None,
+    limited: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Solution:
     """Run a Python file, or the cells that a student writes in a notebook.
 
-    A statement that fails does not keep those after it from running.
+    A statement that fails does not keep those after it from running. Each runs inside `limited()`.
     Raises: DataError if there is no such file; WrongAnswer if it is not Python.
     """
     path = Path(path).expanduser()
@@ -104,7 +109,7 @@ def read_solution(path: str | Path, student: str | None = None) -> Solution:
     try:
         for statement in ast.parse(text, name).body:
             try:
-                with warnings.catch_warnings():
+                with limited(), warnings.catch_warnings():
                     warnings.simplefilter("default")  # shown, and an error for nobody
                     exec(compile(ast.Module([statement], []), name, "exec"), module.__dict__)
             except (Exception, SystemExit) as error:  # go on, as a notebook does
