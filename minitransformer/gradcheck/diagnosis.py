@@ -125,7 +125,7 @@ def partial_sum(e: Evidence) -> str | None:
         return None
     return (
         f"{e.label} is not summed over all positions: the bias is added {e.dy[..., 0].size} times, "
-        f"so its gradient is dy.sum(axis={leading}) for this dy of shape {e.dy.shape}"
+        f"at every place along the axes {leading} of dy, whose shape is {e.dy.shape}"
     )
 
 

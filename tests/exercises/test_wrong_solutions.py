@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ def check_wrong(wrong: Wrong, folder: Path) -> None:
     items = {item.name: item for item in report.items}
     assert not items[wrong.part].passed, "the mistake is not noticed"
     assert wrong.hint in items[wrong.part].hint
+    for item in items.values():  # beside a student's own line, no hint is the code of an answer
+        said = re.sub(r", in line \d+ .*", "", item.hint)
+        assert not re.search(r"\.T @|@ \w+\.T|\.sum\(axis|\.mean\(axis", said), said
     lost = {name for name, item in items.items() if not item.passed}
     allowed = {wrong.part, *ALSO_LOST.get((wrong.exercise, wrong.part), "").split()}
     assert lost <= allowed, f"lost {lost - allowed} as well"
