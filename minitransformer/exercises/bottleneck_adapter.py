@@ -19,6 +19,7 @@ from .judging import (
     right_gradients,
     right_in_model,
     rng_for,
+    same_number,
     same_values,
 )
 from .linear_and_layer_norm import sums_of_dy
@@ -155,11 +156,8 @@ def parameters(solution: Solution, seed: int) -> None:
         )
         * sites,
     }
-    same_values(
-        f"PARAMETERS, for d={d}, m={m} and {sites} adapters,", np.float64(answer),
-        np.float64((2 * d * m + d + m) * sites),
-        {k: np.float64(v) for k, v in mistakes.items()}, tolerance=1e-12,
-    )  # fmt: skip
+    what = f"PARAMETERS, for d={d}, m={m} and {sites} adapters,"
+    same_number(what, answer, (2 * d * m + d + m) * sites, mistakes)
 
 
 def prepare(transformer: Transformer) -> None:

@@ -14,7 +14,15 @@ from ..models.transformer import Transformer
 from ..nn.layers import Linear
 from ..nn.module import Array, backward_through
 from .catalogue import Part
-from .judging import call, forward_first, right_gradients, right_in_model, rng_for, same_values
+from .judging import (
+    call,
+    forward_first,
+    right_gradients,
+    right_in_model,
+    rng_for,
+    same_number,
+    same_values,
+)
 from .linear_and_layer_norm import known_of_linear
 from .solution import Solution, in_words, variant
 
@@ -207,8 +215,7 @@ def products(solution: Solution, seed: int) -> None:
         "layers that are frozen pass gradients on, if something before them trains": n + trained,
         "that is full fine-tuning with the first input's gradient": 3 * n,
     }
-    same_values("PRODUCTS", np.float64(answer), np.float64(n + inputs + trained),
-                {k: np.float64(v) for k, v in mistakes.items()}, 1e-12)  # fmt: skip
+    same_number("PRODUCTS", answer, n + inputs + trained, mistakes)
 
 
 def prepare(transformer: Transformer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,27 @@ def same_values(
         f"{np.asarray(expected)[i]:.6g}; what differs is in no pattern known here. Work one entry "
         "out by hand, and compare"
     )
+
+
+def same_number(
+    what: str, answer: Any, expected: float, mistakes: Mapping[str, float], tolerance: float = 1e-12
+) -> None:
+    """As `same_values`, of an answer to a question with a student's own numbers."""
+    if answer is ... or answer is None:
+        raise WrongAnswer(f"{what} is not written yet")
+    wrong = {sentence: np.float64(value) for sentence, value in mistakes.items()}
+    same_values(what, number(what, answer), np.float64(expected), wrong, tolerance)
+
+
+def drawn_apart(
+    draw: Callable[[], dict[str, Any]], answers: Callable[[dict[str, Any]], list[float]]
+) -> dict[str, Any]:
+    """Numbers for which no two of the right and the known wrong `answers` are the same."""
+    while True:
+        own = draw()
+        found = sorted(answers(own))
+        if all(b - a > 1e-3 * max(abs(a), abs(b)) for a, b in pairwise(found)):
+            return own
 
 
 def number(what: str, value: Any) -> np.float64:

@@ -23,6 +23,7 @@ from .judging import (
     right_gradients,
     right_in_model,
     rng_for,
+    same_number,
     same_values,
 )
 from .solution import Solution, variant
@@ -143,9 +144,8 @@ def parameters(solution: Solution, seed: int) -> None:
         "it is that of B alone": d_out * r,
         "LoRA has no biases": r * (d_in + d_out) + r + d_out,
     }
-    same_values(f"PARAMETERS, for {own},", np.float64(solution.get("PARAMETERS")),
-                np.float64(r * (d_in + d_out)),
-                {k: np.float64(v) for k, v in mistakes.items()}, 1e-12)  # fmt: skip
+    answer = solution.get("PARAMETERS")
+    same_number(f"PARAMETERS, for {own},", answer, r * (d_in + d_out), mistakes)
 
 
 CONFIG = LoRAConfig(4, 8.0, targets=("output", "up", "down"))

@@ -25,15 +25,45 @@ from .judging import (
     LABELS,
     SENTENCES,
     close,
+    drawn_apart,
     number,
     real_batch,
     rng_for,
+    same_number,
     same_values,
     tiny_classifier,
 )
-from .solution import Solution, in_words
+from .solution import Solution, in_words, variant
 
 OPTIONS: dict[str, Any] = {"lr": 0.03, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.2}
+
+
+def numbers(rng: np.random.Generator) -> dict[str, Any]:
+    """An entry of a matrix, its gradients in two steps, and AdamW's settings."""
+
+    def draw() -> dict[str, Any]:
+        w, first, second = (rng.integers(10, 31, 3) * rng.choice((-1, 1), 3) / 10).tolist()
+        return {
+            "w": w, "g": [first, second], "lr": int(rng.integers(5, 21)) / 100,
+            "betas": [float(rng.choice((0.7, 0.8, 0.9))), float(rng.choice((0.95, 0.98, 0.99)))],
+            "weight_decay": int(rng.integers(10, 31)) / 100,
+        }  # fmt: skip
+
+    return drawn_apart(draw, lambda own: [*after_two(own).values()])
+
+
+def after_two(own: dict[str, Any]) -> dict[str, float]:
+    """The entry after two steps (""), and what known mistakes make of it."""
+    gradients, w = [np.array([[g]]) for g in own["g"]], np.array([[own["w"]]])
+    known = ["", *(m for m in MISTAKES if m not in ("decays all", "eps"))]  # of a matrix, eps 0
+    return {m: after(gradients, w, {**own, "eps": 0.0}, m).item() for m in known}
+
+
+def after_two_steps(solution: Solution, seed: int) -> None:
+    found = after_two(numbers(variant(solution.named_student(), 6)))
+    right = found.pop("")
+    mistakes = {MISTAKES[mistake]: value for mistake, value in found.items()}
+    same_number("AFTER_TWO", solution.get("AFTER_TWO"), right, mistakes, 2e-4)
 
 
 # -- AdamW ---------------------------------------------------------------------------------
@@ -83,31 +113,36 @@ def why_changed(optimizer: Any, name: str, p: Parameter, grad: Array, value: Arr
 
 def by_hand(named: dict[str, Parameter], seed: int, steps: int, mistake: str = "") -> None:
     """What AdamW does to `named`, or what it does with a known mistake."""
-    o, rng = dict(OPTIONS), rng_for(seed, 6, 1)
+    rng = rng_for(seed, 6, 1)
+    drawn = [{n: rng.standard_normal(p.shape) for n, p in named.items()} for _ in range(steps)]
+    for name, p in named.items():
+        p.value = after([grads[name] for grads in drawn], p.value, OPTIONS, mistake)
+
+
+def after(gradients: list[Array], w: Array, o: dict[str, Any], mistake: str = "") -> Array:
+    """`w` after a step of AdamW with each of the gradients, or after steps with a known mistake."""
     b1, b2 = o["betas"][::-1] if mistake == "betas" else o["betas"]
-    state = {name: (np.zeros(p.shape), np.zeros(p.shape)) for name, p in named.items()}
-    for step in range(1, steps + 1):
-        for name, p in named.items():
-            g, (m, v) = rng.standard_normal(p.shape), state[name]
-            decay = o["weight_decay"] if p.value.ndim > 1 or mistake == "decays all" else 0.0
-            if mistake == "no decay":
-                decay = 0.0
-            if mistake == "coupled":
-                g, decay = g + decay * p.value, 0.0
-            m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
-            t = {"t - 1": step - 1, "t + 1": step + 1}.get(mistake, step)
-            m_hat, v_hat = m / (1 - b1**t) if t else m * np.inf, v / (1 - b2**t) if t else v
-            if mistake == "no correction":
-                m_hat, v_hat = m, v
-            size = np.sqrt(v_hat + o["eps"]) if mistake == "eps" else np.sqrt(v_hat) + o["eps"]
-            if mistake == "no root":
-                size = v_hat + o["eps"]
-            change = o["lr"] * (m_hat / size + decay * p.value)
-            if mistake == "decay without lr":
-                change = o["lr"] * m_hat / size + decay * p.value
-            p.value += change if mistake == "ascent" else -change
-            kept = state[name]
-            state[name] = (kept[0] if mistake == "m" else m), (kept[1] if mistake == "v" else v)
+    old_m, old_v = np.zeros(w.shape), np.zeros(w.shape)
+    for step, g in enumerate(gradients, 1):
+        decay = o["weight_decay"] if w.ndim > 1 or mistake == "decays all" else 0.0
+        if mistake == "no decay":
+            decay = 0.0
+        if mistake == "coupled":
+            g, decay = g + decay * w, 0.0
+        m, v = b1 * old_m + (1 - b1) * g, b2 * old_v + (1 - b2) * g**2
+        t = {"t - 1": step - 1, "t + 1": step + 1}.get(mistake, step)
+        m_hat, v_hat = m / (1 - b1**t) if t else m * np.inf, v / (1 - b2**t) if t else v
+        if mistake == "no correction":
+            m_hat, v_hat = m, v
+        size = np.sqrt(v_hat + o["eps"]) if mistake == "eps" else np.sqrt(v_hat) + o["eps"]
+        if mistake == "no root":
+            size = v_hat + o["eps"]
+        change = o["lr"] * (m_hat / size + decay * w)
+        if mistake == "decay without lr":
+            change = o["lr"] * m_hat / size + decay * w
+        w = w + change if mistake == "ascent" else w - change
+        old_m, old_v = old_m if mistake == "m" else m, old_v if mistake == "v" else v
+    return w
 
 
 MISTAKES = {
@@ -316,6 +351,7 @@ PARTS = (
     Part("first-step", 3, first_step),
     Part("many-steps", 3, many_steps),
     Part("without-gradient", 1, without_gradient),
+    Part("by-hand", 1, after_two_steps),
     Part("clip", 3, clip),
     Part("train-step", 3, train_step),
     Part("in-the-model", 3, in_the_model),

@@ -293,7 +293,7 @@ EQUIVALENT = (  # the mutated code does the same; a test shows it
 )
 EQUIVALENT_HERE = (  # the same at this place: exercise, line
     # q, k, v and the context have the same width in every head.
-    *((2, line, "q", other) for line in (18, 25) for other in ("k", "v", "dcontext")),
+    *((2, line, "q", other) for line in (24, 31) for other in ("k", "v", "dcontext")),
     *((3, 28, "y", other) for other in ("h", "f")),  # of the same shape
     (3, 25, "np.maximum(z, 0)", "np.maximum(0, z)"),
     (4, 23, "np.maximum(h @ w_down + b_down, 0)", "np.maximum(0, h @ w_down + b_down)"),

@@ -351,6 +351,31 @@ RESEARCH = [
 ]  # fmt: skip
 
 
+# -- numbers of one's own, worked out by hand -------------------------------------------------
+
+BY_HAND = [
+    (1, 'own["x"][:, 0] @ own["dy"][:, 1]', 'own["x"][:, 1] @ own["dy"][:, 0]', "of W[1, 0]"),
+    (1, 'own["x"][:, 0] @ own["dy"][:, 1]', '(own["x"][:, 0] * own["dy"][:, 1]).mean()',
+     "a mean stands where the sum"),
+    (1, 'own["x"][:, 0] @ own["dy"][:, 1]', 'own["x"][0, 0] * own["dy"][0, 1]', "single position"),
+    (1, 'own["dy"][:, 1].sum()', 'own["dy"].sum()', "over the columns as well"),
+    (1, 'own["dy"][:, 1].sum()', 'own["dy"][:, 0].sum()', "the gradient of b[0]"),
+    (1, 'own["W"][0] @ own["dy"][2]', 'own["W"][:, 0] @ own["dy"][2]', "by a row of W"),
+    (1, 'own["W"][0] @ own["dy"][2]', 'own["W"][0, 0] * own["dy"][2, 0]', "that is one of them"),
+    (1, 'own["W"][0] @ own["dy"][2]', '99', "in no pattern known here"),
+    (2, "p[0] * (dp[0] - p @ dp)", "p[0] * dp[0]", "the sum over all p is missing"),
+    (2, "p[0] * (dp[0] - p @ dp)", "dp[0] - p @ dp", "p in front is missing"),
+    (2, "p[0] * (dp[0] - p @ dp)", "p[0] * (dp[0] + p @ dp)", "it is subtracted"),
+    (2, "p[0] * (dp[0] - p @ dp)", "p[0] * (1 - p[0]) * dp[0]", "what every p owes"),
+    (6, 'own["lr"] * (m_hat / np.sqrt(v_hat) + own["weight_decay"] * w)',
+     'own["lr"] * m_hat / np.sqrt(v_hat)', "the matrix does not decay"),
+    (6, "m_hat, v_hat = m / (1 - b1**t), v / (1 - b2**t)", "m_hat, v_hat = m, v", "not corrected"),
+    (6, "m_hat / np.sqrt(v_hat)", "m_hat / v_hat", "of the size of g^2"),
+    (6, 'w -= own["lr"]', 'w += own["lr"]', "goes up the gradient"),
+    (6, "AFTER_TWO = w", "AFTER_TWO = 'w'", "is no number, but str"),
+]  # fmt: skip
+
+
 def of(exercise: int, part: str, table: list[tuple[str, str, str, str]]) -> list[Wrong]:
     return [Wrong(exercise, kind, old, new, part, hint) for kind, old, new, hint in table]
 
@@ -418,6 +443,7 @@ WRONG = [
     *of(7, "gradients", LORA),
     *of(7, "frozen", LORA_FROZEN),
     *of(7, "merged", MERGED),
+    *(Wrong(n, "by hand", old, new, "by-hand", hint) for n, old, new, hint in BY_HAND),
     *(Wrong(8, "count", old, new, part, hint) for part, old, new, hint in COUNT),
     *(Wrong(9, "study", old, new, part, hint) for part, old, new, hint in RESEARCH),
 ]
