@@ -4,6 +4,7 @@ Run nbgrader's commands here, or in a copy of this folder. docs/instructors.md h
 """
 
 import os
+import time
 
 from nbconvert.preprocessors import ClearMetadataPreprocessor
 from nbgrader.preprocessors import (
@@ -27,7 +28,7 @@ c.FileNameCollectorPlugin.named_regexp = (
     r".*[/\\](?P<student_id>[^/\\]+?)[_/\\](?P<file_id>\d\d_[a-z_]+)[^/\\]*$"
 )
 
-SECONDS = 60  # for each cell
+SECONDS = 60  # for a notebook
 KEPT = 20_000  # characters of what a cell prints
 
 
@@ -44,23 +45,25 @@ class Prepare(NbGraderPreprocessor):
         return notebook, resources
 
 
-class ShortenOutput(NbGraderPreprocessor):
-    """After a submission has run: nbgrader limits the lines of its output, but not their length."""
+class ExecuteWithinLimits(Execute):
+    """A notebook has `timeout` seconds; when they are used up, each further cell has 6."""
 
-    def preprocess_cell(self, cell, resources, index):
-        for output in cell.get("outputs", []):
-            if len(output.get("text", "")) > KEPT:
-                output["text"] = output["text"][:KEPT] + "\n[... the rest is left out ...]\n"
-        return cell, resources
+    def preprocess(self, notebook, resources, km=None):
+        limits, began = Limits(seconds=self.timeout), time.monotonic()
+        self.timeout_func = lambda cell: limits.left(time.monotonic() - began)
+        return super().preprocess(notebook, resources, km)
 
 
 c.Execute.timeout = SECONDS
 c.Execute.iopub_timeout = SECONDS  # so long may output take that a cell has left behind
+c.Execute.extra_arguments = [
+    "--IPKernelApp.exec_lines=from minitransformer.exercises.grading.kernel import limit_output; "
+    f"limit_output({KEPT})"
+]
 c.LimitOutput.max_lines = 200
 c.Autograde.autograde_preprocessors = [
     Prepare,
-    Execute,
-    ShortenOutput,
+    ExecuteWithinLimits,
     IgnorePattern,
     ClearMetadataPreprocessor,
     LimitOutput,

@@ -1,7 +1,7 @@
 """How long the exercises take: each notebook as it is graded, and each reward cell.
 
-    python scripts/time_exercises.py              # processor time of grading
-    python scripts/time_exercises.py --rewards    # processor time and time of the rewards
+    python scripts/time_exercises.py                # processor time of grading
+    python scripts/time_exercises.py 03 --rewards   # processor time and time of the reward cell
 
 A notebook runs from end to end with its solutions on one thread. Processor time is that of the
 kernel, so that other work on the machine hardly counts. A reward runs as a student's would, after
@@ -10,6 +10,7 @@ the solution, in a process of its own; the first time it fetches weights and rev
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -52,20 +53,30 @@ def processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def main() -> None:
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("numbers", nargs="*", help="such as 03; all when none is given")
+    parser.add_argument("--rewards", action="store_true", help="the reward cells, not the grading")
+    given = parser.parse_args()
     environment: dict[str, str] = {}
-    if "--rewards" in sys.argv[1:]:
-        program, paths = REWARD, EXERCISES.glob("solutions/*.py")
+    if given.rewards:
+        program, paths = REWARD, sorted(EXERCISES.glob("solutions/*.py"))
     else:
-        program, paths = NOTEBOOK, EXERCISES.glob("source/*/*.ipynb")
+        program, paths = NOTEBOOK, sorted(EXERCISES.glob("source/*/*.ipynb"))
         environment = {"NBGRADER_EXECUTION": "autograde", "OPENBLAS_NUM_THREADS": "1"}
+    known = [path.name[:2] for path in paths]
+    if unknown := [number for number in given.numbers if number not in known]:
+        parser.error(f"no exercise {', '.join(unknown)}: expected some of {', '.join(known)}")
     slowest = 0.0
-    for path in sorted(paths):
+    for path in paths:
+        if given.numbers and path.name[:2] not in given.numbers:
+            continue
         processor, taken = seconds_of(program, path, environment)
         slowest = max(slowest, processor)
         print(f"{path.stem:28} {processor:5.1f} s of a core, {taken:5.1f} s", flush=True)
     print(json.dumps({"slowest": round(slowest, 1)}))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,7 +10,7 @@
 # * to check a gradient with numbers, and to read what the check says;
 # * what a frozen weight changes, and what it does not.
 #
-# **Time:** about 45 minutes. **Before:** matrix products, the chain rule. **Points:** 17.
+# **Time:** about 45 minutes. **Before:** matrix products, the chain rule. **Points:** 18.
 #
 # Write your solutions in place of `...` and of `raise NotImplementedError("write this part")`, and
 # leave the names as they are. The checks say what is wrong and where to look, as often as you like.
@@ -23,7 +23,7 @@ from minitransformer import exercises
 from minitransformer.nn.layers import LayerNorm, Linear, flat
 
 # %% student
-STUDENT = "your-name"  # your name or number
+STUDENT = "your-name"  # your name or number: some questions have your own numbers
 
 # %% [markdown]
 # ## 1. Linear
@@ -78,6 +78,29 @@ exercises.check_part(1, "linear-frozen", globals())
 ### BEGIN HIDDEN TESTS
 exercises.check_part(1, "linear-frozen", globals(), seed=7102)
 ### END HIDDEN TESTS
+
+# %% [markdown]
+# The same by hand, with numbers of your own: `x` has three positions and two columns, and the loss has
+# the gradient `dy`.
+#
+# **To do.** What are the gradients of `W[0, 1]`, of `b[1]` and of `x[2, 0]`?
+
+# %% try
+exercises.my_numbers(1, STUDENT)
+
+# %% solution
+BY_HAND = {"W[0, 1]": ..., "b[1]": ..., "x[2, 0]": ...}
+### BEGIN SOLUTION
+own = {name: np.array(rows) for name, rows in exercises.my_numbers(1, STUDENT).items()}
+BY_HAND = {
+    "W[0, 1]": own["x"][:, 0] @ own["dy"][:, 1],
+    "b[1]": own["dy"][:, 1].sum(),
+    "x[2, 0]": own["W"][0] @ own["dy"][2],
+}
+### END SOLUTION
+
+# %% test by-hand 1
+exercises.check_part(1, "by-hand", globals())
 
 # %% [markdown]
 # ## 2. Layer norm

@@ -9,7 +9,7 @@
 # * attention's four matrix products backward: two for each of the two forward;
 # * where the factor $1/\sqrt{d}$ goes, and what a mask does to gradients.
 #
-# **Time:** about 60 minutes. **Before:** exercise 1. **Points:** 18.
+# **Time:** about 60 minutes. **Before:** exercise 1. **Points:** 19.
 #
 # Write your solutions in place of `...` and of `raise NotImplementedError("write this part")`, and
 # leave the names as they are. The checks say what is wrong and where to look, as often as you like.
@@ -21,7 +21,7 @@ from minitransformer import exercises
 from minitransformer.nn.functional import softmax
 
 # %% student
-STUDENT = "your-name"  # your name or number
+STUDENT = "your-name"  # your name or number: some questions have your own numbers
 
 # %% [markdown]
 # ## 1. Softmax, backward
@@ -48,6 +48,26 @@ exercises.check_part(2, "softmax-backward", globals())
 ### BEGIN HIDDEN TESTS
 exercises.check_part(2, "softmax-backward", globals(), seed=7201)
 ### END HIDDEN TESTS
+
+# %% [markdown]
+# The same by hand, with numbers of your own: one query looks at four keys with the probabilities `p`,
+# and the loss has the gradient `dp`.
+#
+# **To do.** What is the gradient of the first score?
+
+# %% try
+exercises.my_numbers(2, STUDENT)
+
+# %% solution
+FIRST_DS = ...
+### BEGIN SOLUTION
+own = exercises.my_numbers(2, STUDENT)
+p, dp = np.array(own["p"]), np.array(own["dp"])
+FIRST_DS = p[0] * (dp[0] - p @ dp)
+### END SOLUTION
+
+# %% test by-hand 1
+exercises.check_part(2, "by-hand", globals())
 
 # %% [markdown]
 # ## 2. Attention, forward

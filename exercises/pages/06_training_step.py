@@ -9,7 +9,7 @@
 # * to clip gradients by their common norm;
 # * the order of a training step, and what goes wrong in any other.
 #
-# **Time:** about 50 minutes. **Before:** exercise 3. **Points:** 16.
+# **Time:** about 50 minutes. **Before:** exercise 3. **Points:** 17.
 #
 # Write your solutions in place of `...` and of `raise NotImplementedError("write this part")`, and
 # leave the names as they are. The checks say what is wrong and where to look, as often as you like.
@@ -21,7 +21,7 @@ import minitransformer as mt
 from minitransformer import exercises
 
 # %% student
-STUDENT = "your-name"  # your name or number
+STUDENT = "your-name"  # your name or number: some questions have your own numbers
 
 # %% [markdown]
 # ## 1. AdamW
@@ -81,6 +81,31 @@ exercises.check_part(6, "without-gradient", globals())
 ### BEGIN HIDDEN TESTS
 exercises.check_part(6, "without-gradient", globals(), seed=7603)
 ### END HIDDEN TESTS
+
+# %% [markdown]
+# The same by hand, with numbers of your own: an entry of a matrix is `w`, and its gradients in the first
+# two steps are `g`. Take 0 for $\epsilon$. How far does the first step go, whatever the size of the
+# gradient?
+#
+# **To do.** What is the entry after the two steps, to four decimals?
+
+# %% try
+exercises.my_numbers(6, STUDENT)
+
+# %% solution
+AFTER_TWO = ...
+### BEGIN SOLUTION
+own = exercises.my_numbers(6, STUDENT)
+w, m, v, (b1, b2) = own["w"], 0.0, 0.0, own["betas"]
+for t, g in enumerate(own["g"], 1):
+    m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+    m_hat, v_hat = m / (1 - b1**t), v / (1 - b2**t)
+    w -= own["lr"] * (m_hat / np.sqrt(v_hat) + own["weight_decay"] * w)
+AFTER_TWO = w
+### END SOLUTION
+
+# %% test by-hand 1
+exercises.check_part(6, "by-hand", globals())
 
 # %% [markdown]
 # ## 2. Clipping

@@ -5,7 +5,7 @@ from minitransformer import exercises
 from minitransformer.nn.layers import LayerNorm, Linear, flat
 
 
-STUDENT = "your-name"  # your name or number
+STUDENT = "your-name"  # your name or number: some questions have your own numbers
 
 
 class MyLinear(Linear):
@@ -20,6 +20,15 @@ class MyLinear(Linear):
         if not self.needs_input_grad:
             return None
         return dy @ self.weight.value.T
+
+
+BY_HAND = {"W[0, 1]": ..., "b[1]": ..., "x[2, 0]": ...}
+own = {name: np.array(rows) for name, rows in exercises.my_numbers(1, STUDENT).items()}
+BY_HAND = {
+    "W[0, 1]": own["x"][:, 0] @ own["dy"][:, 1],
+    "b[1]": own["dy"][:, 1].sum(),
+    "x[2, 0]": own["W"][0] @ own["dy"][2],
+}
 
 
 class MyLayerNorm(LayerNorm):

@@ -4,13 +4,19 @@ from minitransformer import exercises
 from minitransformer.nn.functional import softmax
 
 
-STUDENT = "your-name"  # your name or number
+STUDENT = "your-name"  # your name or number: some questions have your own numbers
 
 
 def softmax_backward(dp, p):
     """ds of p = softmax(s) over the last axis."""
     along = (dp * p).sum(axis=-1, keepdims=True)
     return p * (dp - along)
+
+
+FIRST_DS = ...
+own = exercises.my_numbers(2, STUDENT)
+p, dp = np.array(own["p"]), np.array(own["dp"])
+FIRST_DS = p[0] * (dp[0] - p @ dp)
 
 
 def attention(q, k, v, mask=None):

@@ -9,14 +9,55 @@ import numpy as np
 from ..adapters.config import AdapterConfig
 from ..errors import WrongAnswer
 from ..models.transformer import Transformer
-from ..nn import functional
+from ..nn import functional, kernels
 from ..nn.attention import additive_attention_mask
 from ..nn.module import Array, Module
 from .catalogue import Part
-from .judging import call, forward_first, right_gradients, right_in_model, rng_for, same_values
-from .solution import Solution
+from .judging import (
+    call,
+    drawn_apart,
+    forward_first,
+    right_gradients,
+    right_in_model,
+    rng_for,
+    same_number,
+    same_values,
+)
+from .solution import Solution, variant
 
 B, H, Q, T, D_HEAD = 3, 2, 4, 5, 6
+
+
+def numbers(rng: np.random.Generator) -> dict[str, Any]:
+    """The probabilities of four keys, in twentieths, and a gradient of whole numbers."""
+
+    def draw() -> dict[str, Any]:
+        cuts = np.sort(rng.choice(np.arange(1, 20), 3, replace=False))
+        p = np.diff([0, *cuts, 20]) / 20
+        return {"p": p.tolist(), "dp": rng.integers(-9, 10, 4).tolist()}
+
+    return drawn_apart(draw, lambda own: [*ds_by_hand(own).values()])
+
+
+def ds_by_hand(own: dict[str, Any]) -> dict[str, float]:
+    """The gradient of the first score (""), and what known mistakes make of it."""
+    p, dp = (np.array(own[name]) for name in ("p", "dp"))
+    return {
+        "": p[0] * (dp[0] - p @ dp),
+        "the sum over all p is missing: every p depends on every score": p[0] * dp[0],
+        "p in front is missing": dp[0] - p @ dp,
+        "the sum is added, but it is subtracted": p[0] * (dp[0] + p @ dp),
+        "the sum is one of dp, without p": p[0] * (dp[0] - dp.sum()),
+        "it is p (1 - p) dp, which leaves out what every p owes to the other scores": p[0]
+        * (1 - p[0])
+        * dp[0],
+    }
+
+
+def by_hand(solution: Solution, seed: int) -> None:
+    mistakes = ds_by_hand(numbers(variant(solution.named_student(), 2)))
+    right = mistakes.pop("")
+    same_number("FIRST_DS", solution.get("FIRST_DS"), right, mistakes, 1e-6)
 
 
 class SoftmaxUnderTest(Module):
@@ -204,8 +245,14 @@ def in_the_model(solution: Solution, seed: int) -> None:
     right_in_model(mine, prepare, "your attention")
 
 
+LIBRARY = (
+    functional.softmax_backward, functional.attention, functional.attention_backward,
+    functional.attention_weights, kernels.softmax_backward, kernels.attention,
+    kernels.attention_backward, kernels.attention_weights,
+)  # fmt: skip
 PARTS = (
     Part("softmax-backward", 4, softmax_backward),
+    Part("by-hand", 1, by_hand),
     Part("attention", 3, attention),
     Part("attention-backward", 6, attention_backward),
     Part("padding", 2, with_padding),

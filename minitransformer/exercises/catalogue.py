@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -15,11 +15,15 @@ from .solution import Solution, variant
 
 @dataclass(frozen=True)
 class Part:
-    """What earns points: `run(solution, seed)` returns if it is right, else raises WrongAnswer."""
+    """What earns points: `run(solution, seed)` returns if it is right, else raises WrongAnswer.
+
+    `library`: the functions of the library that do what is to be written; a student's must not.
+    """
 
     name: str
     points: int
     run: Callable[[Solution, int], None]
+    library: tuple[Callable[..., Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,8 @@ class Exercise:
 
     def parts(self) -> tuple[Part, ...]:
         """In the order of the page; the module that checks them is imported now."""
-        parts: tuple[Part, ...] = import_module(f".{self.slug[3:]}", __package__).PARTS
-        return parts
+        module = import_module(f".{self.slug[3:]}", __package__)
+        return tuple(replace(part, library=module.LIBRARY) for part in module.PARTS)
 
     def numbers(self, rng: np.random.Generator) -> dict[str, Any]:
         """A student's own numbers for the questions of this exercise, if it has such questions."""

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from ..costs.counting import count_multiply_adds
-from ..costs.parameters import count_parameters
-from ..errors import WrongAnswer
+from ..costs.parameters import count_adapters, count_parameters
+from ..costs.step import count_step
 from ..models.transformer import Block, Transformer
 from ..nn.config import TransformerConfig
 from .catalogue import Part
-from .judging import call, real_batch, rng_for, same_values
+from .judging import call, real_batch, rng_for, same_number
 from .solution import Solution, variant
 
 SIZES = (7, 11, 13, 29)  # B, T, d, d_ff: no two formulas give the same number
@@ -34,11 +34,6 @@ def sizes(seed: int) -> tuple[int, int, int, int]:
     return int(rng.integers(2, 9)), int(rng.integers(3, 40)), 4 * int(rng.integers(3, 30)), 50
 
 
-def exactly(what: str, got: Any, expected: float, mistakes: dict[str, float]) -> None:
-    wrong = {sentence: np.float64(value) for sentence, value in mistakes.items()}
-    same_values(what, np.float64(got), np.float64(expected), wrong, 1e-12)
-
-
 def linears(B: int, T: int, d: int, d_ff: int) -> int:
     """Of the six Linears of a block: query, key, value, output, up, down."""
     return B * T * (4 * d * d + 2 * d * d_ff)
@@ -47,7 +42,7 @@ def linears(B: int, T: int, d: int, d_ff: int) -> int:
 def adapter_parameters(solution: Solution, seed: int) -> None:
     for d, m in ((12, 5), (768, 64), (sizes(seed)[2], 7)):
         got = call("adapter_parameters", solution.get("adapter_parameters"), d, m)
-        exactly(f"adapter_parameters({d}, {m})", got, 2 * d * m + d + m, {
+        same_number(f"adapter_parameters({d}, {m})", got, 2 * d * m + d + m, {
             "the biases are missing": 2 * d * m,
             "one projection is missing": d * m + d + m,
             "both biases count as long as d": 2 * d * m + 2 * d,
@@ -61,7 +56,7 @@ def forward_work(solution: Solution, seed: int) -> None:
     for B, T, d, d_ff in (SIZES, sizes(seed)):
         got = call("forward_multiply_adds", solution.get("forward_multiply_adds"), B, T, d, d_ff)
         lin, scores = linears(B, T, d, d_ff), B * T * T * d
-        exactly(f"forward_multiply_adds({B}, {T}, {d}, {d_ff})", got, lin + 2 * scores, {
+        same_number(f"forward_multiply_adds({B}, {T}, {d}, {d_ff})", got, lin + 2 * scores, {
             "the two products of attention, Q K^T and P V, are missing": lin,
             "of the two products of attention one is missing": lin + scores,
             "the output projection of attention is missing": lin - B * T * d * d + 2 * scores,
@@ -82,7 +77,7 @@ def backward_work(solution: Solution, seed: int) -> None:
             got = call("backward_multiply_adds", function, B, T, d, d_ff, frozen)
             expected = (1 if frozen else 2) * lin + 4 * scores
             forward = lin + 2 * scores
-            exactly(f"backward_multiply_adds({B}, {T}, {d}, {d_ff}, frozen={frozen})", got,
+            same_number(f"backward_multiply_adds({B}, {T}, {d}, {d_ff}, frozen={frozen})", got,
                     expected, {
                 "that is zero: frozen weights pass gradients on, which takes a product each": 0,
                 "it is as much as forward; a product of two activations has two gradients": forward,
@@ -97,7 +92,7 @@ def backward_work(solution: Solution, seed: int) -> None:
 def training_bytes(solution: Solution, seed: int) -> None:
     for n in (99_136, sizes(seed)[2], 1):
         got = call("training_bytes", solution.get("training_bytes"), n)
-        exactly(f"training_bytes({n})", got, 12 * n, {
+        same_number(f"training_bytes({n})", got, 12 * n, {
             "that is two numbers for each parameter; there are the gradient, m and v": 8 * n,
             "the gradient alone": 4 * n,
             "these are numbers, not bytes: a float32 has four": 3 * n,
@@ -119,17 +114,15 @@ def answers(solution: Solution, seed: int) -> None:
         "frozen_over_full": (2 * lin + 6 * scores) / (3 * lin + 6 * scores),
     }
     for name, value in expected.items():
-        if not isinstance(given, dict) or given.get(name) in (None, ...):
-            raise WrongAnswer(f"ANSWERS[{name!r}] is not written yet")
+        answer = given.get(name) if isinstance(given, dict) else None
         mistakes = {
             "adapter_parameters": {"each block has two adapters": adapters / 2},
             "share": {"it is asked in percent": value / 100},
             "frozen_over_full": {"that is the backward pass alone": (lin + 4 * scores)
                                  / (2 * lin + 4 * scores), "it is the inverse": 1 / value},
         }.get(name, {})  # fmt: skip
-        wrong = {sentence: np.float64(x) for sentence, x in mistakes.items()}
-        same_values(f"ANSWERS[{name!r}], for {own},", np.float64(given[name]), np.float64(value),
-                    wrong, 5e-3 if name in ("share", "frozen_over_full") else 1e-12)  # fmt: skip
+        tolerance = 5e-3 if name in ("share", "frozen_over_full") else 1e-12
+        same_number(f"ANSWERS[{name!r}], for {own},", answer, value, mistakes, tolerance)
 
 
 def real_work() -> tuple[tuple[int, int, int, int], int, int]:
@@ -151,14 +144,14 @@ def real_work() -> tuple[tuple[int, int, int, int], int, int]:
 def in_the_model(solution: Solution, seed: int) -> None:
     shape, forward, backward = real_work()
     got = call("forward_multiply_adds", solution.get("forward_multiply_adds"), *shape)
-    exactly(f"forward_multiply_adds{shape}, against a real block that was counted,", got, forward,
-            {})  # fmt: skip
+    counted = "against a real block that was counted,"
+    same_number(f"forward_multiply_adds{shape}, {counted}", got, forward, {})
     function = solution.get("backward_multiply_adds")
     got = call("backward_multiply_adds", function, *shape, False)
-    exactly(f"backward_multiply_adds{shape}, against a real block that was counted,", got, backward,
-            {})  # fmt: skip
+    same_number(f"backward_multiply_adds{shape}, {counted}", got, backward, {})
 
 
+LIBRARY = (count_adapters, count_step, count_multiply_adds)
 PARTS = (
     Part("adapter-parameters", 2, adapter_parameters),
     Part("forward", 3, forward_work),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,11 @@ SENTENCES = (  # real ones: the model reads them with the student's part inside
 )
 LABELS = np.array([1, 0, 0, 1])
 EXACT = 1e-6  # a known mistake gives these numbers; what is only near them has another cause
+FLOAT64 = 1e-8  # central differences are as good as that; float32 rounds more
+ROUNDED = (
+    "right to the precision of float32 alone, though all inputs are float64: somewhere an array or "
+    "a number is made in float32; use x.dtype, and Python's own numbers"
+)
 HINTS = 3  # of several wrong arrays, how many are explained
 
 
@@ -76,8 +82,11 @@ def same_values(
             f"{what} is {got.dtype}, but should be {np.asarray(expected).dtype}, the dtype of the "
             "input: make arrays with x.dtype"
         )
-    if close(got, expected, tolerance):
+    double = got.dtype == np.float64 and FLOAT64 <= tolerance <= EXACT
+    if close(got, expected, FLOAT64 if double else tolerance):
         return
+    if double and close(got, expected, EXACT):
+        raise WrongAnswer(f"{what} is {ROUNDED}")
     for sentence, wrong in (mistakes or {}).items():
         if np.shape(wrong) == got.shape and close(got, wrong, min(tolerance, EXACT)):
             raise WrongAnswer(f"{what} is wrong: {sentence}")
@@ -91,6 +100,27 @@ def same_values(
         f"{np.asarray(expected)[i]:.6g}; what differs is in no pattern known here. Work one entry "
         "out by hand, and compare"
     )
+
+
+def same_number(
+    what: str, answer: Any, expected: float, mistakes: Mapping[str, float], tolerance: float = 1e-12
+) -> None:
+    """As `same_values`, of an answer to a question with a student's own numbers."""
+    if answer is ... or answer is None:
+        raise WrongAnswer(f"{what} is not written yet")
+    wrong = {sentence: np.float64(value) for sentence, value in mistakes.items()}
+    same_values(what, number(what, answer), np.float64(expected), wrong, tolerance)
+
+
+def drawn_apart(
+    draw: Callable[[], dict[str, Any]], answers: Callable[[dict[str, Any]], list[float]]
+) -> dict[str, Any]:
+    """Numbers for which no two of the right and the known wrong `answers` are the same."""
+    while True:
+        own = draw()
+        found = sorted(answers(own))
+        if all(b - a > 1e-3 * max(abs(a), abs(b)) for a, b in pairwise(found)):
+            return own
 
 
 def number(what: str, value: Any) -> np.float64:
@@ -117,9 +147,12 @@ def right_gradients(
     `known(module, inputs, dy)` gives for the gradients by name ("dx", "weight.grad") what known
     mistakes would make of them; a sentence is said only if exactly that is found.
     """
-    report = gradcheck(module, *inputs, raises=False, **options)
+    report = gradcheck(module, *inputs, tolerance=FLOAT64, raises=False, **options)
     if report.passed and not report.untested:
         return
+    wrong = [row for row in report.rows if row.wrong]
+    if wrong and all(row.error <= EXACT for row in wrong):
+        raise WrongAnswer(f"the gradients of {', '.join(row.name for row in wrong)} are {ROUNDED}")
     if report.passed:
         raise WrongAnswer(f"no gradient reaches {', '.join(report.untested)}")
     advice = list(report.problems)

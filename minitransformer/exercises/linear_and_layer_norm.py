@@ -8,16 +8,77 @@ import numpy as np
 
 from ..errors import WrongAnswer
 from ..models.transformer import Transformer
+from ..nn import functional, kernels
 from ..nn.functional import layer_norm
-from ..nn.layers import flat
+from ..nn.layers import LayerNorm, Linear, flat
 from ..nn.module import Array, Module
 from .catalogue import Part
-from .judging import call, forward_first, right_gradients, right_in_model, rng_for, same_values
-from .solution import Solution
+from .judging import (
+    call,
+    drawn_apart,
+    forward_first,
+    right_gradients,
+    right_in_model,
+    rng_for,
+    same_number,
+    same_values,
+)
+from .solution import Solution, variant
 
 D_IN, D_OUT, D = 4, 6, 6
 TOKENS = 3, 5  # sentences and positions; a width that is one of them would look like it
 SHAPES = (TOKENS, (1, 5), (3, 1), (7,), ())  # leading axes
+
+
+def numbers(rng: np.random.Generator) -> dict[str, Any]:
+    """A Linear, three positions and a gradient, all of whole numbers."""
+
+    def draw() -> dict[str, Any]:
+        shapes = {"x": (3, 2), "W": (2, 2), "dy": (3, 2)}
+        return {n: (rng.integers(2, 10, s) * rng.choice((-1, 1), s)).tolist() for n, s in
+                shapes.items()}  # fmt: skip
+
+    def answers(own: dict[str, Any]) -> list[float]:
+        return [
+            n for right, wrong in answers_by_hand(own).values() for n in (right, *wrong.values())
+        ]
+
+    return drawn_apart(draw, answers)
+
+
+def answers_by_hand(own: dict[str, Any]) -> dict[str, tuple[float, dict[str, float]]]:
+    """For each question the right answer, and what known mistakes would give."""
+    x, weight, dy = (np.array(own[name]) for name in ("x", "W", "dy"))
+    one, mean = (
+        "it is that of a single position; the sum goes over all three",
+        ("a mean stands where the sum over the positions is meant"),
+    )
+    of_weight, of_bias = x[:, 0] @ dy[:, 1], dy[:, 1].sum()
+    return {
+        "W[0, 1]": (of_weight, {
+            "that is the gradient of W[1, 0]": x[:, 1] @ dy[:, 0],
+            mean: of_weight / 3,
+            one: x[0, 0] * dy[0, 1],
+        }),
+        "b[1]": (of_bias, {
+            "that is the gradient of b[0]": dy[:, 0].sum(),
+            "the sum goes over the columns as well; each entry of the bias has one of its own":
+                dy.sum(),
+            mean: of_bias / 3,
+        }),
+        "x[2, 0]": (weight[0] @ dy[2], {
+            "x[2, 0] is multiplied by a row of W; that is a column": weight[:, 0] @ dy[2],
+            "it reaches both columns of y; that is one of them": weight[0, 0] * dy[2, 0],
+        }),
+    }  # fmt: skip
+
+
+def by_hand(solution: Solution, seed: int) -> None:
+    own = numbers(variant(solution.named_student(), 1))
+    given = solution.get("BY_HAND")
+    for name, (right, mistakes) in answers_by_hand(own).items():
+        answer = given.get(name) if isinstance(given, dict) else None
+        same_number(f"BY_HAND[{name!r}]", answer, right, mistakes)
 
 
 def module(solution: Solution, name: str, seed: int) -> tuple[Any, np.random.Generator]:
@@ -171,9 +232,14 @@ def in_the_model(solution: Solution, seed: int) -> None:
     right_in_model(mine, prepare, "your Linear and LayerNorm")
 
 
+LIBRARY = (
+    Linear.backward, LayerNorm.backward, functional.layer_norm_backward,
+    kernels.layer_norm_backward,
+)  # fmt: skip
 PARTS = (
     Part("linear-gradients", 4, linear_gradients),
     Part("linear-frozen", 2, linear_frozen),
+    Part("by-hand", 1, by_hand),
     Part("layer-norm-gradients", 5, layer_norm_gradients),
     Part("layer-norm-frozen", 1, layer_norm_frozen),
     Part("any-shape", 2, any_shape),

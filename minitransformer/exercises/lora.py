@@ -8,6 +8,7 @@ import numpy as np
 
 from ..adapters.config import LoRAConfig
 from ..adapters.linear import AdaptedLinear
+from ..adapters.lora import LoRA
 from ..errors import WrongAnswer
 from ..models.transformer import Transformer
 from ..nn.layers import Linear
@@ -22,6 +23,7 @@ from .judging import (
     right_gradients,
     right_in_model,
     rng_for,
+    same_number,
     same_values,
 )
 from .solution import Solution, variant
@@ -142,9 +144,8 @@ def parameters(solution: Solution, seed: int) -> None:
         "it is that of B alone": d_out * r,
         "LoRA has no biases": r * (d_in + d_out) + r + d_out,
     }
-    same_values(f"PARAMETERS, for {own},", np.float64(solution.get("PARAMETERS")),
-                np.float64(r * (d_in + d_out)),
-                {k: np.float64(v) for k, v in mistakes.items()}, 1e-12)  # fmt: skip
+    answer = solution.get("PARAMETERS")
+    same_number(f"PARAMETERS, for {own},", answer, r * (d_in + d_out), mistakes)
 
 
 CONFIG = LoRAConfig(4, 8.0, targets=("output", "up", "down"))
@@ -182,6 +183,7 @@ def in_the_model(solution: Solution, seed: int) -> None:
         raise WrongAnswer("the merged model gives other values than the one with LoRA beside it")
 
 
+LIBRARY = (LoRA.forward, LoRA.backward, LoRA.merged)
 PARTS = (
     Part("forward", 3, right_forward),
     Part("gradients", 5, gradients),

@@ -197,6 +197,7 @@ def in_the_model(solution: Solution, seed: int) -> None:
         )
 
 
+LIBRARY = (truncated_normal,)
 PARTS = (
     Part("start-weights", 4, start_weights),
     Part("drift", 2, drift),

@@ -199,6 +199,7 @@ def as_good_as(value: Any, found: dict[Any, tuple[float, float]]) -> list[Any]:
     return [v for v, (mean, _) in found.items() if abs(mean - found[value][0]) < 1e-12]
 
 
+LIBRARY = ()
 PARTS = (
     Part("design", 4, design),
     Part("runs", 2, runs),

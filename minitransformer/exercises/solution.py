@@ -11,7 +11,8 @@ import sys
 import traceback
 import types
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from ..errors import DataError, MiniTransformerError, WrongAnswer
 
 NOBODY = "your-name"  # what STUDENT is in a page that nobody has begun
-PACKAGE = str(Path(__file__).parents[1])
+PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
 class Solution:
@@ -51,6 +52,12 @@ class Solution:
         value = self.names[name]
         if value is ... or value is None:
             raise WrongAnswer(f"`{name}` is not written yet{self.stopped}")
+        if callable(value) and library_owns(value):
+            raise WrongAnswer(
+                f"`{name}` is the library's own {value.__qualname__}: write it yourself"
+            )
+        if name.startswith("My") and not isinstance(value, type):
+            raise WrongAnswer(f"`{name}` is a {type(value).__name__}; expected a class")
         return value
 
     def named_student(self) -> str:
@@ -74,10 +81,14 @@ def variant(student: str, exercise: int) -> np.random.Generator:
     return np.random.default_rng(int(hashlib.sha256(text.encode()).hexdigest()[:16], 16))
 
 
-def read_solution(path: str | Path, student: str | None = None) -> Solution:
+def read_solution(
+    path: str | Path,
+    student: str | None = None,
+    limited: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Solution:
     """Run a Python file, or the cells that a student writes in a notebook.
 
-    A statement that fails does not keep those after it from running.
+    A statement that fails does not keep those after it from running. Each runs inside `limited()`.
     Raises: DataError if there is no such file; WrongAnswer if it is not Python.
     """
     path = Path(path).expanduser()
@@ -98,7 +109,7 @@ def read_solution(path: str | Path, student: str | None = None) -> Solution:
     try:
         for statement in ast.parse(text, name).body:
             try:
-                with warnings.catch_warnings():
+                with limited(), warnings.catch_warnings():
                     warnings.simplefilter("default")  # shown, and an error for nobody
                     exec(compile(ast.Module([statement], []), name, "exec"), module.__dict__)
             except (Exception, SystemExit) as error:  # go on, as a notebook does
@@ -142,9 +153,19 @@ def where(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f", in line {error.lineno}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        installed = f"{os.sep}site-packages{os.sep}" in frame.filename
-        ours = frame.filename.startswith((PACKAGE, "<frozen", sys.base_prefix))
-        if ours or installed or frame.filename.endswith(".pyx"):
-            continue
-        return f", in line {frame.lineno} ({frame.name}): {frame.line!r}"
+        if is_students(frame.filename):
+            return f", in line {frame.lineno} ({frame.name}): {frame.line!r}"
     return ""
+
+
+def is_students(filename: str) -> bool:
+    """Whether code in this file is a student's own: not the library's, nor installed."""
+    installed = f"{os.sep}site-packages{os.sep}" in filename
+    ours = filename.startswith((PACKAGE, "<frozen", sys.base_prefix))
+    return not (ours or installed or filename.endswith(".pyx"))
+
+
+def library_owns(thing: Any) -> bool:
+    """Whether a class or a function is defined in this library."""
+    package = __name__.partition(".")[0]
+    return str(getattr(thing, "__module__", "")).partition(".")[0] == package

@@ -14,9 +14,9 @@ from ..data.tokenization import Tokenizer
 from ..errors import TrainingError, WrongAnswer
 from ..models.heads import Classifier, CrossEntropy
 from ..models.transformer import Transformer
-from ..nn.functional import adamw
+from ..nn import functional, kernels
 from ..nn.module import Array, Parameter
-from ..training.optim import AdamW
+from ..training.optim import SGD, AdamW
 from ..training.optim import clip_by_global_norm as library_clip
 from ..training.trainer import Trainer, TrainingOptions
 from .catalogue import Part
@@ -25,15 +25,45 @@ from .judging import (
     LABELS,
     SENTENCES,
     close,
+    drawn_apart,
     number,
     real_batch,
     rng_for,
+    same_number,
     same_values,
     tiny_classifier,
 )
-from .solution import Solution, in_words
+from .solution import Solution, in_words, variant
 
 OPTIONS: dict[str, Any] = {"lr": 0.03, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.2}
+
+
+def numbers(rng: np.random.Generator) -> dict[str, Any]:
+    """An entry of a matrix, its gradients in two steps, and AdamW's settings."""
+
+    def draw() -> dict[str, Any]:
+        w, first, second = (rng.integers(10, 31, 3) * rng.choice((-1, 1), 3) / 10).tolist()
+        return {
+            "w": w, "g": [first, second], "lr": int(rng.integers(5, 21)) / 100,
+            "betas": [float(rng.choice((0.7, 0.8, 0.9))), float(rng.choice((0.95, 0.98, 0.99)))],
+            "weight_decay": int(rng.integers(10, 31)) / 100,
+        }  # fmt: skip
+
+    return drawn_apart(draw, lambda own: [*after_two(own).values()])
+
+
+def after_two(own: dict[str, Any]) -> dict[str, float]:
+    """The entry after two steps (""), and what known mistakes make of it."""
+    gradients, w = [np.array([[g]]) for g in own["g"]], np.array([[own["w"]]])
+    known = ["", *(m for m in MISTAKES if m not in ("decays all", "eps"))]  # of a matrix, eps 0
+    return {m: after(gradients, w, {**own, "eps": 0.0}, m).item() for m in known}
+
+
+def after_two_steps(solution: Solution, seed: int) -> None:
+    found = after_two(numbers(variant(solution.named_student(), 6)))
+    right = found.pop("")
+    mistakes = {MISTAKES[mistake]: value for mistake, value in found.items()}
+    same_number("AFTER_TWO", solution.get("AFTER_TWO"), right, mistakes, 2e-4)
 
 
 # -- AdamW ---------------------------------------------------------------------------------
@@ -52,6 +82,7 @@ def run_steps(make: Any, named: dict[str, Parameter], seed: int, steps: int) -> 
     rng, optimizer = rng_for(seed, 6, 1), make(named, **OPTIONS)
     before = {name: p.value for name, p in named.items()}
     for _ in range(steps):
+        values = {name: p.value.copy() for name, p in named.items()}
         for p in named.values():
             p.grad = rng.standard_normal(p.shape)
         grads = {name: p.grad.copy() for name, p in named.items() if p.grad is not None}
@@ -61,9 +92,8 @@ def run_steps(make: Any, named: dict[str, Parameter], seed: int, steps: int) -> 
             raise WrongAnswer(f"step: {in_words(error)}") from error
         for name, p in named.items():
             if p.grad is None or not np.array_equal(p.grad, grads[name]):
-                raise WrongAnswer(
-                    f"step changes the gradient of {name}: m and v are arrays of their own"
-                )
+                cause = why_changed(optimizer, name, p, grads[name], values[name])
+                raise WrongAnswer(f"step changes the gradient of {name}: {cause}")
     for name, p in named.items():
         if p.value is not before[name]:
             raise WrongAnswer(
@@ -72,33 +102,47 @@ def run_steps(make: Any, named: dict[str, Parameter], seed: int, steps: int) -> 
             )
 
 
+def why_changed(optimizer: Any, name: str, p: Parameter, grad: Array, value: Array) -> str:
+    """What is known of a gradient that step has changed."""
+    if p.grad is not None and close(p.grad, grad + OPTIONS["weight_decay"] * value, 1e-9):
+        return MISTAKES["coupled"]
+    if p.grad is optimizer.m.get(name) or p.grad is optimizer.v.get(name):
+        return "m and v are arrays of their own"
+    return "leave it as it is; what is computed from it gets a name of its own"
+
+
 def by_hand(named: dict[str, Parameter], seed: int, steps: int, mistake: str = "") -> None:
     """What AdamW does to `named`, or what it does with a known mistake."""
-    o, rng = dict(OPTIONS), rng_for(seed, 6, 1)
+    rng = rng_for(seed, 6, 1)
+    drawn = [{n: rng.standard_normal(p.shape) for n, p in named.items()} for _ in range(steps)]
+    for name, p in named.items():
+        p.value = after([grads[name] for grads in drawn], p.value, OPTIONS, mistake)
+
+
+def after(gradients: list[Array], w: Array, o: dict[str, Any], mistake: str = "") -> Array:
+    """`w` after a step of AdamW with each of the gradients, or after steps with a known mistake."""
     b1, b2 = o["betas"][::-1] if mistake == "betas" else o["betas"]
-    state = {name: (np.zeros(p.shape), np.zeros(p.shape)) for name, p in named.items()}
-    for step in range(1, steps + 1):
-        for name, p in named.items():
-            g, (m, v) = rng.standard_normal(p.shape), state[name]
-            decay = o["weight_decay"] if p.value.ndim > 1 or mistake == "decays all" else 0.0
-            if mistake == "no decay":
-                decay = 0.0
-            if mistake == "coupled":
-                g, decay = g + decay * p.value, 0.0
-            m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
-            t = {"t - 1": step - 1, "t + 1": step + 1}.get(mistake, step)
-            m_hat, v_hat = m / (1 - b1**t) if t else m * np.inf, v / (1 - b2**t) if t else v
-            if mistake == "no correction":
-                m_hat, v_hat = m, v
-            size = np.sqrt(v_hat + o["eps"]) if mistake == "eps" else np.sqrt(v_hat) + o["eps"]
-            if mistake == "no root":
-                size = v_hat + o["eps"]
-            change = o["lr"] * (m_hat / size + decay * p.value)
-            if mistake == "decay without lr":
-                change = o["lr"] * m_hat / size + decay * p.value
-            p.value += change if mistake == "ascent" else -change
-            kept = state[name]
-            state[name] = (kept[0] if mistake == "m" else m), (kept[1] if mistake == "v" else v)
+    old_m, old_v = np.zeros(w.shape), np.zeros(w.shape)
+    for step, g in enumerate(gradients, 1):
+        decay = o["weight_decay"] if w.ndim > 1 or mistake == "decays all" else 0.0
+        if mistake == "no decay":
+            decay = 0.0
+        if mistake == "coupled":
+            g, decay = g + decay * w, 0.0
+        m, v = b1 * old_m + (1 - b1) * g, b2 * old_v + (1 - b2) * g**2
+        t = {"t - 1": step - 1, "t + 1": step + 1}.get(mistake, step)
+        m_hat, v_hat = m / (1 - b1**t) if t else m * np.inf, v / (1 - b2**t) if t else v
+        if mistake == "no correction":
+            m_hat, v_hat = m, v
+        size = np.sqrt(v_hat + o["eps"]) if mistake == "eps" else np.sqrt(v_hat) + o["eps"]
+        if mistake == "no root":
+            size = v_hat + o["eps"]
+        change = o["lr"] * (m_hat / size + decay * w)
+        if mistake == "decay without lr":
+            change = o["lr"] * m_hat / size + decay * w
+        w = w + change if mistake == "ascent" else w - change
+        old_m, old_v = old_m if mistake == "m" else m, old_v if mistake == "v" else v
+    return w
 
 
 MISTAKES = {
@@ -111,7 +155,8 @@ MISTAKES = {
     "t + 1": "the bias correction uses a t that is one too large: t is 1 in the first step",
     "no correction": "m and v are not corrected for their start at zero: divide by 1 - beta^t",
     "eps": "eps stands inside the root; it belongs outside, sqrt(v_hat) + eps",
-    "no root": "the root of v is missing",
+    "no root": "it is divided by something of the size of g^2, where that of |g| is meant: is the "
+    "root taken, and is v a mean of g^2?",
     "decay without lr": "the decay is not multiplied by the learning rate",
     "ascent": "the step goes up the gradient; descent subtracts it",
 }
@@ -152,8 +197,8 @@ def without_gradient(solution: Solution, seed: int) -> None:
         raise WrongAnswer("a parameter without a gradient moves: leave it as it is")
     expected = parameters(seed)["bias"].value
     zeros = np.zeros(4)
-    expected, _, _ = adamw(expected, np.ones(4), zeros, zeros, 1, OPTIONS["lr"], OPTIONS["betas"],
-                           OPTIONS["eps"], 0.0)  # fmt: skip
+    lr, betas, eps = OPTIONS["lr"], OPTIONS["betas"], OPTIONS["eps"]
+    expected, _, _ = functional.adamw(expected, np.ones(4), zeros, zeros, 1, lr, betas, eps, 0.0)
     same_values("the bias, the only one with a gradient,", named["bias"].value, expected)
 
 
@@ -207,9 +252,12 @@ def prepare(transformer: Transformer) -> None:
 
 
 def steps_of(function: Any, seed: int) -> tuple[list[float], list[Array]]:
-    """Losses and final values of three steps on SENTENCES."""
+    """Losses and final values of three steps on SENTENCES.
+
+    With SGD: it shows the size of gradients, which AdamW hides, and no student may run AdamW.step.
+    """
     model = tiny_classifier(prepare)
-    optimizer = AdamW(model.trainable_parameters(), lr=3e-2)
+    optimizer = SGD(model.trainable_parameters(), lr=0.3)
     ids, mask = real_batch()
     batch = Batch(ids, mask, LABELS, np.arange(len(LABELS)))
     losses = [function(model, optimizer, batch, 0.5) for _ in range(3)]
@@ -298,10 +346,12 @@ def trained() -> list[float]:
     return [row.loss for row in trainer.fit() if row.loss is not None]
 
 
+LIBRARY = (AdamW.step, functional.adamw, kernels.adamw, library_clip)
 PARTS = (
     Part("first-step", 3, first_step),
     Part("many-steps", 3, many_steps),
     Part("without-gradient", 1, without_gradient),
+    Part("by-hand", 1, after_two_steps),
     Part("clip", 3, clip),
     Part("train-step", 3, train_step),
     Part("in-the-model", 3, in_the_model),

@@ -125,7 +125,7 @@ def partial_sum(e: Evidence) -> str | None:
         return None
     return (
         f"{e.label} is not summed over all positions: the bias is added {e.dy[..., 0].size} times, "
-        f"so its gradient is dy.sum(axis={leading}) for this dy of shape {e.dy.shape}"
+        f"at every place along the axes {leading} of dy, whose shape is {e.dy.shape}"
     )
 
 
@@ -161,10 +161,12 @@ def only_some(e: Evidence) -> str | None:
     """Wrong entries that keep to some rows, columns or positions."""
     shape = e.analytic.shape
     places = np.unravel_index(e.entries, shape)
+    # Where both are zero (columns that a ReLU cuts off), the same mistake would not show.
+    shows = (e.analytic.flat[e.entries] != 0) | (e.numeric != 0)
     share, axis, lines = 1.0, 0, np.arange(0)
     for i, place in enumerate(places):
         wrong = np.unique(place[e.wrong])
-        checked = np.unique(place)
+        checked = np.unique(place[shows])
         # Whole lines must be wrong: otherwise it is chance, not a pattern.
         whole = np.mean(e.wrong[np.isin(place, wrong)]) > 0.5
         if whole and wrong.size / checked.size < share:

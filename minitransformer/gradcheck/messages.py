@@ -146,7 +146,10 @@ def first(where: Array) -> str:
 
 # -- shapes --------------------------------------------------------------------------------
 
-TRANSPOSE_HINT = "for y = x @ W it is x.T @ dy, with x and dy flattened to (N, d)"
+TRANSPOSE_HINT = (
+    "in y = x @ W, entry W[i, j] multiplies x[..., i] and adds to y[..., j]; so which of x and dy "
+    "gives the rows, and which the columns?"
+)
 
 
 def wrong_shape(label: str, got: Shape, expected: Shape, inputs: Iterable[Shape] = ()) -> str:
@@ -158,8 +161,7 @@ def wrong_shape(label: str, got: Shape, expected: Shape, inputs: Iterable[Shape]
     if extra > 0 and got[extra:] == expected:
         rows = math.prod(got[:extra])
         if rows in {math.prod(shape[:-1]) for shape in inputs if len(shape) > 1}:
-            axes = tuple(range(extra))
-            return f"{problem}: it is not summed over {leading}: .sum(axis={axes})"
+            return f"{problem}: it is not summed over {leading}, axes {tuple(range(extra))}"
         some = (c for s in inputs for n in range(1, len(s)) for c in combinations(s[:-1], n))
         if rows > 1 and rows in map(math.prod, some):
             return f"{problem}: it is summed over some of {leading}, but not over all of them"

@@ -186,7 +186,8 @@ FACTS = (  # what can be seen, and names no cause
     r"merged model gives other values", r"the loss is not finite", r"it visits", r"its drift is",
     r"has standard deviation", r"has an entry of size", r"has mean", r"changes by",
     r"forward saves",
-    r"matrix products; \d", r"one entry by|should be", r"is None", r"to the precision of float64",
+    r"matrix products; \d", r"one entry by|should be", r"is None",
+    r"to the precision of float(32|64)",
     r"got dy of shape", r"cannot go on", r"numbers for each parameter",
     r"these are numbers, not bytes", r"has nothing to read",
     r"times the norm", r"gives another .* without an error", r"has two gradients",
@@ -224,7 +225,7 @@ CAUSES = (  # what is named, and the kinds of mutations of which it is true; the
      {"axis", "off by one", "dropped term"}),
     (r"multiplied by sqrt|divided by d_head|scaled by", {"factor"}),
     (r"bias correction|corrected|exchanged|two betas", {"off by one", "dropped term"}),
-    (r"the bias decays as well|decay is not multiplied|inside the root|root of v",
+    (r"the bias decays as well|decay is not multiplied|inside the root|of the size of g\^2",
      {"dropped term", "condition", "off by one"}),
     (r"made larger|nothing is scaled|after clipping|sum of the norms", {"condition"}),
     (r"With a single sentence", {"axis", "off by one"}),
@@ -243,7 +244,10 @@ READ = (  # of other mutations: what a person has read, and found true of them; 
     (r"another name: a -> z", r"ReLU"),
     (r"another name: dy -> df", r"s multiplies the skip connection's share as well"),
     (r"8:32 another number: 4 -> 8", r"that is in float64"),
-    (r"another name: u -> (mean|x_hat)", r"is not subtracted"),  # their mean is 0
+    (r"another name: u -> (mean|x_hat|rstd)", r"is not subtracted"),  # the mean is 0
+    (r"8:11 another name: m -> d", r"both biases count as long as d"),
+    (r"keyword left out: \(dp \* p\)\.sum\(axis", r"the sum goes over everything"),
+    (r"6:21 another number: 2 -> 4", r"size of g\^2, where"),
     (r"another name: mask -> scale", r"without the mask"),  # a number for all scores alike
     (r"another name: [BT] -> frozen", r"Q K\^T and P V are missing"),  # frozen is False: 0
     (r"another name: weight_gradients -> linears", r"of frozen Linears are counted"),
@@ -289,9 +293,10 @@ EQUIVALENT = (  # the mutated code does the same; a test shows it
 )
 EQUIVALENT_HERE = (  # the same at this place: exercise, line
     # q, k, v and the context have the same width in every head.
-    *((2, line, "q", other) for line in (18, 25) for other in ("k", "v", "dcontext")),
+    *((2, line, "q", other) for line in (24, 31) for other in ("k", "v", "dcontext")),
     *((3, 28, "y", other) for other in ("h", "f")),  # of the same shape
     (3, 25, "np.maximum(z, 0)", "np.maximum(0, z)"),
+    (4, 23, "np.maximum(h @ w_down + b_down, 0)", "np.maximum(0, h @ w_down + b_down)"),
     # What is called m is kept in v, and the other way round.
     (6, 19, "(self.m[name], self.v[name])", "(self.v[name], self.m[name])"),
 )

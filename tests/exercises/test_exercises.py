@@ -106,6 +106,34 @@ def test_copied_numbers_do_not_pass(adapter_file: Path) -> None:
     assert not exercises.check(3, adapter_file, "grace").passed
 
 
+QUESTIONS = {1: "by-hand", 2: "by-hand", 3: "parameters", 4: "largest-sigma", 5: "products",
+             6: "by-hand", 7: "parameters", 8: "answers"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "part"), QUESTIONS.items())
+def test_answers_that_are_copied_do_not_pass(number: int, part: str) -> None:
+    """The values of one student under the names of eight others."""
+    names: dict[str, object] = {}
+    exec(solution(number), names)
+    others = [f"student-{i}" for i in range(8)]
+    passed = []
+    for student in others:
+        names["STUDENT"] = student
+        items = {i.name: i.passed for i in exercises.check(number, names, student).items}
+        passed.append(items.pop(part))
+        assert all(items.values())  # the code is as right as it was
+    assert sum(passed) == 0 if number not in (4, 5) else sum(passed) <= 4  # few values there
+
+
+@pytest.mark.parametrize("number", [1, 2, 6])
+def test_everybodys_numbers_can_be_answered(number: int) -> None:
+    for i in range(20):
+        names: dict[str, object] = {}
+        exec(solution(number, f"student-{i}"), names)
+        part = exercises.EXERCISES[number - 1].part("by-hand")
+        part.run(exercises.Solution(names), 0)
+
+
 def test_a_file_that_stops_keeps_the_points_of_the_rest(adapter_file: Path) -> None:
     text = adapter_file.read_text("utf-8")
     adapter_file.write_text(text.replace("own = exercises", "1 / 0\nown = exerzises"), "utf-8")

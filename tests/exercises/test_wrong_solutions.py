@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,33 @@ def check_wrong(wrong: Wrong, folder: Path) -> None:
     items = {item.name: item for item in report.items}
     assert not items[wrong.part].passed, "the mistake is not noticed"
     assert wrong.hint in items[wrong.part].hint
+    for item in items.values():  # beside a student's own line, no hint is the code of an answer
+        said = re.sub(r", in line \d+ .*", "", item.hint)
+        assert not re.search(r"\.T @|@ \w+\.T|\.sum\(axis|\.mean\(axis", said), said
     lost = {name for name, item in items.items() if not item.passed}
     allowed = {wrong.part, *ALSO_LOST.get((wrong.exercise, wrong.part), "").split()}
     assert lost <= allowed, f"lost {lost - allowed} as well"
     assert report.points == report.max_points - sum(items[name].max_points for name in lost)
+
+
+@pytest.mark.parametrize(
+    ("exercise", "old", "new", "false"),
+    [
+        (3, "flat(h).T @ flat(dz)", "h[0].T @ dz[0]", "wrong only at columns"),
+        (3, "flat(a).T @ flat(df)", "a[0].T @ df[0]", "wrong only at rows"),
+        (6, "p.grad**2", "p.grad**4", "the root of v is missing"),
+        (6, "m, v = self.m[name], self.v[name]\n", "m, v = self.m[name], self.v[name]\n"
+         "            p.grad = p.grad + 0.2 * p.value\n", "arrays of their own"),
+    ],
+)  # fmt: skip
+def test_a_false_cause_is_not_named(
+    exercise: int, old: str, new: str, false: str, tmp_path: Path
+) -> None:
+    text = solution(exercise)
+    assert old in text
+    (tmp_path / "wrong.py").write_text(text.replace(old, new, 1), "utf-8")
+    hints = [item.hint for item in check(exercise, tmp_path / "wrong.py", "ada").items]
+    assert any(hints) and not any(false in hint for hint in hints)
 
 
 def one_of_each() -> list[Wrong]:

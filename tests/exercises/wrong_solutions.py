@@ -61,6 +61,11 @@ ADAPTER_FORWARD = [
      "changes an array"),
     ("float32", "y = h + self.scaling * f", "y = (h + self.scaling * f).astype(np.float32)",
      "float32"),
+    ("float32", "y = h + self.scaling * f", "y = h + np.float32(self.scaling) * f",
+     "precision of float32 alone"),
+    ("float32", "z = h @ self.w_down.value + self.b_down.value",
+     "z = (h @ self.w_down.value + self.b_down.value).astype(np.float32)",
+     "precision of float32 alone"),
 ]  # fmt: skip
 B_UP = "self.b_up.accumulate(flat(df).sum(axis=0))"
 DH = "return dy + dz @ self.w_down.value.T"
@@ -90,6 +95,10 @@ ADAPTER = [
      "the sum goes over the columns as well"),
     ("float32", DH, "return (dy + dz @ self.w_down.value.T).astype(np.float32)", "float32"),
     ("float32", "df = self.scaling * dy", "df = (self.scaling * dy).astype(np.float32)", "float32"),
+    ("float32", "df = self.scaling * dy", "df = np.float32(self.scaling) * dy",
+     "are right to the precision of float32 alone"),
+    ("one sentence", "flat(h).T @ flat(dz)",
+     "h[0].T @ dz[0] if h.ndim > 2 else flat(h).T @ flat(dz)", "With a single sentence"),
     ("one sentence", "flat(h).T @ flat(dz)",
      "(h if h.ndim < 3 else h[0]).reshape(-1, h.shape[-1]).T"
      " @ (dz if dz.ndim < 3 else dz[0]).reshape(-1, dz.shape[-1])", "With a single sentence"),
@@ -187,7 +196,17 @@ ADAMW = [
      "            p.value -= self.lr * direction + decay * p.value", "by the learning rate"),
     ("dropped term", "m_hat = m / (1 - b1**self.t)\n            v_hat = v / (1 - b2**self.t)",
      "m_hat, v_hat = m, v", "not corrected"),
-    ("dropped term", "np.sqrt(v_hat) + self.eps", "v_hat + self.eps", "the root of v is missing"),
+    ("dropped term", "np.sqrt(v_hat) + self.eps", "v_hat + self.eps", "of the size of g^2"),
+    ("dropped term", "p.grad**2", "p.grad**4", "is v a mean of g^2?"),
+    ("in place", "            m, v = self.m[name], self.v[name]\n",
+     "            m, v = self.m[name], self.v[name]\n            p.grad += 0.2 * p.value\n",
+     "step changes the gradient of weight: the decay is added to the gradient (Adam with L2)"),
+    ("stale", "m[...] = b1 * m + (1 - b1) * p.grad",
+     "p.grad *= 1 - b1\n            p.grad += b1 * m\n            m = self.m[name] = p.grad",
+     "step changes the gradient of weight: m and v are arrays of their own"),
+    ("in place", "            m, v = self.m[name], self.v[name]\n",
+     "            m, v = self.m[name], self.v[name]\n            p.grad *= 1.5\n",
+     "leave it as it is"),
     ("dropped term", "np.sqrt(v_hat) + self.eps", "np.sqrt(v_hat + self.eps)", "inside the root"),
     ("dropped term", "decay = self.weight_decay if p.value.ndim >= 2 else 0.0",
      "decay = self.weight_decay", "only matrices"),
@@ -332,6 +351,31 @@ RESEARCH = [
 ]  # fmt: skip
 
 
+# -- numbers of one's own, worked out by hand -------------------------------------------------
+
+BY_HAND = [
+    (1, 'own["x"][:, 0] @ own["dy"][:, 1]', 'own["x"][:, 1] @ own["dy"][:, 0]', "of W[1, 0]"),
+    (1, 'own["x"][:, 0] @ own["dy"][:, 1]', '(own["x"][:, 0] * own["dy"][:, 1]).mean()',
+     "a mean stands where the sum"),
+    (1, 'own["x"][:, 0] @ own["dy"][:, 1]', 'own["x"][0, 0] * own["dy"][0, 1]', "single position"),
+    (1, 'own["dy"][:, 1].sum()', 'own["dy"].sum()', "over the columns as well"),
+    (1, 'own["dy"][:, 1].sum()', 'own["dy"][:, 0].sum()', "the gradient of b[0]"),
+    (1, 'own["W"][0] @ own["dy"][2]', 'own["W"][:, 0] @ own["dy"][2]', "by a row of W"),
+    (1, 'own["W"][0] @ own["dy"][2]', 'own["W"][0, 0] * own["dy"][2, 0]', "that is one of them"),
+    (1, 'own["W"][0] @ own["dy"][2]', '99', "in no pattern known here"),
+    (2, "p[0] * (dp[0] - p @ dp)", "p[0] * dp[0]", "the sum over all p is missing"),
+    (2, "p[0] * (dp[0] - p @ dp)", "dp[0] - p @ dp", "p in front is missing"),
+    (2, "p[0] * (dp[0] - p @ dp)", "p[0] * (dp[0] + p @ dp)", "it is subtracted"),
+    (2, "p[0] * (dp[0] - p @ dp)", "p[0] * (1 - p[0]) * dp[0]", "what every p owes"),
+    (6, 'own["lr"] * (m_hat / np.sqrt(v_hat) + own["weight_decay"] * w)',
+     'own["lr"] * m_hat / np.sqrt(v_hat)', "the matrix does not decay"),
+    (6, "m_hat, v_hat = m / (1 - b1**t), v / (1 - b2**t)", "m_hat, v_hat = m, v", "not corrected"),
+    (6, "m_hat / np.sqrt(v_hat)", "m_hat / v_hat", "of the size of g^2"),
+    (6, 'w -= own["lr"]', 'w += own["lr"]', "goes up the gradient"),
+    (6, "AFTER_TWO = w", "AFTER_TWO = 'w'", "is no number, but str"),
+]  # fmt: skip
+
+
 def of(exercise: int, part: str, table: list[tuple[str, str, str, str]]) -> list[Wrong]:
     return [Wrong(exercise, kind, old, new, part, hint) for kind, old, new, hint in table]
 
@@ -399,6 +443,7 @@ WRONG = [
     *of(7, "gradients", LORA),
     *of(7, "frozen", LORA_FROZEN),
     *of(7, "merged", MERGED),
+    *(Wrong(n, "by hand", old, new, "by-hand", hint) for n, old, new, hint in BY_HAND),
     *(Wrong(8, "count", old, new, part, hint) for part, old, new, hint in COUNT),
     *(Wrong(9, "study", old, new, part, hint) for part, old, new, hint in RESEARCH),
 ]

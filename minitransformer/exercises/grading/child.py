@@ -2,7 +2,7 @@
 
     python -m minitransformer.exercises.grading.child '{"exercise": 3, ...}'
 
-The items are written after each part, so that a part which never ends loses itself alone.
+The items are written before each part, so that a part which never ends loses itself alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -40,26 +41,28 @@ def main(job: dict[str, Any]) -> None:
     def save() -> None:
         write_text(Path(job["out"]), json.dumps([asdict(item) for item in items]))
 
-    def add(item: Item) -> None:
-        items.append(item)
-        save()
+    began = time.perf_counter()
 
-    save()  # the time for reading begins now
+    @contextmanager
+    def limited() -> Iterator[None]:
+        """For a statement or a part: what is left of the seconds, or LATE if that is more."""
+        save()  # the parent sees that something new has begun
+        with at_most(limits.left(time.perf_counter() - began)):
+            yield
+
     try:
-        with at_most(limits.seconds):
-            solution = read_solution(job["file"], job["student"])
-    except (WrongAnswer, DataError, TimeoutError) as stop:
-        for part in parts:
-            add(Item(part.name, 0, part.points, False, str(stop)))
-        return
-    save()
+        solution = read_solution(job["file"], job["student"], limited)
+    except (WrongAnswer, DataError) as stop:
+        items += [Item(part.name, 0, part.points, False, str(stop)) for part in parts]
+        return save()
     for part in parts:
         try:
-            with at_most(limits.seconds):
+            with limited():
                 item = checked(part, solution, job["seed"])
         except TimeoutError as stop:
             item = Item(part.name, 0, part.points, False, str(stop))
-        add(item)
+        items.append(item)
+    save()
 
 
 @contextmanager

@@ -25,7 +25,8 @@ from ...errors import ConfigError
 
 KEPT = 8_000  # bytes of output that are kept, of its beginning and of its end
 MEGABYTE = 1 << 20
-PARTS = 10  # more than any exercise has
+STEPS = 100  # more statements and parts than a submission has
+LATE = 6.0  # seconds that each of them has when the submission's time is used up
 GRACE = 5.0  # seconds in which a process may stop itself before it is stopped
 MARK = "MINITRANSFORMER_GRADING"  # in the environment of a submission's processes: which run it is
 
@@ -35,8 +36,8 @@ class Limits:
     """What one submission may use. Raises: ConfigError if a limit is not positive.
 
     Attributes:
-        seconds: for reading it, and for each part, until it is stopped together with every process
-            it has started.
+        seconds: for the whole of it. What reaches their end is stopped; after that, each further
+            statement of the solution, and each part, has LATE seconds.
         memory: megabytes of address space, for each of its processes (Linux).
         file_size: megabytes of the largest file it may write (Linux, macOS).
     """
@@ -51,6 +52,10 @@ class Limits:
             if not value > 0:
                 raise ConfigError(f"{name}={value}: expected a positive number")
 
+    def left(self, spent: float) -> float:
+        """The seconds that the next statement or part may take."""
+        return max(self.seconds - spent, min(LATE, self.seconds))
+
     def apply_to_this_process(self) -> None:
         """Called by the process itself, before it reads any code that it does not know."""
         with suppress(ImportError):  # Windows has none: time and output are limited from outside
@@ -59,7 +64,7 @@ class Limits:
             lower(resource.RLIMIT_CORE, 0)
             lower(resource.RLIMIT_FSIZE, self.file_size * MEGABYTE)
             # A process that has left its group cannot be found on every system, but it ends.
-            lower(resource.RLIMIT_CPU, int(self.seconds * PARTS) + 5)
+            lower(resource.RLIMIT_CPU, int(self.seconds + LATE * STEPS) + 5)
             if sys.platform == "linux":
                 lower(resource.RLIMIT_AS, self.memory * MEGABYTE)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -131,8 +132,35 @@ PARAMETERS = Endless()
     one = graded(put(tmp_path, "ada.py", text), seconds=15)
     by_name = {item["name"]: item for item in one.items}
     assert not by_name["parameters"]["passed"]
-    assert "stopped after 15 s" in by_name["parameters"]["hint"]
+    assert "TimeoutError: stopped after" in by_name["parameters"]["hint"]
     assert one.points == one.max_points - by_name["parameters"]["max_points"]
+
+
+@pytest.mark.slow
+@POSIX
+def test_a_loop_that_many_parts_run_costs_its_time_once(tmp_path: Path) -> None:
+    text = solution("ada").replace("        z = h @", "        while True: pass\n        z = h @")
+    one = graded(put(tmp_path, "ada.py", text), seconds=15)
+    assert [item["name"] for item in one.items if item["passed"]] == ["parameters"]
+    hints = " ".join(item["hint"] for item in one.items)
+    first, *later = map(int, re.findall(r"stopped after (\d+) s", hints))
+    assert 6 <= first <= 15 and later == [6, 6, 6, 6]
+
+
+@pytest.mark.slow
+@POSIX
+def test_an_endless_print_loses_itself_alone(tmp_path: Path) -> None:
+    """In a cell of its own, and inside of what is checked."""
+    endless = "while True: print('x' * 100_000)"
+    path = put(tmp_path, "ada.py", solution("ada") + endless)
+    one = graded(path, seconds=15)
+    assert one.points == one.max_points and "beginning and the end are kept" in one.message
+    assert "bytes left out" in one.output and len(one.output) < 100_000
+    text = solution("ada").replace("        h, a = self", f"        {endless}\n        h, a = self")
+    path.write_text(text, "utf-8")
+    one = grade_one(Submission("ada", path), EXERCISE, Limits(seconds=15, memory=1_500))
+    assert {item["name"] for item in one.items if item["passed"]} == {"forward", "parameters"}
+    assert "stopped after" in one.items[1]["hint"] and "MemoryError" not in str(one.items)
 
 
 @pytest.mark.parametrize(

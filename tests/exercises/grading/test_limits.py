@@ -103,6 +103,12 @@ def test_cancelling_stops_it_at_once() -> None:
     assert run("import time; time.sleep(600)", seconds=600, cancel=cancel).seconds < 60
 
 
+def test_after_its_time_a_submission_has_little() -> None:
+    limits = Limits(seconds=60)
+    assert [limits.left(spent) for spent in (0, 20, 54, 60, 300)] == [60, 40, 6, 6, 6]
+    assert Limits(seconds=2).left(100) == 2
+
+
 @pytest.mark.parametrize("limit", ["seconds", "memory", "file_size"])
 def test_a_limit_must_be_positive(limit: str) -> None:
     with pytest.raises(ConfigError, match=f"{limit}=0: expected a positive number"):
