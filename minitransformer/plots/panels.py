@@ -49,9 +49,9 @@ def plot_series(
 ) -> None:
     """A line for each entry: its y (n,), or (runs, n) drawn as mean, lowest and highest run.
 
-    `errors`: for some labels the length of the bars, (n,), or (2, n) below and above. Where y is
-    NaN there is no point, and the line goes on to the next one. `options` go to matplotlib's
-    `errorbar`, such as marker="" for lines alone.
+    `x`: (n,), or a row for each line. `errors`: for some labels the length of the bars, (n,), or
+    (2, n) below and above. Where y is NaN there is no point, and the line goes on to the next one.
+    `options` go to matplotlib's `errorbar`, such as marker="" for lines alone.
 
     Raises: ConfigError if there are more lines than looks that can be told apart.
     """
@@ -60,7 +60,8 @@ def plot_series(
             f"{len(series)} lines in one panel: expected at most {len(SERIES)}, which can be told "
             "apart; draw them in several panels"
         )
-    for (label, values), (color, line, marker) in zip(series.items(), SERIES, strict=False):
+    looks = zip(series.items(), SERIES, strict=False)
+    for i, ((label, values), (color, line, marker)) in enumerate(looks):
         runs = np.atleast_2d(np.asarray(values, dtype=float))  # (runs, n)
         mean = runs.mean(axis=0)
         bars = None
@@ -72,7 +73,8 @@ def plot_series(
         style = {"color": color, "ls": line, "marker": marker, "lw": 2, "ms": 7, "capsize": 4}
         own: dict[str, Any] = {**style, **options}
         yerr = None if bars is None else bars[:, there]
-        axis.errorbar(np.asarray(x)[there], mean[there], yerr, label=label, **own)
+        across = np.broadcast_to(x, (len(series), len(mean)))[i]
+        axis.errorbar(across[there], mean[there], yerr, label=label, **own)
 
 
 def log_ticks(axis: Axes, values: Sequence[float]) -> None:

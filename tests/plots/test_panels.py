@@ -36,11 +36,12 @@ def test_a_series_of_several_runs_has_its_mean_and_its_extremes() -> None:
 def test_error_bars_and_points_that_were_not_measured() -> None:
     _, (axis,) = panels()
     y = {"given": [3, np.nan, 5], "counted": [1, 2, 3]}
-    plot_series(axis, [1, 2, 4], y, {"given": [[0.5, 9, 1], [1, 9, 2]]})
+    plot_series(axis, [[1, 2, 4], [3, 6, 12]], y, {"given": [[0.5, 9, 1], [1, 9, 2]]})
     line, bar = axis.containers[0][0], axis.containers[0][2][0]
     assert list(zip(*line.get_data(), strict=True)) == [(1, 3), (4, 5)]
     assert [segment[:, 1].tolist() for segment in bar.get_segments()] == [[2.5, 4], [4, 7]]
     assert not axis.containers[1].has_yerr
+    assert list(axis.containers[1][0].get_xdata()) == [3, 6, 12]
 
 
 def test_more_lines_than_can_be_told_apart_are_refused() -> None:
