@@ -149,9 +149,11 @@ def write_api(folder: Path) -> None:
     for name in names:
         modules = sorted((PACKAGE / name).rglob("*.py"))
         lines = [f"# {name}", ""]
-        for path in sorted(modules, key=lambda path: path.name != "__init__.py"):
-            if path.name != "__init__.py":
-                lines += [f"## {path.relative_to(PACKAGE / name).as_posix()}", ""]
+        own = PACKAGE / name / "__init__.py"
+        for path in sorted(modules, key=lambda path: path != own):
+            if path != own:
+                inside = path.relative_to(PACKAGE / name).as_posix()
+                lines += [f"## {inside.removesuffix('__init__.py')}", ""]
             parts = path.relative_to(ROOT).with_suffix("").parts
             module = ".".join(p for p in parts if p != "__init__")
             # A package passes on names that are documented where they are defined.
@@ -218,6 +220,9 @@ def option_rows(command: Any) -> Iterator[str]:
         if parameter.param_type_name == "argument":
             flags = [parameter.name.upper()]
         words = (getattr(parameter, "help", "") or "").replace("|", "\\|").replace("\n", " ")
+        parts = words.split("`")  # outside of code, an option's name is code, too
+        parts[::2] = [re.sub(r"--[a-z][a-z-]*", r"`\g<0>`", part) for part in parts[::2]]
+        words = "`".join(parts)
         yield f"| {', '.join(f'`{flag}`' for flag in flags)} | {words} |"
 
 

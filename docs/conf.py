@@ -31,9 +31,11 @@ smartquotes = False  # three dots, two hyphens and quotes stay what they are
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+autodoc_type_aliases = {"Array": "Array"}
 autodoc_class_signature = "mixed"
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 80
+add_module_names = False  # the heading above names the file
 # Types of other packages have no pages here.
 nitpick_ignore_regex = [
     ("py:.*", r"(?!minitransformer\b).*"),

@@ -34,11 +34,11 @@ def process(
 
 
 def base_names(thing: type) -> Iterator[str]:
-    """As autodoc would show them, without `object`, which every class has."""
+    """As autodoc would show them, without `object`, and without the `tuple` of a named one."""
     for base in thing.__bases__:
         if base.__module__.startswith("minitransformer"):
             yield f":py:class:`{base.__name__} <{base.__module__}.{base.__name__}>`"
-        elif base is not object:
+        elif base not in (object, tuple):
             yield f"``{base.__name__}``"
 
 
@@ -46,13 +46,32 @@ ARRAY = re.compile(
     r"~?numpy\.ndarray\[tuple\[~typing\.Any, \.\.\.\], ~?numpy\.dtype\[~typing\.Any\]\]"
 )
 DTYPE = re.compile(r"type\[~typing\.Any\] \| ~numpy\.dtype\[.*?_DTypeDict \| str")
+ARRAY_LIKE = re.compile(r"[~\w.]*_Buffer \| .*?_NestedSequence\[complex \| bytes \| str\]")
+FACTORY = re.compile(
+    r"~?collections\.abc\.Callable\[\[int, [~\w.]*AdapterConfig, .*?\], ~?typing\.Any\]"
+)
+SHORT = {
+    ARRAY: "Array",
+    DTYPE: "DTypeLike",
+    ARRAY_LIKE: "ArrayLike",
+    FACTORY: "AdapterFactory",
+    re.compile(r"\bnpt\."): "",
+    re.compile(r"TypeAliasForwardRef\(.Array.\)"): "Array",
+    re.compile("<factory>"): "...",  # a default that is made anew; in brackets it is no Python
+}
 
 
 def shorten(
     app: Any, what: str, name: str, thing: object, options: object, *texts: str | None
 ) -> tuple[str | None, ...]:
-    """Signature and return type, with NumPy's long types by their short names."""
-    return tuple(text and DTYPE.sub("DTypeLike", ARRAY.sub("Array", text)) for text in texts)
+    """Signature and return type, with long types by their short names."""
+    return tuple(text and shortened(text) for text in texts)
+
+
+def shortened(text: str) -> str:
+    for long, short in SHORT.items():
+        text = long.sub(short, text)
+    return text
 
 
 def skip(

@@ -7,10 +7,16 @@ draw most.
 from .block import plot_block
 from .confusion import plot_confusion
 from .figure import BLUE, GREEN, GREY, ORANGE, SKY, YELLOW, new_figure, write_png
-from .heatmap import plot_heatmap
 from .history import plot_history
-from .lines import plot_lines
-from .panels import heat_table, panels, plot_series, smooth, stacked_bars
+from .panels import (
+    heat_table,
+    legend_below,
+    log_ticks,
+    panels,
+    plot_series,
+    smooth,
+    stacked_bars,
+)
 from .passes import plot_passes
 from .placements import plot_placement, plot_placements
 from .scale import plot_block_to_scale
@@ -24,14 +30,14 @@ __all__ = [
     "SKY",
     "YELLOW",
     "heat_table",
+    "legend_below",
+    "log_ticks",
     "new_figure",
     "panels",
     "plot_block",
     "plot_block_to_scale",
     "plot_confusion",
-    "plot_heatmap",
     "plot_history",
-    "plot_lines",
     "plot_parts",
     "plot_passes",
     "plot_placement",

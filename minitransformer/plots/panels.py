@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import ConfigError
 from ..nn.module import Array
 from .figure import BLUE, GREEN, GREY, ORANGE, SKY, YELLOW, new_figure
 
@@ -40,19 +41,58 @@ def panels(
 
 
 def plot_series(
-    axis: Axes, x: npt.ArrayLike, series: Mapping[str, npt.ArrayLike], **options: Any
+    axis: Axes,
+    x: npt.ArrayLike,
+    series: Mapping[str, npt.ArrayLike],
+    errors: Mapping[str, npt.ArrayLike] | None = None,
+    **options: Any,
 ) -> None:
     """A line for each entry: its y (n,), or (runs, n) drawn as mean, lowest and highest run.
 
+    `x`: (n,), or a row for each line. `errors`: for some labels the length of the bars, (n,), or
+    (2, n) below and above. Where y is NaN there is no point, and the line goes on to the next one.
     `options` go to matplotlib's `errorbar`, such as marker="" for lines alone.
+
+    Raises: ConfigError if there are more lines than looks that can be told apart.
     """
-    for (label, values), (color, line, marker) in zip(series.items(), SERIES, strict=False):
+    if len(series) > len(SERIES):
+        raise ConfigError(
+            f"{len(series)} lines in one panel: expected at most {len(SERIES)}, which can be told "
+            "apart; draw them in several panels"
+        )
+    looks = zip(series.items(), SERIES, strict=False)
+    for i, ((label, values), (color, line, marker)) in enumerate(looks):
         runs = np.atleast_2d(np.asarray(values, dtype=float))  # (runs, n)
         mean = runs.mean(axis=0)
-        bars = np.array([mean - runs.min(axis=0), runs.max(axis=0) - mean])  # (2, n)
+        bars = None
+        if errors is not None and label in errors:
+            bars = np.broadcast_to(errors[label], (2, len(mean)))
+        elif len(runs) > 1:
+            bars = np.array([mean - runs.min(axis=0), runs.max(axis=0) - mean])  # (2, n)
+        there = ~np.isnan(mean)
         style = {"color": color, "ls": line, "marker": marker, "lw": 2, "ms": 7, "capsize": 4}
         own: dict[str, Any] = {**style, **options}
-        axis.errorbar(x, mean, bars if len(runs) > 1 else None, label=label, **own)
+        yerr = None if bars is None else bars[:, there]
+        across = np.broadcast_to(x, (len(series), len(mean)))[i]
+        axis.errorbar(across[there], mean[there], yerr, label=label, **own)
+
+
+def log_ticks(axis: Axes, values: Sequence[float]) -> None:
+    """A logarithmic horizontal axis whose ticks are these values."""
+    axis.set_xscale("log")
+    axis.set_xticks(values, [f"{value:g}" for value in values])
+    axis.minorticks_off()
+
+
+def legend_below(figure: Figure, columns: int = 4) -> None:
+    """One legend for all panels, below them: each label once."""
+    named = {
+        label: handle
+        for axis in figure.axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    ncols = min(columns, len(named))
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=ncols)
 
 
 def smooth(values: npt.ArrayLike, window: int, geometric: bool = False) -> tuple[Array, Array]:
@@ -76,12 +116,13 @@ def heat_table(
 ) -> Any:
     """A table (rows, columns) of numbers on shades; returns the image, for a colour bar.
 
-    `form`: how a number is written; "" for shades alone. `options` go to matplotlib's `imshow`.
+    `form`: how a number is written; "" for shades alone. A cell that is NaN stays empty. `options`
+    go to matplotlib's `imshow`.
     """  # fmt: skip
     image = axis.imshow(values, **{"cmap": "cividis", "aspect": "auto", **options})
-    if form:
-        box = {"fc": "white", "ec": "none", "pad": 1.5}
-        for (row, column), value in np.ndenumerate(values):
+    box = {"fc": "white", "ec": "none", "pad": 1.5}
+    for (row, column), value in np.ndenumerate(values):
+        if form and not np.isnan(value):
             axis.text(column, row, f"{value:{form}}", ha="center", va="center", bbox=box)
     axis.set_xticks(range(len(columns)), columns)
     axis.set_yticks(range(len(rows)), rows)

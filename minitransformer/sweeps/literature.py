@@ -48,10 +48,17 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """With two standard errors as what chance may do."""
-        if abs(self.difference) <= 2 * self.standard_error:
-            return OPEN if self.finding.first_is_better else AGREES
-        return AGREES if self.finding.first_is_better and self.difference > 0 else DISAGREES
+        return verdict(self.difference, self.standard_error, self.finding.first_is_better)
+
+
+def verdict(difference: float, standard_error: float, first_is_better: bool = False) -> str:
+    """What a difference says about a finding, with two standard errors as what chance may do.
+
+    `first_is_better`: the finding, or that the two are nearly the same.
+    """
+    if abs(difference) <= 2 * standard_error:
+        return OPEN if first_is_better else AGREES
+    return AGREES if first_is_better and difference > 0 else DISAGREES
 
 
 def compare(results: Sequence[Result]) -> list[Comparison]:

@@ -7,8 +7,11 @@ import pytest
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
+from minitransformer.errors import ConfigError
 from minitransformer.plots import (
     heat_table,
+    legend_below,
+    log_ticks,
     panels,
     plot_block,
     plot_block_to_scale,
@@ -28,6 +31,39 @@ def test_a_series_of_several_runs_has_its_mean_and_its_extremes() -> None:
     assert [segment[:, 1].tolist() for segment in bar.get_segments()] == [[1, 6], [4, 4]]
     assert not axis.containers[1].has_yerr
     assert axis.get_legend_handles_labels()[1] == ["three", "one"]
+
+
+def test_error_bars_and_points_that_were_not_measured() -> None:
+    _, (axis,) = panels()
+    y = {"given": [3, np.nan, 5], "counted": [1, 2, 3]}
+    plot_series(axis, [[1, 2, 4], [3, 6, 12]], y, {"given": [[0.5, 9, 1], [1, 9, 2]]})
+    line, bar = axis.containers[0][0], axis.containers[0][2][0]
+    assert list(zip(*line.get_data(), strict=True)) == [(1, 3), (4, 5)]
+    assert [segment[:, 1].tolist() for segment in bar.get_segments()] == [[2.5, 4], [4, 7]]
+    assert not axis.containers[1].has_yerr
+    assert list(axis.containers[1][0].get_xdata()) == [3, 6, 12]
+
+
+def test_more_lines_than_can_be_told_apart_are_refused() -> None:
+    _, (axis,) = panels()
+    plot_series(axis, [1], {str(i): [i] for i in range(7)})
+    looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in axis.lines}
+    assert len(looks) == 7
+    with pytest.raises(ConfigError, match="8 lines in one panel: expected at most 7"):
+        plot_series(axis, [1], {str(i): [i] for i in range(8)})
+
+
+def test_one_legend_names_the_lines_of_all_panels_once() -> None:
+    figure, (left, right) = panels(2)
+    plot_series(left, [2, 8], {"a": [1, 2], "b": [1, 2]})
+    plot_series(right, [2, 8], {"a": [1, 2], "c": [1, 2]})
+    log_ticks(right, [2, 8])
+    legend_below(figure)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b", "c"]
+    assert right.get_xscale() == "log"
+    assert [label.get_text() for label in right.get_xticklabels()] == ["2", "8"]
+    assert list(right.get_xticks(minor=True)) == []
 
 
 def test_geometric_mean_has_no_plateau_after_a_large_step() -> None:
@@ -50,9 +86,11 @@ def test_bars_are_stacked_and_their_sum_is_written() -> None:
 
 def test_a_table_writes_its_numbers() -> None:
     _, (axis,) = panels()
-    image = heat_table(axis, np.array([[0.5, 1.0]]), ["r"], ["c", "d"], vmin=0)
-    assert [text.get_text() for text in axis.texts] == ["0.50", "1.00"]
-    assert [label.get_text() for label in axis.get_xticklabels()] == ["c", "d"]
+    image = heat_table(axis, np.array([[0.5, np.nan, 1.0]]), ["r"], ["c", "d", "e"], vmin=0)
+    assert [(*text.get_position(), text.get_text()) for text in axis.texts] == [
+        (0, 0, "0.50"), (2, 0, "1.00"),
+    ]  # fmt: skip
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["c", "d", "e"]
     assert image.get_clim()[0] == 0
 
 

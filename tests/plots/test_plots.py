@@ -6,15 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
-from minitransformer.plots import (
-    plot_heatmap,
-    plot_history,
-    plot_lines,
-    plot_parts,
-    plot_study,
-    write_png,
-)
+from minitransformer.plots import plot_history, plot_parts, plot_study, write_png
 from minitransformer.plots.confusion import plot_confusion
 from minitransformer.plots.history import running_mean
 from minitransformer.training.history import History, HistoryRow
@@ -72,30 +66,24 @@ def test_running_mean_is_the_mean_of_the_last_values() -> None:
     np.testing.assert_allclose(y, [2, 3, 4])
 
 
-def test_lines_are_what_was_given() -> None:
-    lines = {"counted": ([1, 2], [3, 4]), "measured": ([1, 2], [5, 6], [0.5, 1])}
-    panels = {"$$": lines, "second": {"measured": ([1, 3], [7, 8])}}
-    figure = plot_lines(
-        panels, "m", "t", level=2, unmarked=["counted"], xscale="log", ylim=(0, None)
-    )
-    first, second = figure.axes
-    counted, measured = (first.containers[i].lines[0] for i in range(2))
-    assert list(counted.get_ydata()) == [3, 4]
-    assert counted.get_marker() == ""
-    assert first.get_ylim()[1] > 8  # the axes are shared
-    assert list(measured.get_xdata()) == [1, 2]
-    assert second.containers[0].lines[0].get_color() == measured.get_color()
-    assert [axis.get_xscale() for axis in figure.axes] == ["log", "log"]
-    assert [list(axis.get_xticks()) for axis in figure.axes] == [[1, 2], [1, 3]]
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["counted", "measured"]
+LABELS = {
+    "two": ["negative", "positive"],
+    "three": ["negative", "neutral", "positive"],
+    "five": ["business", "entertainment", "politics", "sports", "tech"],
+    "long": ["a label that is as long as a sentence may be", "another one, which is no shorter"],
+    "twenty": [f"label number {i}" for i in range(20)],
+    "one letter": ["a", "b"],
+}
 
 
-def test_a_heatmap_shows_its_numbers(tmp_path: Path) -> None:
-    values = np.array([[0.0, 1.0], [np.nan, 4.0]])
-    figure = plot_heatmap({"$$": values, "b": 2 * values}, ["r", "s"], ["one", "another"])
-    first, second, _ = figure.axes
-    assert [text.get_text() for text in first.texts] == ["0", "1", "4"]
-    assert [text.get_text() for text in second.texts] == ["0", "2", "8"]
-    assert [axis.images[0].get_clim() for axis in (first, second)] == [(0, 8), (0, 8)]
-    write_png(figure, tmp_path / "map.png")
+@pytest.mark.parametrize("names", LABELS.values(), ids=LABELS)
+@pytest.mark.parametrize("title", ["short", "a-long-file-name-of-reviews.csv: full fine-tuning"])
+def test_nothing_of_a_confusion_matrix_is_cut(names: list[str], title: str) -> None:
+    figure = plot_confusion(np.eye(len(names), dtype=int), names, title)
+    figure.draw_without_rendering()
+    shown = {text.get_text(): text for text in figure.findobj(Text) if text.get_text()}
+    assert title in " ".join(shown).replace("\n", " ")
+    for word, text in shown.items():
+        box = text.get_window_extent()
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, word
+        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, word
