@@ -25,9 +25,7 @@ PointsFile = Annotated[Path, opt.option("Where the points go.", "points.csv", fl
 Jobs = Annotated[int | None, opt.option("Submissions at the same time.", "one for each core")]
 Seconds = Annotated[
     float,
-    opt.option(
-        "Time for a submission; when it is used up, 6 for each further part.", f"{Limits.seconds:g}"
-    ),
+    opt.option("Seconds for a submission; after them, 6 for each part.", f"{Limits.seconds:g}"),
 ]
 Memory = Annotated[int, opt.option("Megabytes for each of its processes.", Limits.memory)]
 Seed = Annotated[int, opt.option("Of the random inputs of the checks.", HIDDEN_SEED)]
