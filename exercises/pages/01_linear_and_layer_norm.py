@@ -23,7 +23,7 @@ from minitransformer import exercises
 from minitransformer.nn.layers import LayerNorm, Linear, flat
 
 # %% student
-STUDENT = "your-name"  # your name or number: some questions have your own numbers
+STUDENT = "your-name"  # the id under which you hand in: some numbers are your own
 
 # %% [markdown]
 # ## 1. Linear
@@ -80,10 +80,10 @@ exercises.check_part(1, "linear-frozen", globals(), seed=7102)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# The same by hand, with numbers of your own: `x` has three positions and two columns, and the loss has
-# the gradient `dy`.
+# The same by hand, with numbers of your own: `x` has three positions and two columns, `W` two rows and
+# two columns, and the gradient of $y$ is `dy`.
 #
-# **To do.** What are the gradients of `W[0, 1]`, of `b[1]` and of `x[2, 0]`?
+# **To do.** What are the gradients of `W[0, 1]`, of `b[1]` and of `x[2, 0]`? (Indices begin at 0.)
 
 # %% try
 exercises.my_numbers(1, STUDENT)
@@ -110,8 +110,8 @@ exercises.check_part(1, "by-hand", globals())
 # $$ \hat x = \frac{x - \text{mean}(x)}{\sqrt{\text{var}(x) + \epsilon}}, \qquad
 #    y = g\,\hat x + b $$
 #
-# with the gain $g$ (`self.weight`) and the bias $b$. `forward` saves $\hat x$ and
-# $r = 1 / \sqrt{\text{var}(x) + \epsilon}$, of shape $(\dots, 1)$.
+# with the gain $g$ (`self.weight`) and the bias $b$. `forward` saves $\hat x$ and then
+# $r = 1 / \sqrt{\text{var}(x) + \epsilon}$, of shape $(\dots, 1)$; `self.pop_saved(dy)` gives both.
 #
 # The mean and the variance depend on $x$ as well. With $u = g\,dy$ that gives
 #

@@ -21,7 +21,7 @@ from minitransformer import exercises
 from minitransformer.nn.functional import softmax
 
 # %% student
-STUDENT = "your-name"  # your name or number: some questions have your own numbers
+STUDENT = "your-name"  # the id under which you hand in: some numbers are your own
 
 # %% [markdown]
 # ## 1. Softmax, backward

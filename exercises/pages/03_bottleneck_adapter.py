@@ -24,7 +24,7 @@ from minitransformer.nn.layers import default_rng, flat, truncated_normal
 from minitransformer.nn.module import Module, Parameter
 
 # %% student
-STUDENT = "your-name"  # your name or number: some questions have your own numbers
+STUDENT = "your-name"  # the id under which you hand in: some numbers are your own
 
 # %% [markdown]
 # ## 1. The module

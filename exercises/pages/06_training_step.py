@@ -21,7 +21,7 @@ import minitransformer as mt
 from minitransformer import exercises
 
 # %% student
-STUDENT = "your-name"  # your name or number: some questions have your own numbers
+STUDENT = "your-name"  # the id under which you hand in: some numbers are your own
 
 # %% [markdown]
 # ## 1. AdamW
@@ -38,7 +38,7 @@ STUDENT = "your-name"  # your name or number: some questions have your own numbe
 #
 # The library's class is kept, with its attributes: `self.parameters` (name → parameter, each with
 # `value` and `grad`), `self.lr`, `self.betas`, `self.eps`, `self.weight_decay`, `self.t` (steps
-# done so far), and `self.m` and `self.v` (name → array).
+# done so far: `step` counts it on), and `self.m` and `self.v` (name → array).
 #
 # **To do.** Write `step`. The arrays `parameter.value`, `self.m[name]` and `self.v[name]` are
 # changed *in place*: the model holds the same ones.

@@ -20,7 +20,7 @@ import numpy as np
 from minitransformer import exercises
 
 # %% student
-STUDENT = "your-name"  # your name or number: some questions have your own numbers
+STUDENT = "your-name"  # the id under which you hand in: some numbers are your own
 
 # %% [markdown]
 # ## 1. Parameters

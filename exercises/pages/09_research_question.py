@@ -20,7 +20,7 @@ import numpy as np
 from minitransformer import exercises
 
 # %% student
-STUDENT = "your-name"  # your name or number: your question depends on it
+STUDENT = "your-name"  # the id under which you hand in: your question depends on it
 
 # %% [markdown]
 # ## 1. Design

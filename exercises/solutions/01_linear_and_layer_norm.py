@@ -5,7 +5,7 @@ from minitransformer import exercises
 from minitransformer.nn.layers import LayerNorm, Linear, flat
 
 
-STUDENT = "your-name"  # your name or number: some questions have your own numbers
+STUDENT = "your-name"  # the id under which you hand in: some numbers are your own
 
 
 class MyLinear(Linear):

@@ -4,7 +4,7 @@ from minitransformer import exercises
 from minitransformer.nn.functional import softmax
 
 
-STUDENT = "your-name"  # your name or number: some questions have your own numbers
+STUDENT = "your-name"  # the id under which you hand in: some numbers are your own
 
 
 def softmax_backward(dp, p):

@@ -3,7 +3,7 @@ import numpy as np
 from minitransformer import exercises
 
 
-STUDENT = "your-name"  # your name or number: some questions have your own numbers
+STUDENT = "your-name"  # the id under which you hand in: some numbers are your own
 
 
 def start_weights(d, m, rng, sigma):

@@ -4,7 +4,7 @@ import minitransformer as mt
 from minitransformer import exercises
 
 
-STUDENT = "your-name"  # your name or number: some questions have your own numbers
+STUDENT = "your-name"  # the id under which you hand in: some numbers are your own
 
 
 class MyAdamW(mt.AdamW):

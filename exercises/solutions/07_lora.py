@@ -5,7 +5,7 @@ from minitransformer.nn.layers import default_rng, flat
 from minitransformer.nn.module import Module, Parameter
 
 
-STUDENT = "your-name"  # your name or number: some questions have your own numbers
+STUDENT = "your-name"  # the id under which you hand in: some numbers are your own
 
 
 class MyLoRA(Module):

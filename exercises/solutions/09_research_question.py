@@ -3,7 +3,7 @@ import numpy as np
 from minitransformer import exercises
 
 
-STUDENT = "your-name"  # your name or number: your question depends on it
+STUDENT = "your-name"  # the id under which you hand in: your question depends on it
 
 
 STUDY = ...  # """ the text of your study """

@@ -23,7 +23,10 @@ Submissions = Annotated[
 Exercise = Annotated[int, typer.Option("--exercise", help="Its number, 1 to 9.")]
 PointsFile = Annotated[Path, opt.option("Where the points go.", "points.csv", flag="--out")]
 Jobs = Annotated[int | None, opt.option("Submissions at the same time.", "one for each core")]
-Seconds = Annotated[float, opt.option("Time for each part of a submission.", f"{Limits.seconds:g}")]
+Seconds = Annotated[
+    float,
+    opt.option("Seconds for a submission; after them, 6 for each part.", f"{Limits.seconds:g}"),
+]
 Memory = Annotated[int, opt.option("Megabytes for each of its processes.", Limits.memory)]
 Seed = Annotated[int, opt.option("Of the random inputs of the checks.", HIDDEN_SEED)]
 Replace = Annotated[bool, opt.option("Write over the points of an earlier run.", flag="--replace")]

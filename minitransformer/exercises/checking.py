@@ -51,7 +51,7 @@ def check_part(number: int, name: str, names: Mapping[str, Any], seed: int = FIR
     item = checked(part, Solution(names, os.environ.get("MINITRANSFORMER_STUDENT")), seed)
     if not item.passed:
         raise WrongAnswer(item.hint)
-    print(f"{item.name}: right, {item.points:g} points")
+    print(f"{item.name}: right, {item.points:g} point{'s' * (item.points != 1)}")
 
 
 class Nowhere(io.TextIOBase):

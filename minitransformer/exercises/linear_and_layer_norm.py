@@ -130,6 +130,7 @@ def known_of_layer_norm(mine: Any, inputs: tuple[Any, ...], dy: Array) -> Any:
         return u - mean * means[0] - along * x_hat * means[1]
 
     u, d = gain * dy, dy.shape[-1]
+    of_all = x_hat * (u * x_hat).mean()  # where each position has a mean of its own
     return {
         "dx": {
             "the factor r = 1 / sqrt(variance + eps) is missing": dx(u),
@@ -143,6 +144,12 @@ def known_of_layer_norm(mine: Any, inputs: tuple[Any, ...], dy: Array) -> Any:
             "a sum stands where the mean of u is meant": rstd * dx(u, mean=d),
             "a sum stands where the mean of u x_hat is meant": rstd * dx(u, along=d),
             "sums stand where means are meant": rstd * dx(u, mean=d, along=d),
+            "mean(u) is one number for all; each position has its own": rstd
+            * (dx(u, mean=0) - u.mean()),
+            "mean(u x_hat) is one number for all; each position has its own": rstd
+            * (dx(u, along=0) - of_all),
+            "both means are one number for all; each position has its own": rstd
+            * (u - u.mean() - of_all),
         },
         "weight.grad": {
             "x_hat is missing: the gain multiplies x_hat": flat(dy).sum(axis=0),

@@ -77,8 +77,8 @@ def parameters(seed: int) -> dict[str, Parameter]:
     }
 
 
-def run_steps(make: Any, named: dict[str, Parameter], seed: int, steps: int) -> None:
-    """`steps` steps with random gradients, the same for everybody."""
+def run_steps(make: Any, named: dict[str, Parameter], seed: int, steps: int) -> Any:
+    """`steps` steps with random gradients, the same for everybody; the optimizer's `t` then."""
     rng, optimizer = rng_for(seed, 6, 1), make(named, **OPTIONS)
     before = {name: p.value for name, p in named.items()}
     for _ in range(steps):
@@ -100,6 +100,7 @@ def run_steps(make: Any, named: dict[str, Parameter], seed: int, steps: int) -> 
                 f"step gives {name} a new array: the model and its replicas share the old one. "
                 "Change it in place: p.value -= ..., or p.value[...] = ..."
             )
+    return optimizer.t
 
 
 def why_changed(optimizer: Any, name: str, p: Parameter, grad: Array, value: Array) -> str:
@@ -141,7 +142,8 @@ def after(gradients: list[Array], w: Array, o: dict[str, Any], mistake: str = ""
         if mistake == "decay without lr":
             change = o["lr"] * m_hat / size + decay * w
         w = w + change if mistake == "ascent" else w - change
-        old_m, old_v = old_m if mistake == "m" else m, old_v if mistake == "v" else v
+        old_m = old_m if mistake in ("m", "m and v") else m
+        old_v = old_v if mistake in ("v", "m and v") else v
     return w
 
 
@@ -149,6 +151,7 @@ MISTAKES = {
     "betas": "the two betas are exchanged: the first is that of m",
     "m": "the m of the last step plays no part: it is kept in self.m[name], and weighted",
     "v": "the v of the last step plays no part: it is kept in self.v[name], and weighted",
+    "m and v": "the m and v of the last step play no part: they are kept in self.m and self.v",
     "no decay": "the matrix does not decay",
     "decays all": "the bias decays as well: only matrices do",
     "coupled": "the decay is added to the gradient (Adam with L2); AdamW adds it to the step",
@@ -164,9 +167,13 @@ MISTAKES = {
 
 def compare_steps(solution: Solution, seed: int, steps: int) -> None:
     mine, expected = parameters(seed), parameters(seed)
-    run_steps(solution.get("MyAdamW"), mine, seed, steps)
+    t = run_steps(solution.get("MyAdamW"), mine, seed, steps)
     by_hand(expected, seed, steps)
     for name in mine:
+        if t == 0 and not np.isfinite(mine[name].value).all():
+            raise WrongAnswer(
+                f"{name} contains NaN or infinity, and self.t is still 0: step counts itself, first"
+            )
         wrong = {}
         for mistake, sentence in MISTAKES.items():
             other = parameters(seed)

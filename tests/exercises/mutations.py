@@ -214,7 +214,7 @@ CAUSES = (  # what is named, and the kinds of mutations of which it is true; the
     (r"the last step are still there|is missing, or comes before", {"dropped statement"}),
     (r"are not clipped", {"dropped statement", "dropped term", "off by one", "factor", "condition",
                           "sign"}),
-    (r"plays no part|is missing|are missing|without the|not divided|p in front|is one of dp|"
+    (r"plays? no part|is missing|are missing|without the|not divided|p in front|is one of dp|"
      r"does not decay|without p|is not added|the gradient alone|is counted|"
      r"it is the plain weight|absolute size|the square",
      {"dropped term", "off by one", "condition"}),
@@ -223,6 +223,7 @@ CAUSES = (  # what is named, and the kinds of mutations of which it is true; the
     (r"the sum goes over the queries|over the columns as well|at a single position|not summed|"
      r"over some of the leading axes",
      {"axis", "off by one", "dropped term"}),
+    (r"is one number for all|are one number for all", {"keyword left out"}),
     (r"multiplied by sqrt|divided by d_head|scaled by", {"factor"}),
     (r"bias correction|corrected|exchanged|two betas", {"off by one", "dropped term"}),
     (r"the bias decays as well|decay is not multiplied|inside the root|of the size of g\^2",

@@ -189,6 +189,7 @@ PRODUCTS = [
 # -- 6: the training step ------------------------------------------------------------------
 
 ADAMW = [
+    ("dropped term", "        self.t += 1\n", "", "self.t is still 0"),
     ("sign", "p.value -= self.lr", "p.value += self.lr", "goes up the gradient"),
     ("scaling", "direction = m_hat / (np.sqrt(v_hat) + self.eps) + decay * p.value\n"
      "            p.value -= self.lr * direction",
@@ -216,6 +217,8 @@ ADAMW = [
      "one too large"),
 ]  # fmt: skip
 ADAMW_STEPS = [
+    ("stale", "m[...] = b1 * m + (1 - b1) * p.grad\n            v[...] = ",
+     "m = b1 * m + (1 - b1) * p.grad\n            v = ", "m and v of the last step play no part"),
     ("order", "b1, b2 = self.betas", "b2, b1 = self.betas", "exchanged"),
     ("stale", "m[...] = b1 * m + (1 - b1) * p.grad", "m = b1 * m + (1 - b1) * p.grad",
      "the m of the last step plays no part"),
