@@ -58,7 +58,7 @@ html_theme_options = {
     "header_links_before_dropdown": 6,
     "footer_start": ["copyright"],
     "footer_end": [],
-    "secondary_sidebar_items": {"**": ["page-toc"], "costs": []},  # costs has wide tables
+    "secondary_sidebar_items": {"**": ["page-toc"], "costs": [], "study/report": []},  # wide tables
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }

@@ -36,7 +36,7 @@ def plot_study(panels: Mapping[str, Panel]) -> Figure:
     fine-tuning, drawn as a level with a band. The first series of a method with several points is
     its line; its other points stand alone, hollow. Bars reach from the worst seed to the best.
     """
-    figure = new_figure(5.2 * len(panels) + 0.4, 4.6)
+    figure = new_figure(4.2 * len(panels) + 0.4, 4.2)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, (lines, full)) in zip(axes, panels.items(), strict=True):
         if full is not None:
@@ -66,7 +66,7 @@ def plot_study(panels: Mapping[str, Panel]) -> Figure:
             )
         axis.set_xscale("log")
         axis.set_title(title, parse_math=False)  # a file may be called $$
-        axis.set_xlabel("trained parameters, the head's too (log scale)")
+        axis.set_xlabel("trained parameters (log scale)")
         axis.grid(color="#dddddd", lw=0.6)
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)

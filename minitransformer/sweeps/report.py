@@ -92,9 +92,10 @@ class Report:
 
     def markdown(self) -> str:
         """All tables as Markdown."""
-        parts = [f"# {self.study.name}", self.summary()]
+        parts = [f"# Study: {self.study.name}", self.summary()]
         if self.results:
-            parts.append("![Test accuracy against trained parameters](accuracy.png)")
+            picture = "![Test accuracy against trained parameters](accuracy.png)"
+            parts.append(f"[{picture}](accuracy.png)")  # a link: it is wider than a phone
         for heading, text, table in self.sections():
             parts += [f"## {heading}", text, markdown_table(table) if table else ""]
         return "\n\n".join(part for part in parts if part) + "\n"
@@ -140,7 +141,7 @@ def report(folder: str | Path, to: str | Path | None = None) -> Report:
             write_png(figure, folder / f"{name}.png")
             pictures.append((title, (folder / f"{name}.png").read_bytes()))
     write_text(folder / "report.md", printable(made.markdown()))
-    page = html_page(study.name, made.summary(), pictures, made.sections())
+    page = html_page(f"Study: {study.name}", made.summary(), pictures, made.sections())
     write_text(folder / "report.html", page)
     write_text(folder / "cells.csv", csv_text(*cells_csv(results)))
     write_text(folder / "rows.csv", csv_text(*rows_csv(rows)))
