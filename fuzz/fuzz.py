@@ -173,7 +173,8 @@ def main() -> int:
             )
             for kind, count in sorted(result["crashes"].items()):
                 print(f"    {count:6,} x {kind}")
-            results[name] = {**result, "seed": given.seed}
+            mended = results.get(name, {}).get("mended", [])
+            results[name] = {**result, "seed": given.seed, "mended": mended}
             if given.json is not None:
                 given.json.write_text(json.dumps(results, indent=1) + "\n")
     return int(any(results[name]["crashes"] for name in given.format))

@@ -8,6 +8,7 @@ from .adapters.config import AdapterConfig, IA3Config, LoRAConfig, PrefixConfig
 from .data.batches import Encoded, batches, encode_split
 from .data.datafiles import DataOptions
 from .data.datasets import load_task
+from .data.splits import Split, Task
 from .data.tokenization import Tokenizer, pad
 from .gradcheck import gradcheck
 from .models.generation import generate
@@ -50,7 +51,9 @@ __all__ = [
     "Regressor",
     "Run",
     "RunOptions",
+    "Split",
     "SquaredError",
+    "Task",
     "Tasks",
     "Tokenizer",
     "Trainer",

@@ -55,6 +55,27 @@ def test_options_that_cannot_be(given: dict[str, Any], message: str, tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        (mt.RunOptions, {"bottleneck": 8}, r"adapter=AdapterConfig\(bottleneck=8\)"),
+        (mt.RunOptions, {"epochs": 1}, r"training=TrainingOptions\(epochs=1\)"),
+        (mt.LanguageOptions, {"lr": 1}, r"training=TrainingOptions\(lr=1\)"),
+        (mt.PretrainOptions, {"bottleneck": 8}, "no such option; there are block_size"),
+    ],
+)
+def test_options_of_another_class(kind: Any, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        kind(**given)
+
+
+def test_tasks_of_ones_own() -> None:
+    """What is typed by hand is exported: a task from lists."""
+    split = mt.Split(["good", "bad"], np.array([1, 0]))
+    task = mt.Task("own", ("no", "yes"), split, split, split)
+    assert mt.load_task(task) is task
+
+
 def test_options_of_training_alone(tmp_path: Path) -> None:
     training: Any = mt.TrainingOptions(epochs=1)
     expected = r"expected RunOptions, as RunOptions\(training=TrainingOptions\(\.\.\.\)\)"

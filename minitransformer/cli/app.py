@@ -85,7 +85,8 @@ def json_text(value: Any, indent: int | None = None) -> str:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     text = json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
-    return "".join(c if printable(c) == c else json.dumps(c)[1:-1] for c in text)
+    raw = (mark for mark in set(text) if printable(mark) != mark)
+    return text.translate({ord(mark): json.dumps(mark)[1:-1] for mark in raw})
 
 
 def print_json(value: Any) -> None:

@@ -102,7 +102,7 @@ class AdapterRecord:
             )
         text = metadata.get(FORMAT, metadata.get(WITHOUT_DIGEST))
         if text is None:
-            found = listed(sorted(metadata))
+            found = listed(sorted(metadata)) if metadata else "nothing"
             raise CheckpointError(
                 f"{path} is not an adapter file of this library: its metadata holds {found}, "
                 f"expected an entry {FORMAT!r}"

@@ -8,8 +8,9 @@ resumed must use the same ones, whatever the machine.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import wraps
 from typing import Any, TypeVar
 
 import numpy as np
@@ -50,9 +51,26 @@ PRETRAINING_RATE = 2e-3
 MOST_THREADS, MOST_NUMBERS, MOST_PARAMETERS = 256, 10_000, 10**9  # beyond all reason on one machine
 PRETRAINED = "runs/shakespeare-comedies-base-seed0"  # where `pretrain()` leaves its decoder
 
+T = TypeVar("T")
 Options = TypeVar("Options", bound="RunOptions | LanguageOptions | PretrainOptions")
 
 
+def tells_where(options: type[T]) -> type[T]:
+    """A dataclass of options that says, of a name it does not have, where that belongs."""
+    kind: Any = options
+    plain, known = kind.__init__, kind.__dataclass_fields__
+
+    @wraps(plain)
+    def init(self: T, *values: Any, **named: Any) -> None:
+        for name in named.keys() - known.keys():
+            raise ConfigError(no_such_option(options, name, named[name], known))
+        plain(self, *values, **named)
+
+    kind.__init__ = init
+    return options
+
+
+@tells_where
 @dataclass(frozen=True)
 class RunOptions:
     """Everything that decides a run's outcome, beside the task. Checks itself; ConfigError.
@@ -151,6 +169,7 @@ class RunOptions:
         )
 
 
+@tells_where
 @dataclass(frozen=True)
 class LanguageOptions:
     """How to adapt a decoder to another text. Checks itself; ConfigError.
@@ -209,6 +228,7 @@ class LanguageOptions:
         )
 
 
+@tells_where
 @dataclass(frozen=True)
 class PretrainOptions:
     """The shape of a small decoder, GPT-2's, and how to train it. Checks itself; ConfigError.
@@ -300,6 +320,20 @@ def from_dict(kind: type[Options], values: dict[str, Any]) -> Options:
 # -- as arguments --------------------------------------------------------------------------
 
 
+def no_such_option(kind: type, name: str, value: Any, known: Iterable[str]) -> str:
+    """An error for a name that `kind` does not have; it says which class has it."""
+    pair, own = f"{name}={value!r}", {field.name for field in fields(kind)}
+    method = next((word for word, c in CONFIGS.items() if name in c.__annotations__), None)
+    if method is not None and "adapter" in own:
+        told = f"{pair} belongs to a configuration: adapter={CONFIGS[method].__name__}({pair})"
+        return told + (f", method={method!r}" if method != "adapter" else "")
+    if name in DataOptions.__annotations__ and "data" in own:
+        return f"{pair} is about the data: data=DataOptions({pair})"
+    if name in TrainingOptions.__annotations__:
+        return f"{pair} is about training: training=TrainingOptions({pair})"
+    return f"{pair}: there is no such option; there are {', '.join(sorted(known))}"
+
+
 def with_changes(
     kind: type[Options], options: Options | None, changes: Mapping[str, Any]
 ) -> Options | None:
@@ -313,20 +347,7 @@ def with_changes(
     options = options if options is not None else kind()
     own, of_training = ({field.name for field in fields(o)} for o in (options, options.training))
     for name in changes.keys() - own - of_training:
-        method = next((word for word, c in CONFIGS.items() if name in c.__annotations__), None)
-        if method is not None:
-            config = f"{CONFIGS[method].__name__}({name}={changes[name]!r})"
-            raise ConfigError(
-                f"{name}={changes[name]!r} belongs to a configuration: adapter={config}"
-                + (f", method={method!r}" if method != "adapter" else "")
-            )
-        if name in DataOptions.__annotations__:
-            raise ConfigError(
-                f"{name}={changes[name]!r} is about the data: data=DataOptions({name}="
-                f"{changes[name]!r})"
-            )
-        known = ", ".join(sorted(own | of_training))
-        raise ConfigError(f"{name}={changes[name]!r}: there is no such option; there are {known}")
+        raise ConfigError(no_such_option(kind, name, changes[name], own | of_training))
     direct = {name: value for name, value in changes.items() if name in own}
     training = direct.pop("training", options.training)
     rest = {name: value for name, value in changes.items() if name not in own}

@@ -195,6 +195,7 @@ FACTS = (  # what can be seen, and names no cause
     r"it is dy itself", r"are equal: draw them at random", r"could not be broadcast together",
     r"could not broadcast input array", r"in place of one of|'NoneType'",
     r"is there a loop without an end",
+    r"is not zero: biases start at 0",
 )  # fmt: skip
 CAUSES = (  # what is named, and the kinds of mutations of which it is true; the first that fits
     # ("... adds nothing to it, or nothing but zeros")
@@ -240,7 +241,8 @@ READ = (  # of other mutations: what a person has read, and found true of them; 
     (r"not flat", r"over some of the leading axes|not summed over the leading axes"),
     (r"exchanged: np\.linalg\.norm", r"the inverse"),
     (r"float32 -> np.float64", r"is float64"),
-    (r"exchanged: u - mean", r"sign is flipped"),
+    (r"exchanged: (u - mean|dp - along)", r"sign is flipped"),
+    (r"2:12 another number: 1 -> 2", r"the sum goes over the queries"),
     (r"another name: (df|du) -> dy", r"scaling"),
     (r"another name: a -> z", r"ReLU"),
     (r"another name: dy -> df", r"s multiplies the skip connection's share as well"),

@@ -1,17 +1,21 @@
 """A set of wrong backward passes, and what gradcheck says about each.
 
-    python tests/gradcheck/wrong_backwards.py
+    python tests/gradcheck/wrong_backwards.py [FILE]
 
-prints for each: whether it is caught, and whether the cause it names is right, wrong, or none is
-named. A mistake comes with the pattern of the right cause, or None where no cause can be told from
-the numbers. Advice that matches neither this pattern nor UNNAMED names a wrong cause.
+prints for each whether it is caught, and whether the cause it names is right, wrong, or none is
+named; the counts go into FILE as JSON. A mistake comes with the pattern of the right cause, or None
+where no cause can be told from the numbers. Advice that matches neither this pattern nor
+UNNAMED names a wrong cause.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 import warnings
 from collections import Counter
+from pathlib import Path
 
 from mistakes import MISTAKES
 from wrong_layers import (
@@ -68,7 +72,8 @@ def is_unnamed(text: str, cause: str | None) -> bool:
     return bool(re.search(UNNAMED, text)) and not re.search(r"np\.add| = |forgets that", text)
 
 
-def table() -> None:
+def table(to: str | None = None) -> None:
+    """Print each; with `to`, the counts go into that file as JSON, too."""
     counts: Counter[str] = Counter()
     for wrong in wrong_backwards():
         result, advice = verdict(wrong)
@@ -79,7 +84,11 @@ def table() -> None:
     caught = counts.total() - counts[MISSED]
     print(f"\n{counts.total()} wrong backward passes, {caught} caught: ", end="")
     print(", ".join(f"{kind} {counts[kind]}" for kind in (RIGHT, NONE, WRONG)))
+    if to is not None:
+        found = {"passes": counts.total(), "caught": caught}
+        found |= {kind.lower(): counts[kind] for kind in (RIGHT, NONE, WRONG)}
+        Path(to).write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    table()
+    table(*sys.argv[1:])

@@ -1,9 +1,10 @@
 """Each edge of the mathematics: this library's value beside PyTorch's.
 
-    python tests/nn/edge_figures.py [--before FOLDER]
+    python tests/nn/edge_figures.py [--before FOLDER] [--to FILE]
 
 `--before`: a folder with an earlier `minitransformer`, whose values are printed first. A value of
-another column's kind, as "error", says what happens instead.
+another column's kind, as "error", says what happens instead. `--to`: write the table as JSON, too,
+for `benchmarks/durability.py`.
 """
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ def models() -> Iterator[Row]:
     batch = Batch(rng.integers(1, 20, (2, 6)), mask, np.array([0, 1]), np.arange(2))
     losses = []
     for threads in (1, 2):
-        model = mt.Classifier(mt.Transformer(edges.CAUSAL), 3, "mean").train()
-        with DataParallel(model, threads) as parallel:
+        classifier = mt.Classifier(mt.Transformer(edges.CAUSAL), 3, "mean").train()
+        with DataParallel(classifier, threads) as parallel:
             losses.append(parallel.forward_backward(batch)[0])
     yield "left padding: loss with 2 threads minus 1", f"{losses[1] - losses[0]:.1e}", ""
 
@@ -131,7 +132,8 @@ def activations() -> Iterator[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--before", help="a folder with an earlier version of the package")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print ours and PyTorch's as JSON")
+    parser.add_argument("--to", type=Path, help="a file for the table as JSON")
     args = parser.parse_args()
     found = list(rows())
     if args.json:
@@ -146,9 +148,12 @@ def main() -> None:
             check=True,
         )
         earlier = {what: ours for what, ours, _ in json.loads(done.stdout)}
-    for what, ours, theirs in [("", "ours", "PyTorch"), *found]:
-        before = earlier.get(what, "" if what else "before") if args.before else ""
+    table = [(what, earlier.get(what, ""), ours, theirs) for what, ours, theirs in found]
+    for what, before, ours, theirs in [("", "before", "ours", "PyTorch"), *table]:
         print(f"{what:54} {before:>12} {ours:>12} {theirs:>12}")
+    if args.to is not None:
+        versions = {"numpy": np.__version__, "torch": torch.__version__}
+        args.to.write_text(json.dumps({"versions": versions, "rows": table}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
