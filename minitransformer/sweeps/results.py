@@ -137,13 +137,17 @@ def progress_of(study: Study, rows: Mapping[str, Row]) -> Progress:
 
 
 def varying(cells: Iterable[Cell]) -> set[str]:
-    """The options that are not the same in all cells of one task and method that have them."""
-    seen: dict[tuple[str, str, str], set[str]] = {}
+    """The options in which cells of one task and method differ; to have none is to differ, too."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for cell in cells:
-        for name, value in cell.values.items():
-            where = (cell.task.name, cell.values.get("method", "adapter"), name)
-            seen.setdefault(where, set()).add(repr(value))
-    return {name for (_, _, name), values in seen.items() if len(values) > 1}
+        where = (cell.task.name, cell.values.get("method", "adapter"))
+        groups.setdefault(where, []).append(cell.values)
+    return {
+        name
+        for group in groups.values()
+        for name in set().union(*group)
+        if len({repr(values.get(name)) for values in group}) > 1
+    }
 
 
 def setting(values: Mapping[str, Any], varied: set[str]) -> str:

@@ -164,6 +164,7 @@ def test_no_sweep_there(tmp_path: Path) -> None:
 
 def test_settings_are_named_where_they_vary(tmp_path: Path) -> None:
     text = TINY.replace("bottleneck = [2, 8]", 'bottleneck = 2\nsites = ["attention", "ffn"]')
+    text += '\n[[part]]\nname = "upper"\nbottleneck = 2\nsites = "ffn"\nlayers = "1"\n'
     study = read_study(write_study(tmp_path, text))
     rows = {
         run.key: Row(
@@ -175,7 +176,8 @@ def test_settings_are_named_where_they_vary(tmp_path: Path) -> None:
         for run in cell.first_phase()
     }  # fmt: skip
     labels = [result.label for result in results_of(study, rows)]
-    assert labels == ["adapter at attention m=2", "adapter at ffn m=2", "head", "full"]
+    upper = "adapter at ffn layers=1 m=2"  # only one cell has the option
+    assert labels == ["adapter at attention m=2", "adapter at ffn m=2", "head", "full", upper]
 
 
 COMPARED = """
