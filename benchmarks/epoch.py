@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -94,7 +94,7 @@ class Clock:
     def stop(self) -> None:
         self.seconds += time.perf_counter() - self.started
 
-    def set_postfix(self, **figures: str) -> None:
+    def set_postfix(self, figures: Mapping[str, str], refresh: bool) -> None:
         """Of a progress bar; not shown here."""
 
 
