@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import BackwardError, ConfigError, GradientError, ShapeError
 from ..nn.layers import Linear, flat
 from ..nn.module import Array, Module, Parameter
+from ..nn.row_gradient import RowGradient
 from . import messages
 
 STEP_FACTORS = (512.0, 64.0, 8.0, 1.0, 1 / 8, 1 / 64)  # other steps to try, in units of h
@@ -307,7 +308,7 @@ def record_calls(parameter: Parameter, name: str, calls: list[str]) -> None:
     """Append `name` to `calls` whenever a gradient is added to this parameter."""
     accumulate = parameter.accumulate
 
-    def recorded(grad: Array, own: bool = False) -> None:
+    def recorded(grad: Array | RowGradient, own: bool = False) -> None:
         calls.append(name)
         accumulate(grad, own)
 
