@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from .study import Cell, RunSpec, Study, from_dict, read_study, to_dict
 from .table import ROWS, Row, read_rows, row_file
 
 STUDY = "study.json"  # in the folder of a sweep: the study as it was read
+BEGUN = r"\.study\.json\.\d+\.tmp"  # a sweep that was killed at its first file
 
 Execute = Callable[[list[RunSpec]], Iterable[Row]]  # the rows as they end, each on disk by then
 
@@ -132,10 +134,13 @@ def open_folder(folder: Path, study: Study) -> None:
                 f"{folder} holds the study {there.name!r}, not {study.name!r}: "
                 "choose another folder"
             )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and not (
+        folder.is_dir() and all(re.fullmatch(BEGUN, path.name) for path in folder.iterdir())
+    ):
         raise ConfigError(f"{folder} is there already and holds no sweep: choose another folder")
-    (folder / ROWS).mkdir(parents=True, exist_ok=True)
-    write_text(folder / STUDY, json.dumps(to_dict(study), indent=1) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / STUDY, json.dumps(to_dict(study), indent=1) + "\n")  # first: it says whose
+    (folder / ROWS).mkdir(exist_ok=True)
 
 
 def default_folder(study: Study) -> Path:

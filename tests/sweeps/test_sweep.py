@@ -251,6 +251,29 @@ def test_without_joblib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         sweep(write_study(tmp_path), tmp_path / "out")
 
 
+@pytest.mark.parametrize("instant", ["before its first file", "in it", "after it"])
+def test_stopped_at_its_first_file(
+    instant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, study = tmp_path / "sweep", write_study(tmp_path, TINY)
+    write_text = sweep_module.write_text
+
+    def stopped(path: Path, text: str) -> None:
+        if instant == "after it":
+            write_text(path, text)
+        if instant == "in it":  # killed: nothing is tidied up
+            path.with_name(f".{path.name}.123.tmp").write_text(text[:9])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep_module, "write_text", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(study, folder, jobs=1)
+    monkeypatch.undo()
+    monkeypatch.setattr(sweep_module, "run_all", lambda *_: None)
+    assert sweep(study, folder, jobs=1) == folder
+    assert read_study(study).name == sweep_module.study_of(folder).name
+
+
 def test_folders_that_do_not_fit(finished: Path, tmp_path: Path) -> None:
     other = write_study(tmp_path, TINY.replace('name = "tiny"', 'name = "other"'))
     with pytest.raises(ConfigError, match="holds the study 'tiny', not 'other'"):
