@@ -285,7 +285,7 @@ def test_options_check_themselves() -> None:
 
 
 def test_language_options_have_what_is_used_and_no_more() -> None:
-    with pytest.raises(TypeError, match="pooling"):
+    with pytest.raises(ConfigError, match="pooling"):
         LanguageOptions(pooling="mean")
     for changes, message in (
         ({"max_length": 0}, "max_length=0"),
