@@ -224,7 +224,7 @@ CAUSES = (  # what is named, and the kinds of mutations of which it is true; the
     (r"the sum goes over the queries|over the columns as well|at a single position|not summed|"
      r"over some of the leading axes",
      {"axis", "off by one", "dropped term"}),
-    (r"is one number for all|are one number for all", {"keyword left out"}),
+    (r"is one number for all|are one number for all|over everything", {"keyword left out"}),
     (r"multiplied by sqrt|divided by d_head|scaled by", {"factor"}),
     (r"bias correction|corrected|exchanged|two betas", {"off by one", "dropped term"}),
     (r"the bias decays as well|decay is not multiplied|inside the root|of the size of g\^2",
@@ -249,7 +249,6 @@ READ = (  # of other mutations: what a person has read, and found true of them; 
     (r"8:32 another number: 4 -> 8", r"that is in float64"),
     (r"another name: u -> (mean|x_hat|rstd)", r"is not subtracted"),  # the mean is 0
     (r"8:11 another name: m -> d", r"both biases count as long as d"),
-    (r"keyword left out: \(dp \* p\)\.sum\(axis", r"the sum goes over everything"),
     (r"6:21 another number: 2 -> 4", r"size of g\^2, where"),
     (r"another name: mask -> scale", r"without the mask"),  # a number for all scores alike
     (r"another name: [BT] -> frozen", r"Q K\^T and P V are missing"),  # frozen is False: 0
