@@ -36,6 +36,7 @@ import minitransformer as mt
 from minitransformer.adapters.config import AnyConfig
 from minitransformer.data.hub import find_checkpoint
 from minitransformer.training.evaluation import predict_probabilities
+from minitransformer.training.state import delete_state
 
 METHODS: dict[str, AnyConfig] = {
     "adapter": mt.AdapterConfig(bottleneck=8),
@@ -89,7 +90,7 @@ class Rounds:
         found = predict_probabilities(self.model.eval(), self.texts, threads=self.threads)
         np.testing.assert_array_equal(found, expected)
         transformer.delete_adapter("task")
-        state.unlink()
+        delete_state(state)
         file.unlink()
 
     def whole_run(self, number: int) -> None:
