@@ -115,8 +115,8 @@ class Output:
         with suppress(OSError, ValueError):  # closed while we read
             while chunk := os.read(stream.fileno(), 1 << 16):
                 self.length += len(chunk)
-                room = KEPT - len(self.head)
-                self.head, chunk = self.head + chunk[:room], chunk[room:]
+                missing = KEPT - len(self.head)
+                self.head, chunk = self.head + chunk[:missing], chunk[missing:]
                 self.tail = (self.tail + chunk)[-KEPT:]
 
     @property
