@@ -51,9 +51,8 @@ class Parameter:
 
     @property
     def grad(self) -> Array | None:
-        if isinstance(
-            self.stored_grad, RowGradient
-        ):  # from now on whole: it may be changed in place
+        if isinstance(self.stored_grad, RowGradient):
+            # Whole from now on: whoever reads it may change it in place.
             self.stored_grad = np.asarray(self.stored_grad)
         return self.stored_grad
 
@@ -362,9 +361,8 @@ class Module:
         """
         parameters = self.parameters()
         shared: dict[int, Any] = {id(p.value): p.value for p in parameters}
-        shared |= {
-            id(p.stored_grad): None for p in parameters
-        }  # gradients and saved arrays: not copied
+        # Gradients and saved arrays are not copied.
+        shared |= {id(p.stored_grad): None for p in parameters}
         shared |= {id(module._saved): None for _, module in self.named_modules()}
         return copy.deepcopy(self, shared)
 

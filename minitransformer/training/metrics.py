@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import printable
+from ..data.splits import on_one_line
 from ..nn.module import Array
 
 Z = 1.959964  # a normal variable is within that many standard deviations in 95 % of all cases
@@ -156,7 +156,7 @@ def classification_report(confusion: Array, label_names: Sequence[str]) -> str:
     As there, the classes are those that occur, as label or as prediction.
     """
     occurs = np.flatnonzero(occurring(confusion)).tolist()
-    label_names = [printable(label_names[k], keep="") for k in occurs]
+    label_names = [on_one_line(label_names[k]) for k in occurs]
     confusion = confusion[np.ix_(occurs, occurs)]
     found = per_class(confusion)
     support, n = found["support"], int(confusion.sum())
@@ -178,7 +178,7 @@ def classification_report(confusion: Array, label_names: Sequence[str]) -> str:
 
 def confusion_table(confusion: Array, label_names: Sequence[str]) -> str:
     """The confusion matrix as text: a row for each label, a column for each prediction."""
-    label_names = [printable(name, keep="") for name in label_names]
+    label_names = [on_one_line(name) for name in label_names]
     cells = [["label \\ predicted", *label_names]]
     cells += [[name, *map(str, row)] for name, row in zip(label_names, confusion, strict=True)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
