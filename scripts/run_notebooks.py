@@ -126,9 +126,10 @@ RULE = re.compile(r"([-=\u2500\u2501\u2550])\1{2,}")
 
 # Other processors round differently, and training amplifies it. So a printed fraction may
 # differ by RELATIVE or by a little more than its last digit; in a cell tagged "trained" every
-# number by TRAINED. Below NOISE a number is the rounding itself: its order of magnitude counts.
+# number by TRAINED. Below NOISE a number is the rounding itself: its order of magnitude counts;
+# in a cell tagged "rounding", which shows float32 rounding of larger numbers, below ROUNDING.
 RELATIVE, TRAINED = 0.02, 0.15
-NOISE, ZERO = 1e-6, 1e-12
+NOISE, ROUNDING, ZERO = 1e-6, 1e-4, 1e-12
 
 
 def differences(committed: Any, fresh: Any) -> list[str]:
@@ -144,13 +145,13 @@ def differences(committed: Any, fresh: Any) -> list[str]:
         tags = old.metadata.get("tags", [])
         if not is_compared(old):
             continue
-        trained = "trained" in tags
+        trained, noise = "trained" in tags, ROUNDING if "rounding" in tags else NOISE
         was, is_now = (
             name_digests(printed(c), d) for c, d in zip((old, new), digests, strict=True)
         )
         where = old.get("id", "?")
         for line, other in zip_longest(was.splitlines(), is_now.splitlines()):
-            if line is None or other is None or not same_line(line, other, trained):
+            if line is None or other is None or not same_line(line, other, trained, noise):
                 found.append(f"{where}:\n  committed: {line}\n  now:       {other}")
         found += [f"{where}: {how}" for how in different_pictures(old, new)]
     return found
@@ -161,11 +162,11 @@ def name_digests(text: str, seen: dict[str, str]) -> str:
     return DIGEST.sub(lambda m: seen.setdefault(m[0], f"digest-{chr(97 + len(seen))}"), text)
 
 
-def same_line(line: str, other: str, trained: bool = False) -> bool:
+def same_line(line: str, other: str, trained: bool = False, noise: float = NOISE) -> bool:
     if words(line) != words(other):
         return False
     pairs = zip(NUMBER.findall(line), NUMBER.findall(other), strict=True)
-    return all(same_number(a, b, trained) for a, b in pairs)
+    return all(same_number(a, b, trained, noise) for a, b in pairs)
 
 
 def words(line: str) -> str:
@@ -173,13 +174,13 @@ def words(line: str) -> str:
     return " ".join(RULE.sub(r"\1", NUMBER.sub(" # ", line)).split())
 
 
-def same_number(a: str, b: str, trained: bool = False) -> bool:
+def same_number(a: str, b: str, trained: bool = False, noise: float = NOISE) -> bool:
     """Integers must be equal (unless they were trained), fractions close to each other."""
     x, y = value(a), value(b)
     size, gap = max(abs(x), abs(y)), abs(x - y)
     if a == b or (is_integer(a) and is_integer(b) and not trained):
         return x == y
-    if size < NOISE:
+    if size < noise:
         return size < ZERO or (x * y > 0 and 0.1 <= x / y <= 10)
     relative = TRAINED if trained else RELATIVE
     return gap <= max(relative * size, 1.5 * max(last_digit(a), last_digit(b)))

@@ -216,6 +216,16 @@ def test_trained_numbers_may_differ_a_little_more() -> None:
     assert not pages.same_line("812 of 1000, loss 0.45", "600 of 1000, loss 0.48", trained=True)
 
 
+def test_float32_rounding_is_compared_by_its_order_of_magnitude() -> None:
+    merged = page_that_prints("merged, differ by 5e-06", tags=("rounding",))
+    for now, same in (("6e-06", True), ("2e-05", True), ("8e-05", False), ("3e-03", False)):
+        fresh = page_that_prints(f"merged, differ by {now}")
+        assert (pages.differences(merged, fresh) == []) is same, now
+    assert pages.differences(
+        page_that_prints("differ by 5e-06"), page_that_prints("differ by 6e-06")
+    )
+
+
 def page_that_prints(*texts: str, tags: tuple[str, ...] = ()) -> Any:
     page = nbformat.v4.new_notebook()
     for text in texts:
