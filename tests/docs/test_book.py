@@ -91,3 +91,14 @@ def test_nothing_is_loaded_from_elsewhere(book: Path) -> None:
         )
         assert not loaded, (path.name, loaded)
     assert list((book / "_static").rglob("tex-*.js"))
+
+
+@pytest.mark.slow
+def test_a_number_and_its_sign_stay_on_one_line_of_a_table(book: Path) -> None:
+    page = (book / "study" / "report.html").read_text("utf-8")
+    cells = [unescape(cell) for cell in re.findall(r"<td[^>]*><p>(.*?)</p></td>", page)]
+    numbers = [cell for cell in cells if re.fullmatch(r"[\d.]+\s%( ?.? ?[\d.]+\s%)?", cell)]
+    assert len(numbers) > 100
+    assert not [cell for cell in numbers if " " in cell]
+    assert any("\u00b1" in cell for cell in cells)
+    assert {path.name for path in (book / "_images").iterdir()} >= {"accuracy.png", "parts.png"}
