@@ -98,6 +98,20 @@ def test_a_folder_with_nothing_to_grade(
         find_submissions(tmp_path, 3)
 
 
+def test_a_pattern_finds_the_id_in_what_platforms_make_of_it(tmp_path: Path) -> None:
+    put(tmp_path, "Ada Byron_123_assignsubmission_file/my_adapter.py", "")
+    put(tmp_path, "bob_77_my_adapter.py", "")
+    found = find_submissions(tmp_path, 3, r"([^_]+)_\d+_.*")
+    assert [s.student for s in found] == ["Ada Byron", "bob"]
+    with pytest.raises(DataError, match="'Ada Byron_123_assignsubmission_file' does not fit"):
+        find_submissions(tmp_path, 3, "(.+)_my_adapter")
+    with pytest.raises(DataError, match="several submissions of"):
+        find_submissions(tmp_path, 3, ".*(_).*")
+    for pattern, message in ((".+", "has 0 groups"), ("(.+", "no regular expression")):
+        with pytest.raises(ConfigError, match=message):
+            find_submissions(tmp_path, 3, pattern)
+
+
 # -- one submission ---------------------------------------------------------------------------
 
 
@@ -113,6 +127,8 @@ def test_the_solution_gets_all_points_and_copied_numbers_do_not(tmp_path: Path) 
     lost = [item for item in copied.items if not item["passed"]]
     assert [item["name"] for item in lost] == ["parameters"]
     assert "these are the numbers of 'ada'" in lost[0]["hint"]
+    capital = graded(path, student="Ada ")
+    assert capital.points == capital.max_points
 
 
 @pytest.mark.slow
