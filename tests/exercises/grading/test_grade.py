@@ -14,6 +14,7 @@ import pytest
 
 from minitransformer.errors import ConfigError, DataError
 from minitransformer.exercises import EXERCISES
+from minitransformer.exercises.grading import limits
 from minitransformer.exercises.grading.grade import Graded, environment, grade, grade_one
 from minitransformer.exercises.grading.limits import Limits
 from minitransformer.exercises.grading.submissions import Submission, find_submissions
@@ -177,6 +178,31 @@ def test_an_endless_print_loses_itself_alone(tmp_path: Path) -> None:
     one = grade_one(Submission("ada", path), EXERCISE, Limits(seconds=15, memory=1_500))
     assert {item["name"] for item in one.items if item["passed"]} == {"forward", "parameters"}
     assert "stopped after" in one.items[1]["hint"] and "MemoryError" not in str(one.items)
+
+
+@pytest.mark.slow
+@POSIX
+def test_a_submission_that_seems_to_go_on_is_stopped_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It touches the file by which the grader sees that the next part has begun."""
+    monkeypatch.setattr(limits, "STEPS", 1)
+    text = (
+        solution("ada")
+        + """
+def go_on():
+    import json, os, signal, sys, time
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    while True:
+        os.utime(json.loads(sys.argv[1])["out"])
+        time.sleep(0.2)
+
+go_on()
+"""
+    )
+    one = graded(put(tmp_path, "ada.py", text), seconds=2)
+    assert one.status == "stopped" and "stopped after" in one.message
+    assert 2 + limits.LATE + limits.GRACE <= one.seconds < 30
 
 
 @pytest.mark.parametrize(
