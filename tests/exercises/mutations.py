@@ -231,7 +231,8 @@ CAUSES = (  # what is named, and the kinds of mutations of which it is true; the
      {"dropped term", "condition", "off by one"}),
     (r"made larger|nothing is scaled|after clipping|sum of the norms", {"condition"}),
     (r"With a single sentence", {"axis", "off by one"}),
-    (r"in place(?! of)|changes an array|is float|in float32|an earlier|after another call", set[str]()),
+    (r"in place(?! of)|changes an array|is float|in float32|an earlier|after another call",
+     set[str]()),
     (r"twice too large", {"factor", "off by one"}),
 )  # fmt: skip
 READ = (  # of other mutations: what a person has read, and found true of them; change, sentence
