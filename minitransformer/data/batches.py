@@ -98,8 +98,13 @@ def counted(labels: Array) -> Array:
 def encode_split(split: Split, tokenizer: Tokenizer, max_length: int) -> Encoded:
     """Token ids of a split's texts, or pairs of texts, each cut to `max_length`.
 
-    Raises: DataError if it is empty.
+    Raises: DataError if it is empty, or no `Split`.
     """
+    if not isinstance(split, Split):
+        raise DataError(
+            f"split is a {type(split).__name__}: expected a Split, as load_task(...).train is one; "
+            "tokenizer.encode takes a list of texts"
+        )
     if len(split) == 0:
         raise DataError("this split has no examples; a file without train rows is for evaluation")
     return encode_texts(split.texts, split.pairs, split.labels, tokenizer, max_length)

@@ -20,6 +20,14 @@ from .transformer import Transformer
 POOLINGS = ("cls", "last", "mean", "pooler")
 
 
+def check_model(model: Any, *kinds: type[Module]) -> None:
+    """Raises: ConfigError for a model of another kind, as a transformer without a head."""
+    if not isinstance(model, kinds):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        value = f"{model!r}, a str" if isinstance(model, str) else f"a {type(model).__name__}"
+        raise ConfigError(f"model is {value}: expected a {expected}")
+
+
 class Pooling(Module):
     """One vector for a sequence.
 
@@ -42,6 +50,7 @@ class Pooling(Module):
 
     def forward(self, h: Array, attention_mask: Array | None = None) -> Array:
         B, T, d = h.shape
+        attention_mask = None if attention_mask is None else np.asarray(attention_mask)
         self.save_for_backward((B, d), T, attention_mask)
         if self.kind != "mean":
             return h[np.arange(B), self.position(B, T, attention_mask)]
@@ -95,9 +104,9 @@ class ClassificationHead(Module):
         dropout: float = 0.0,
         rng: Rng | None = None,
     ) -> None:
-        if n_classes < 2:
+        if not isinstance(n_classes, int | np.integer) or n_classes < 2:
             raise ConfigError(
-                f"n_classes={n_classes}: a classifier needs at least 2; for a number, a Regressor"
+                f"n_classes={n_classes!r}: a classifier needs at least 2; for a number, a Regressor"
             )
         self.dropout = Dropout(dropout)
         self.linear = Linear(d_model, n_classes, rng)
@@ -167,6 +176,7 @@ class Classifier(Module):
         dropout: float = 0.0,
         rng: Rng | None = None,
     ) -> None:
+        check_model(transformer, Transformer)
         causal = transformer.config.causal
         if causal and pooling == "cls":
             raise ConfigError(
@@ -308,6 +318,7 @@ class LanguageModel(Module):
     """
 
     def __init__(self, transformer: Transformer, bias: bool | None = None) -> None:
+        check_model(transformer, Transformer)
         self.transformer = transformer
         bias = not transformer.config.causal if bias is None else bias
         self.head = LanguageModelHead(transformer.embeddings.token.weight, bias)

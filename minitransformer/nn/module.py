@@ -229,11 +229,10 @@ class Module:
                     f"{unfrozen} of {name} was frozen during forward, which saved nothing for its "
                     "gradient; unfreeze before forward"
                 )
-        if dy.shape != saved.out_shape:
-            raise ShapeError(
-                f"{name}.backward got dy of shape {dy.shape}, "
-                f"but forward returned {saved.out_shape}"
-            )
+        shape = getattr(dy, "shape", None)
+        if shape != saved.out_shape:
+            got = f"dy of shape {shape}" if shape is not None else f"a {type(dy).__name__} as dy"
+            raise ShapeError(f"{name}.backward got {got}, but forward returned {saved.out_shape}")
         self.discard_saved()
         return saved.arrays
 
@@ -317,7 +316,12 @@ class Module:
         return np.dtype(np.float32)
 
     def astype(self, dtype: npt.DTypeLike) -> Self:
-        """Convert every parameter in place; gradients are dropped. Returns self."""
+        """Convert every parameter in place; gradients are dropped. Returns self.
+
+        Raises: ShapeError for a dtype whose numbers are whole: every weight would be rounded.
+        """
+        if not np.issubdtype(dtype, np.floating):
+            raise ShapeError(f"dtype={dtype!r}: expected float32 or float64")
         for parameter in self.parameters():
             parameter.value = parameter.value.astype(dtype)
             parameter.grad = None
