@@ -1,13 +1,11 @@
-"""The commands of a classification task: train, evaluate, predict; and what there is to look at."""
+"""The commands to begin with: train, tasks, gradcheck, demo."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ..data.datasets import TASKS
 from ..errors import ConfigError
-from ..runs.classification import Prediction
 from ..runs.classification import train as train_run
 from ..runs.folder import default_folders, unfinished
 from ..runs.language_modeling import HISTORIES
@@ -22,11 +20,6 @@ from .text import (
     table,
     training_report,
 )
-
-AT_ONCE = 64  # texts from standard input in a batch
-
-# Texts -> for each what names its task (where there are several), and the prediction.
-Predictions = Callable[[Sequence[str]], Iterable[tuple[dict[str, str], Prediction]]]
 
 
 @app.command()
