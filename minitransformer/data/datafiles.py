@@ -109,7 +109,7 @@ def rows_of(
             rows.append(_row(f"{where}, {unit} {line}", line, record, options))
     if empty and not options.drop_unusable:
         raise DataError(
-            f"{where}: the text or the label is empty in {listed(unit, empty)}; fill it in, or "
+            f"{where}: the text or the label is empty in {numbered(unit, empty)}; fill it in, or "
             "leave such rows out with --drop-unusable (DataOptions.drop_unusable)"
         )
     if empty:
@@ -126,7 +126,7 @@ def rows_of(
     return rows
 
 
-def listed(unit: str, lines: Sequence[int], most: int = 20) -> str:
+def numbered(unit: str, lines: Sequence[int], most: int = 20) -> str:
     """ "line 3", "lines 3, 7 and 9", "lines 1, 2, ... and 480 more" """
     shown = [str(line) for line in lines[:most]]
     rest = f"{len(lines) - most} more" if len(lines) > most else shown.pop()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from .datafiles import DataOptions, Row, listed, read_rows, rows_of
+from .datafiles import DataOptions, Row, numbered, read_rows, rows_of
 from .memory import records_of
 from .splits import (
     Example,
@@ -100,7 +100,8 @@ def _without_rare(where: str, rows: list[Row], drop: bool) -> list[Row]:
     if not drop:
         unit = "row" if where == "data" else "line"
         told = [
-            f"{label!r} in {listed(unit, [row.line for row in own])}" for label, own in rare.items()
+            f"{label!r} in {numbered(unit, [row.line for row in own])}"
+            for label, own in rare.items()
         ]
         more = f"; and {len(told) - 20} more labels" if len(told) > 20 else ""
         raise DataError(
