@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, listed
 from .datafiles import DataOptions, Row, numbered, read_rows, rows_of
 from .memory import records_of
 from .splits import (
@@ -109,7 +109,9 @@ def _without_rare(where: str, rows: list[Row], drop: bool) -> list[Row]:
             f"examples, too few to train on and to hold out: {'; '.join(told[:20])}{more}. "
             "Add some, or leave such labels out with --drop-unusable (DataOptions.drop_unusable)"
         )
-    log.warning(f"{where}: left out {len(rare)} labels with fewer than {least} different examples")
+    names = listed(map(repr, rare))
+    what = f"the label {names}" if len(rare) == 1 else f"{len(rare)} labels ({names})"
+    log.warning(f"{where}: left out {what}, with fewer than {least} different examples")
     return [row for row in rows if row.label not in rare]
 
 
