@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from ..adapters.config import PLACEMENTS, AdapterConfig, IA3Config, LoRAConfig, PrefixConfig
 from ..costs.comparison import WIDTHS, compare_methods
 from . import options as opt
-from .app import app, print_json, show
+from .app import STUDY, app, print_json, show
 from .text import percent, size, table
 
 Batch = Annotated[int, opt.option("Sequences in a step.", 32, "--batch-size")]
@@ -20,7 +20,7 @@ Lm = Annotated[
 Placement = Annotated[str, opt.option(f"Where adapters stand: {', '.join(PLACEMENTS)}.")]
 
 
-@app.command()
+@app.command(rich_help_panel=STUDY)
 def cost(
     base: opt.Shape = "bert-base",
     bottleneck: opt.Widths = None,
