@@ -193,6 +193,7 @@ class Classifier(Module):
         self.head.astype(transformer.dtype)
 
     def new_head(self, n_classes: int, dropout: float, rng: Rng | None) -> Head:
+        """What turns the pooled vector (B, d_model) into the output."""
         return ClassificationHead(self.transformer.config.d_model, n_classes, dropout, rng)
 
     def save_adapter(self, path: str | Path, *names: str, head: bool = True) -> None:
@@ -362,6 +363,7 @@ class CrossEntropy(Module):
 
     `class_weights` (K,): how much a label of each class counts in the mean, above 0.
     Shapes: logits (..., K), labels (...) integers -> a number.
+    Raises: ConfigError for an option out of range; ShapeError, DataError as `cross_entropy`.
     """
 
     def __init__(
@@ -402,6 +404,7 @@ class SquaredError(Module):
 
     With the labels' standard deviation as unit, 1 is what their mean as the answer would get.
     Shapes: y (B, 1), labels (B,) -> a number.
+    Raises: ShapeError if they do not fit.
     """
 
     def __init__(self, unit: float = 1.0) -> None:

@@ -307,6 +307,7 @@ class Transformer(Adaptable, Module):
         return [KeyValueCache(*shape, self.dtype) for _ in self.blocks]
 
     def check_cache(self) -> None:
+        """Raises: ConfigError in train mode, or if this model is not causal."""
         if self.training:
             raise ConfigError("a cache is for eval() mode: there is no backward pass through it")
         if not self.config.causal:
@@ -316,6 +317,10 @@ class Transformer(Adaptable, Module):
             )
 
     def check_ids(self, ids: Array, earlier: int = 0) -> Array:
+        """ids as an array, when it is sure that they fit; `earlier`: how many tokens came before.
+
+        Raises: ShapeError, as the class says.
+        """
         ids = np.asarray(ids)
         if not np.issubdtype(ids.dtype, np.integer) and ids.size:
             raise ShapeError(

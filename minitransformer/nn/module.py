@@ -51,6 +51,7 @@ class Parameter:
 
     @property
     def grad(self) -> Array | None:
+        """The gradient, of the shape of `value`; None if there is none."""
         if isinstance(self.stored_grad, RowGradient):
             # Whole from now on: whoever reads it may change it in place.
             self.stored_grad = np.asarray(self.stored_grad)
@@ -62,6 +63,7 @@ class Parameter:
 
     @property
     def requires_grad(self) -> bool:
+        """Whether it trains. Setting it to False drops the gradient."""
         return self._requires_grad
 
     @requires_grad.setter
@@ -172,9 +174,16 @@ class Module:
             _forward_pass.requires_grad = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The output y; saves what `backward` will read. The class says which shapes."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def backward(self, dy: Array) -> Array | None:
+        """From dy, of the shape of the output, to dx, or None if nothing earlier trains.
+
+        Adds to `.grad` of the parameters that train.
+        Raises: BackwardError without a forward before it, or a second time; ShapeError for a dy of
+        another shape.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
     @staticmethod
@@ -212,6 +221,7 @@ class Module:
         self._saved = saved
 
     def discard_saved(self) -> None:
+        """Forget what this module's forward has saved."""
         vars(self).pop("_saved", None)
 
     def pop_saved(self, dy: Array) -> tuple[Any, ...]:
@@ -266,6 +276,7 @@ class Module:
                         yield f"{name}.{key}", item
 
     def own_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Parameters held as attributes, with their names; not those of the modules inside."""
         for name, held in vars(self).items():
             if isinstance(held, Parameter):
                 yield name, held
@@ -286,6 +297,7 @@ class Module:
                     yield (f"{path}.{name}" if path else name), parameter
 
     def parameters(self) -> list[Parameter]:
+        """All parameters, frozen or not, in the order of `named_parameters`."""
         return [parameter for _, parameter in self.named_parameters()]
 
     def trainable_parameters(self) -> dict[str, Parameter]:
@@ -353,6 +365,7 @@ class Module:
         return self.train(False)
 
     def zero_grad(self) -> None:
+        """Drop all gradients, as before each training step: `backward` adds to what is there."""
         for parameter in self.parameters():
             parameter.grad = None
 
@@ -407,7 +420,9 @@ class HasBackward(Protocol):
 def backward_through(dy: Array, *modules: HasBackward) -> Array | None:
     """The gradient of the input of `modules`, which ran in the reverse order of this list.
 
-    None as soon as nothing earlier trains; what comes before is then not visited.
+    dy has the shape of the output of the first of them. None as soon as nothing earlier trains;
+    what comes before is then not visited.
+    Raises: what their `backward` raises.
     """
     d: Array | None = dy
     for module in modules:
