@@ -179,6 +179,22 @@ ENCODED = mt.Encoded([[1, 5, 2], [1, 2]], np.array([0, 1]))
         ),
         (lambda m: m.transformer.add_ia3("a", mt.LoRAConfig()), ConfigError, "expected IA3Config"),
         (lambda m: m.transformer.add_prefix("a", 16), ConfigError, "expected PrefixConfig"),
+        (
+            lambda m: m.transformer.set_active(["mine"]),
+            ConfigError,
+            r"\['mine'\]: expected the name of an adapter; several are 'a', 'b'",
+        ),
+        (
+            lambda m: mt.average_adapters(m.transformer, "mean", ["mine"]),
+            ConfigError,
+            r"each with its weight, as \{'a': 0\.5",
+        ),
+        (
+            lambda m: mt.CrossEntropy(class_weights="balanced"),
+            ConfigError,
+            "class_weights='balanced': expected a number for each class",
+        ),
+        (lambda m: mt.Parameter([1, 2]), ShapeError, r"a parameter of dtype int\d+: expected np"),
     ],
 )
 def test_arguments_that_do_not_fit(
@@ -205,3 +221,13 @@ def test_a_configuration_of_another_method_inserts_what_it_describes(model: Mode
     model.transformer.add_adapter("low", mt.LoRAConfig(2))
     assert model.transformer.active == ("low",)
     assert any(name.endswith("qkv.adapters.low.a") for name in model.trainable_parameters())
+
+
+def test_lists_where_arrays_are_expected(model: Model) -> None:
+    assert mt.Parameter([1.0, 2.0]).shape == (2,)
+    by_hand: Any = [0, 1]
+    found = mt.evaluate(model, mt.Encoded(ENCODED.sequences, by_hand))
+    assert found.loss == mt.evaluate(model, ENCODED).loss
+    tokenizer = mt.Tokenizer.from_pretrained("tiny")
+    encoded = mt.encode_split(mt.Split(["good", "bad"], by_hand), tokenizer, 8)
+    np.testing.assert_array_equal(mt.batches(encoded, 2)[0].labels, [0, 1])

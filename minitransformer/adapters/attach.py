@@ -184,6 +184,8 @@ class Adaptable(Module):
 
     def check_adapter(self, name: str) -> None:
         """Raises: ConfigError if there is no adapter of that name."""
+        if not isinstance(name, str):
+            raise ConfigError(f"{name!r}: expected the name of an adapter; several are 'a', 'b'")
         if name not in self.adapter_names:
             known = listed(self.adapter_names)
             raise ConfigError(f"there is no adapter {name!r}; this model has: {known}")

@@ -372,6 +372,11 @@ class CrossEntropy(Module):
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"label_smoothing={label_smoothing}: expected 0 <= value < 1")
         self.label_smoothing = label_smoothing
+        if isinstance(class_weights, str):
+            raise ConfigError(
+                f"class_weights={class_weights!r}: expected a number for each class; 'balanced' is "
+                "for TrainingOptions, which know how many examples each has"
+            )
         self.class_weights = None if class_weights is None else np.array(class_weights, np.float64)
         if self.class_weights is not None and not (self.class_weights > 0).all():
             raise ConfigError(f"class_weights={class_weights}: expected numbers above 0")

@@ -40,12 +40,17 @@ class Parameter:
     `grad` is None until then, and always None while the parameter is frozen. `requires_grad` says
     whether it is trained; `trainable` is another name for it. Reading `grad` always gives the whole
     array; `stored_grad` may be a `RowGradient`, which an embedding's is until somebody reads it.
+    Raises: ShapeError for whole numbers that shall train: their gradient would be cut to integers.
     """
 
     __array_ufunc__ = None  # x @ parameter is a TypeError: NumPy would take it for a single object
 
     def __init__(self, value: Array, requires_grad: bool = True) -> None:
-        self.value = value
+        self.value = np.asanyarray(value)
+        if requires_grad and not np.issubdtype(self.value.dtype, np.floating):
+            raise ShapeError(
+                f"a parameter of dtype {self.value.dtype}: expected np.float32 or np.float64"
+            )
         self.stored_grad: Array | RowGradient | None = None
         self._requires_grad = requires_grad
 
