@@ -23,7 +23,8 @@ class Encoded:
 
     Labels are classes, int64, or numbers, float64; a list of them will do. For a language model the
     sequences are of one length T and labels (n, T) are the tokens that follow; IGNORE (-100) where
-    one does not count. Of pairs of texts, `token_types` tells which of the two each token belongs to, 0 or 1.
+    one does not count. Of pairs of texts, `token_types` tells which of the two each token belongs
+    to, 0 or 1.
     Raises: DataError if there is not one label, or row of labels, for each sequence, and one type
     for each token.
     """
