@@ -31,7 +31,7 @@ def cost(
     prefix: Prefix = PrefixConfig.length,
     batch_size: Batch = 32,
     length: Length = 128,
-    pooling: Annotated[str, opt.option("What the head sees: cls, mean, pooler.", "cls")] = "cls",
+    pooling: opt.Pooling = None,
     lm: Lm = False,
     as_json: opt.AsJson = False,
 ) -> None:

@@ -28,6 +28,24 @@ def check_model(model: Any, *kinds: type[Module]) -> None:
         raise ConfigError(f"model is {value}: expected a {expected}")
 
 
+def resolved_pooling(pooling: str | None, causal: bool) -> str:
+    """What a classifier's head sees. None: "last" for a causal model, as `transformers` has it for
+    GPT-2, else "cls".
+
+    Raises: ConfigError for an unknown kind, and for "cls" of a causal model.
+    """
+    if pooling is None:
+        return "last" if causal else "cls"
+    if pooling not in POOLINGS:
+        raise ConfigError(f"pooling={pooling!r}: expected one of {', '.join(POOLINGS)}")
+    if causal and pooling == "cls":
+        raise ConfigError(
+            "pooling='cls', but this model is causal: its first position has read nothing but "
+            "itself; use 'last' (the default) or 'mean'"
+        )
+    return pooling
+
+
 class Pooling(Module):
     """One vector for a sequence.
 
@@ -163,8 +181,8 @@ class Classifier(Module):
     """A transformer with a classification head.
 
     Shapes: ids (B, T), attention_mask (B, T), token_types (B, T) -> logits (B, n_classes).
-    `start` and `hidden` as in `Transformer`. `pooling` as in `Pooling`; None: "last" for a causal
-    model, as `transformers` has it for GPT-2, else "cls".
+    `start` and `hidden` as in `Transformer`. `pooling` as in `Pooling`, or None; see
+    `resolved_pooling`.
     Raises: ConfigError if "pooler" is asked of a model without one, or "cls" of a causal model.
     """
 
@@ -177,14 +195,7 @@ class Classifier(Module):
         rng: Rng | None = None,
     ) -> None:
         check_model(transformer, Transformer)
-        causal = transformer.config.causal
-        if causal and pooling == "cls":
-            raise ConfigError(
-                "pooling='cls', but this model is causal: its first position has read nothing but "
-                "itself; use 'last' (the default) or 'mean'"
-            )
-        if pooling is None:
-            pooling = "last" if causal else "cls"
+        pooling = resolved_pooling(pooling, transformer.config.causal)
         if pooling == "pooler" and transformer.pooler is None:
             raise ConfigError("pooling='pooler', but this model has no pooler; use 'cls' or 'mean'")
         self.transformer = transformer
