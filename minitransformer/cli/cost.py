@@ -17,7 +17,9 @@ Prefix = Annotated[int, opt.option("Positions of a prefix.", PrefixConfig.length
 Lm = Annotated[
     bool, opt.option("Of a language model, with logits over the vocabulary.", flag="--lm")
 ]
-Placement = Annotated[str, opt.option(f"Where adapters stand: {', '.join(PLACEMENTS)}.")]
+Placement = Annotated[
+    str, opt.option(f"Where adapters stand: {', '.join(PLACEMENTS)}.", AdapterConfig.placement)
+]
 
 
 @app.command(rich_help_panel=STUDY)
