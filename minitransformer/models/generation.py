@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import ConfigError, ShapeError, TrainingError
 from ..nn.kernels import softmax
 from ..nn.module import Array
-from .heads import LanguageModel
+from .heads import LanguageModel, check_model
 
 
 def generate(
@@ -46,13 +46,14 @@ def generate(
     Raises: ConfigError for a model that is not causal, or an option out of range; ShapeError for
     ids that are not (B, T), without tokens, or padded on the right.
     """
+    check_model(model, LanguageModel)
     transformer = model.transformer
     if not transformer.config.causal:
         raise ConfigError(
             "this model is an encoder, which sees all tokens at once; generate needs a causal one"
         )
-    if max_new_tokens < 1:
-        raise ConfigError(f"max_new_tokens={max_new_tokens}: expected 1 or more")
+    if not isinstance(max_new_tokens, int | np.integer) or max_new_tokens < 1:
+        raise ConfigError(f"max_new_tokens={max_new_tokens!r}: expected a whole number, 1 or more")
     check_options(temperature, top_k, top_p)
     ids, mask = _checked_prompts(ids, attention_mask)
     rng = rng if rng is not None else np.random.default_rng(0)
