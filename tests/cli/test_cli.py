@@ -388,6 +388,18 @@ def test_evaluate_repeats_the_test_accuracy(folder: Path) -> None:
     assert values["examples"] == metrics["test_examples"]
 
 
+def test_evaluate_without_a_task_takes_that_of_the_run(folder: Path) -> None:
+    explicit, own = call("evaluate", folder, "toy-reviews"), call("evaluate", folder)
+    assert own.status == 0 and own.out == explicit.out
+    assert f"toy-reviews, the task that {folder} was trained on: its test split" in own.err
+    values = [json.loads(call("evaluate", folder, *t, "--json").out) for t in ([], ["toy-reviews"])]
+    assert values[0] == values[1] and values[0]["task"] == "toy-reviews"
+    trained_on = json.loads(call("evaluate", folder, "--split", "train", "--json").out)
+    assert trained_on["examples"] == 150  # the --limit of that run
+    said = call("evaluate", folder, "--all")
+    assert said.status == 2 and "go with a TASK" in said.err
+
+
 def test_evaluate_another_split(folder: Path) -> None:
     values = json.loads(
         call("evaluate", folder, "toy-reviews", "--split", "validation", "--json").out
