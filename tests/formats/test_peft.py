@@ -293,7 +293,7 @@ def test_an_option_is_named_before_the_tensors_that_it_adds(
     key = next(key for key in tensors if "lora_A" in key)
     tensors[key.replace("lora_A.weight", "lora_magnitude_vector")] = np.ones(16, np.float32)
     retensor(folder, tensors)
-    with pytest.raises(CheckpointError, match="unexpected: .*lora_magnitude_vector"):
+    with pytest.raises(CheckpointError, match=r"unexpected: .*lora_magnitude_vector"):
         load_peft(small_transformer(), folder)
     edit(folder, use_dora=True)
     with pytest.raises(CheckpointError, match="use_dora=True: there is no equivalent"):
