@@ -293,7 +293,7 @@ def test_a_placement_has_its_sites(
     assert "holds a run already" in again.err
 
 
-@pytest.mark.parametrize(("method", "lr"), [("head", 5e-3), ("full", 5e-5)])
+@pytest.mark.parametrize(("method", "lr"), [("head", 5e-3), ("bitfit", 3e-3), ("full", 5e-5)])
 def test_the_learning_rate_follows_the_method(method: str, lr: float) -> None:
     options = ["--base", "tiny", "--limit", "40", "--epochs", "1"]
     said = call("train", "toy-reviews", *options, "--method", method)
