@@ -73,7 +73,10 @@ class Report:
         if missing := cells - len(self.results):
             text += f"; {missing} of {cells} cells have no result"
         if progress.others:
-            text += f"; {progress.others} rows belong to no cell of the study as it is now"
+            text += (
+                f"; {progress.others} rows belong to no cell of the study as it is now, or to one "
+                "whose learning rate is not chosen yet"
+            )
         return text + "."
 
     def as_dict(self) -> dict[str, Any]:
