@@ -28,7 +28,7 @@ from .drop import check_droppable, deactivate_dropped
 from .fusion import Fusion
 from .linear import AdaptedLinear
 from .lora import LoRA
-from .merge import Place, Weights, merge_into_weights
+from .merge import Place, Weights, linear_at, merge_into_weights
 from .methods import modules_in_block, places_in, restore_plain_linears
 from .own import AdapterFactory
 from .per_row import PerRowAdapters, PerRowProjections
@@ -358,6 +358,17 @@ class Adaptable(Module):
             raise ConfigError(
                 f"{self.merged[0]!r} is merged into the weights: unmerge() before you {what}"
             )
+
+    def check_merged_weights_are_frozen(self) -> None:
+        """Raises: ConfigError if weights that adapters are merged into train: it would be lost."""
+        for place in self.originals:
+            linear = linear_at(self, place)
+            if linear.weight.trainable or linear.bias.trainable:
+                raise ConfigError(
+                    f"{self.merged[0]!r} is merged into weights that train, and unmerge() would "
+                    "undo what they learn: unmerge() before you train, or freeze() the base; to "
+                    "train the merged base, save_pretrained it and load that"
+                )
 
     # -- what trains -----------------------------------------------------------------------
 

@@ -65,7 +65,10 @@ def merge_into_weights(model: Mergeable, names: Sequence[str]) -> None:
         merged[place] = Weights(*(array.astype(linear.dtype) for array in weights))
     for place, original in originals.items():
         linear, weights_now = linear_at(model, place), merged.get(place, original)
-        linear.weight.value, linear.bias.value = weights_now.weight, weights_now.bias
+        for parameter, value in zip(
+            (linear.weight, linear.bias), (weights_now.weight, weights_now.bias), strict=True
+        ):
+            parameter.value = value.astype(parameter.value.dtype, copy=False)  # as it is by now
     model.originals = {place: originals[place] for place in merged}
 
 

@@ -11,7 +11,7 @@ from .app import STUDY, app, print_json, show
 from .text import percent, size, table
 
 Batch = Annotated[int, opt.option("Sequences in a step.", 32, "--batch-size")]
-Length = Annotated[int, opt.option("Tokens in a sequence.", 128)]
+Length = Annotated[int, opt.option("Tokens in a sequence; of a pair of texts, in both.", 128)]
 Rank = Annotated[int, opt.option("Rank of LoRA.", LoRAConfig.rank)]
 Prefix = Annotated[int, opt.option("Positions of a prefix.", PrefixConfig.length)]
 Lm = Annotated[
@@ -114,10 +114,25 @@ def costs_text(costs: dict[str, Any]) -> str:
             "AdamW's m and v.",
             "a task: float32 on disk. inference: more multiply-adds than the base; a merged LoRA "
             "or (IA)^3: none.",
+            *last_block(costs),
             "",
             answer(costs),
         ]
     )
+
+
+def last_block(costs: dict[str, Any]) -> list[str]:
+    """What LoRA, (IA)^3 and a prefix add to a forward pass that is not their own arithmetic."""
+    (ia3,) = (row for row in costs["methods"] if row["method"] == "ia3")  # multiplies no matrices
+    if ia3["inference"] == 1:
+        return []
+    return [
+        f"Of LoRA's, (IA)^3's and the prefix's, {100 * (ia3['inference'] - 1):.1f} % are the last "
+        "block's. The head reads one position of it, for which",
+        "the base needs no keys and no values: q (x W_k)^T = (q W_k^T) x^T, and p (x W_v) = "
+        "(p x) W_v. Where one of the",
+        "three is changed, keys and values of all positions are computed.",
+    ]
 
 
 def answer(costs: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
+from ..data.datafiles import DataOptions
 from ..data.datasets import TASKS, load_task
 from ..errors import ConfigError
 from ..runs.classification import load_run, measured
@@ -19,7 +20,7 @@ from .text import classification_lines, comparison_text, number_lines
 @app.command(rich_help_panel=USE)
 def evaluate(
     run: opt.RunFolder,
-    task: opt.OtherTask,
+    task: opt.OtherTask = None,
     split: opt.Split = "test",
     all_rows: opt.AllRows = False,
     text_column: opt.TextColumn = None,
@@ -32,9 +33,12 @@ def evaluate(
 ) -> None:
     """Measure a trained run on a task's held-out examples, or on all rows of a file.
 
-    The task may be another one than it was trained on, if its labels have the same names: a
-    sentiment adapter for films, tried on your own reviews. Of your own file, --all measures every
-    row; without it, the test split that a training on this file would have.
+    Without TASK, that is the test split of what it was trained on. TASK may be another one, if its
+    labels have the same names: a sentiment adapter for films, tried on your own reviews. Of your
+    own file, --all measures every row; without it, the test split that a training on this file
+    would have.
+
+    Example: `minitransformer evaluate runs/rotten-tomatoes-adapter-seed0`
 
     Example: `minitransformer evaluate runs/rotten-tomatoes-adapter-seed0 imdb`
 
@@ -48,15 +52,20 @@ def evaluate(
         text_column=text_column,
         label_column=label_column,
         pair_column=pair_column,
-        number=trained.is_number or None,
         drop_unusable=drop_unusable,
     )
-    if task in TASKS:
+    if task is None:
+        if all_rows or columns != DataOptions():
+            raise ConfigError("--all and columns go with a TASK: without one, RUN knows its own")
+        data = trained.own_task()
+        say(f"{data.name}, the task that {run} was trained on: its {split} split")
+    elif task in TASKS:
         data = load_task(task)
     else:
+        columns = replace(columns, number=trained.is_number)
         data = load_task(task, options=columns, all_for_test=all_rows)
     encoded = trained.encoded(data, split)
-    if task not in TASKS and not all_rows:
+    if task is not None and task not in TASKS and not all_rows:
         rows = len(data.train) + len(data.validation) + len(data.test) + data.duplicates
         say(f"{len(encoded):,} of {rows:,} rows of {task}: its {split} split; --all measures all")
     found = measured(trained.classifier(), encoded)
@@ -66,8 +75,8 @@ def evaluate(
     else:
         values, lines = correlations(found), number_lines
     if as_json:
-        said = {"task": task, "split": "all" if all_rows else split, "drop_lowest": drop_lowest}
-        print_json({**said, **values})
+        said = {"task": task or data.name, "split": "all" if all_rows else split}
+        print_json({**said, "drop_lowest": drop_lowest, **values})
         return
     part = replace(getattr(data, split), labels=encoded.labels)  # as the run counts them
     report = report_text(found, part, names)

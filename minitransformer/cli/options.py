@@ -220,7 +220,14 @@ Resume = Annotated[
 
 # -- evaluate, predict, cost, ... --------------------------------------------------------
 
-OtherTask = Annotated[str, typer.Argument(metavar="TASK", help="A task's name, or your own file.")]
+OtherTask = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="TASK",
+        help="A task's name, or your own file; left out: what RUN was trained on.",
+        show_default=False,
+    ),
+]
 Split = Annotated[str, option("test, validation or train.", "test")]
 DropLowest = Annotated[
     int, option("Leave adapters out of so many blocks, from the lowest (AdapterDrop).", "0")

@@ -58,7 +58,8 @@ def sweep(
     made = make_report(folder)
     show(summary(made))
     if made.progress.failed:
-        return failed(f"{len(made.progress.failed)} runs failed: {folder / 'report.md'}", 1)
+        n = len(made.progress.failed)
+        return failed(f"{n} run{'s' * (n > 1)} failed: {folder / 'report.md'}", 1)
     return 0
 
 

@@ -12,8 +12,10 @@ from ..adapters.methods import LINEARS, QKV
 from ..errors import ConfigError
 from ..nn.config import TransformerConfig
 from ..nn.kernels import over_inputs_is_cheaper
+from ..nn.sublayer import SubLayer
 
 INT64 = 8  # bytes
+COUNTED = {"after_norm", "houlsby", "pfeiffer", "parallel"}  # placements with lines below
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,12 @@ class ForwardPass:
         batch: int,
         length: int,
         method: str,
-        adapter: AnyConfig | None,
+        inserted: tuple[AnyConfig, ...],
         layer_norm: bool,
         padded: bool,
         itemsize: int,
     ) -> None:
-        self.config, self.batch, self.length, self.adapter = config, batch, length, adapter
+        self.config, self.batch, self.length, self.inserted = config, batch, length, inserted
         self.padded, self.itemsize = padded, itemsize
         # Which parameters of the base train: all, or those of the blocks.
         self.full = method == "full"
@@ -232,26 +234,25 @@ class ForwardPass:
 
     def sublayer(self, block: int, site: str, x: ArrayShape, queries: int) -> ArrayShape:
         """`SubLayer.forward`."""
-        pre, a = self.config.norm == "pre", self.adapter
-        if not (isinstance(a, AdapterConfig) and a.has_site(block, site)):
-            a = None
-        placement = a.placement if a else None
-        if placement not in (None, "after_norm", "houlsby", "pfeiffer", "parallel"):
-            raise ConfigError(f"placement {placement!r} is not counted: it has no lines here")
-        if placement == "pfeiffer" and pre:
-            placement = "after_norm"
+        pre = self.config.norm == "pre"
+        at: dict[str, list[AdapterConfig]] = {placement: [] for placement in SubLayer.PLACEMENTS}
+        for a in self.inserted:
+            if isinstance(a, AdapterConfig) and a.has_site(block, site):
+                at["after_norm" if pre and a.placement == "pfeiffer" else a.placement].append(a)
+        if not at.keys() <= COUNTED:
+            raise ConfigError(f"placements {set(at) - COUNTED} are not counted: no lines here")
         h = self.block_norm(x) if pre else x
         module = self.attention if site == "attention" else self.feed_forward
         s = self.dropout(self.config.dropout, module(block, h, queries))
         x = self.first(x, s.shape[1])
-        if a and placement == "parallel":
+        for a in at["parallel"]:
             s = self.branch(a, x)
-        if a and placement == "houlsby":
+        for a in at["houlsby"]:
             s = self.branch(a, s)
-        if a and placement == "pfeiffer":
-            s = self.branch(a, self.block_norm(x))  # the norm that comes again below
-        y = self.like(s) if pre else self.block_norm(s, new=placement != "pfeiffer")
-        if a and placement == "after_norm":
+        for a in at["pfeiffer"]:
+            s = self.branch(a, self.block_norm(x, new=False))  # the norm that comes again below
+        y = self.like(s) if pre else self.block_norm(s)
+        for a in at["after_norm"]:
             y = self.branch(a, y)
         return y
 
@@ -272,25 +273,32 @@ class ForwardPass:
 
     def changes_qkv(self, block: int) -> bool:
         """Whether something inserted changes the queries, keys or values of this block."""
-        a = self.adapter
-        if isinstance(a, LoRAConfig):
-            return in_block(a, block) and not set(QKV).isdisjoint(a.targets)
-        return isinstance(a, IA3Config | PrefixConfig) and in_block(a, block)
+        found = self.at_linears(block)
+        loras = [a for a in found if isinstance(a, LoRAConfig)]
+        return len(found) > len(loras) or any(not set(QKV).isdisjoint(a.targets) for a in loras)
+
+    def at_linears(self, block: int) -> list[LoRAConfig | IA3Config | PrefixConfig]:
+        """What is inserted into the Linears of this block."""
+        found = [a for a in self.inserted if not isinstance(a, AdapterConfig)]
+        return [a for a in found if a.layers is None or block in a.layers]
 
     def projection(self, block: int, name: str, x: ArrayShape, d_out: int) -> ArrayShape:
         """A Linear of the base, or the `AdaptedLinear` in its place."""
-        a = self.adapter if self.adapter and in_block(self.adapter, block) else None
-        if isinstance(a, IA3Config) and name == "down":
+        found = self.at_linears(block)
+        factors = [a for a in found if isinstance(a, IA3Config)]
+        for _ in factors if name == "down" else ():
             x = self.factors(x, x.shape[-1])
         y = self.linear(name, x, d_out, self.full, self.biases)
-        if isinstance(a, LoRAConfig):
-            self.low_rank(a, name, x, d_out)
-        if isinstance(a, IA3Config) and name == "qkv":
+        for a in found:
+            if isinstance(a, LoRAConfig):
+                self.low_rank(a, name, x, d_out)
+        for _ in factors if name == "qkv" else ():
             y = self.factors(y, 2 * x.shape[-1])  # of keys and values
-        if isinstance(a, PrefixConfig) and name == "qkv":
-            B, T, d = x.shape
-            self.train(2 * a.length * d)
-            y = self.array(B, a.length + T, 3 * d)
+        for a in found:
+            if isinstance(a, PrefixConfig) and name == "qkv":
+                B, T, d = y.shape
+                self.train(2 * a.length * x.shape[-1])
+                y = self.array(B, a.length + T, d)
         return y
 
     def low_rank(self, a: LoRAConfig, name: str, x: ArrayShape, d_out: int) -> None:
@@ -339,7 +347,3 @@ class ForwardPass:
                 with self.within(f"blocks.{block}.{site}"):
                     x = self.sublayer(block, site, x, queries)
         return self.outer_norm(x) if c.norm == "pre" else x
-
-
-def in_block(config: AnyConfig, block: int) -> bool:
-    return config.layers is None or block in config.layers

@@ -7,9 +7,10 @@ multiply-adds. `counting.py` and `memory.py` count those of a real step; tests h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..adapters.config import CONFIGS, METHODS, AnyConfig
+from ..adapters.config import CONFIGS, METHODS, AnyConfig, MethodConfig
 from ..errors import ConfigError
 from ..models.heads import resolved_pooling
 from ..nn.config import TransformerConfig
@@ -58,7 +59,7 @@ def count_step(
     batch: int,
     length: int,
     method: str = "adapter",
-    adapter: AnyConfig | None = None,
+    adapter: AnyConfig | Sequence[AnyConfig] | None = None,
     n_classes: int = 2,
     layer_norm: bool = False,
     pooling: str | None = None,
@@ -72,7 +73,8 @@ def count_step(
     """One training step on `batch` sequences of `length` tokens.
 
     `method`: one of METHODS; `adapter`: how, for those that insert something (None: as the config's
-    defaults say); `layer_norm`: whether the blocks' layer norms train too. A forward pass
+    defaults say), or several such that are active and train together, in their order, the first of
+    them of this method. `layer_norm`: whether the blocks' layer norms train too. A forward pass
     alone is `.multiply_adds.forward`; that of the base without anything inserted is the method
     "head", and so is that of a merged LoRA. `start`: the blocks below come from a prefix cache.
     `padded`: whether some sequences are shorter, so that there is a mask. `language_model`: with
@@ -87,15 +89,20 @@ def count_step(
     kind = CONFIGS.get(method)
     if kind is not None and adapter is None:
         adapter = kind()
-    if adapter is not None and not (kind and isinstance(adapter, kind)):
+    inserted: tuple[AnyConfig, ...] = ()
+    if adapter is not None:
+        inserted = tuple(adapter) if isinstance(adapter, Sequence) else (adapter,)
+    of_method = all(isinstance(one, kind or ()) for one in inserted[:1])
+    complete = bool(inserted) == bool(kind)
+    if not (of_method and complete and all(isinstance(one, MethodConfig) for one in inserted)):
         raise ConfigError(f"method={method!r} does not go with adapter={adapter!r}")
-    frozen = frozen_blocks(config, method, adapter, layer_norm)
+    frozen = frozen_blocks(config, method, inserted, layer_norm)
     if start > frozen:
         raise ConfigError(
             f"start={start}: a prefix cache can hold the blocks below the first that trains; "
             f"with method={method!r} those are {frozen} blocks"
         )
-    forward = ForwardPass(config, batch, length, method, adapter, layer_norm, padded, itemsize)
+    forward = ForwardPass(config, batch, length, method, inserted, layer_norm, padded, itemsize)
     if language_model and start:
         raise ConfigError(f"start={start}: a language model has no prefix cache")
     if language_model:
@@ -107,10 +114,11 @@ def count_step(
 
 
 def frozen_blocks(
-    config: TransformerConfig, method: str, adapter: AnyConfig | None, layer_norm: bool = False
+    config: TransformerConfig, method: str, inserted: Sequence[AnyConfig], layer_norm: bool = False
 ) -> int:
     """How many blocks, from the lowest one on, nothing trains in: what a prefix cache can hold."""
     if method == "head" and not layer_norm:
         return config.n_layers
-    layers = adapter.layers if adapter is not None and not layer_norm else None
-    return min(layers) if layers is not None else 0
+    if layer_norm or not inserted:
+        return 0
+    return min(min(one.layers) if one.layers is not None else 0 for one in inserted)

@@ -27,7 +27,9 @@ from .files import read_tensors, write_tensors
 from .folders import LinearHead, Words, new_folder, read_words, summed_up, write_words
 from .huggingface import family_of
 from .peft_config import (
+    LORA_WORDS,
     Target,
+    check_words,
     ia3_config,
     ia3_words,
     joined_updates,
@@ -137,6 +139,10 @@ def load_peft(
     """
     found = folder if isinstance(folder, PeftFolder) else read_peft(folder)
     shape = transformer.config
+    try:  # first: what an option stands for would be tensors too many
+        check_words(found.words, LORA_WORDS if found.words["peft_type"] == "LORA" else set())
+    except (CheckpointError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{found.path / CONFIG}: {error}") from error
     parts, _ = sorted_tensors(found, shape)
     values: Mapping[Target, tuple[Array, ...]]
     config: LoRAConfig | IA3Config

@@ -96,7 +96,6 @@ def lora_config(
 
     Raises: CheckpointError that names what cannot be expressed.
     """
-    check_words(words, LORA_WORDS)
     held, updates, scalings = modules(shape), {}, set()
     for path, (a, b) in found.items():
         r = matching(words.get("rank_pattern"), path, "rank_pattern", words["r"])
@@ -109,7 +108,7 @@ def lora_config(
     if len(ranks) > 1:
         pattern = words.get("rank_pattern") or {}
         raise CheckpointError(f"rank_pattern={pattern!r}: ranks {ranks}; there is one for all here")
-    if max(scalings) > min(scalings) * (1 + 1e-12):
+    if max(scalings) - min(scalings) > 1e-12 * max(map(abs, scalings)):
         raise CheckpointError(
             f"alpha_pattern={words.get('alpha_pattern')!r}: alpha / r is {sorted(scalings)}; there "
             "is one for all here"
@@ -209,7 +208,6 @@ def ia3_config(
     values. Factors that are missing are 1.
     Raises: CheckpointError that names what cannot be expressed.
     """
-    check_words(words, set())
     held, d, d_ff = modules(shape), shape.d_model, shape.d_ff
     factors: dict[Target, Array] = {}
     as_ours = {"query": "key", "key": "key", "value": "value", "output": "value", "down": "down"}

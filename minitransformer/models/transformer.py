@@ -171,7 +171,8 @@ class Transformer(Adaptable, Module):
     those of the earlier calls, and attention_mask, if given, covers those and these.
     `positions` (T,) or (B, T): the positions of the tokens, if not 0, 1, 2, ...
     Raises: ShapeError for ids that are not integers of shape (B, T), out of range, too long or
-    an empty batch, and for a mask of another shape; ConfigError for a cache that cannot be used.
+    an empty batch, and for a mask of another shape; ConfigError for a cache that cannot be used, or
+    to train weights that adapters are merged into.
     """
 
     def __init__(self, config: TransformerConfig, rng: Rng | None = None) -> None:
@@ -259,6 +260,8 @@ class Transformer(Adaptable, Module):
     ) -> Array:
         if cache:
             self.check_cache()
+        if self.training:
+            self.check_merged_weights_are_frozen()
         earlier = cache[start].length if cache else 0
         ids = self.check_ids(ids, earlier)
         if positions is None and earlier:

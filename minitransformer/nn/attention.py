@@ -154,7 +154,8 @@ class MultiHeadAttention(Module):
         mask = mask if mask is None else mask[:, :, :Q]
         weight, bias = self.qkv.weight, self.qkv.bias
         saved: tuple[Any, ...] = ()
-        frozen = self.qkv.affine and not (weight.trainable or bias.trainable)
+        trains = self.training and (weight.trainable or bias.trainable)
+        frozen = self.qkv.affine and not trains
         if frozen and cache is None and kernels.over_inputs_is_cheaper(Q, T, H, d):
             dropout_mask = self.dropout.draw((B, H, Q, T), x.dtype)
             projection = (weight.value, bias.value, H)

@@ -98,7 +98,7 @@ def plot_parts(
             axis.plot([values.mean()], [i], "|", color="black", ms=12, mew=2)
         labels = [label for label, _ in cells]
         axis.set_yticks(range(len(cells)), labels, fontsize=8, parse_math=False)
-        axis.invert_yaxis()
+        axis.set_ylim(len(cells) - 0.5, -0.5)  # the first one on top
         axis.set_title(title, fontsize=10, parse_math=False)
         axis.set_xlabel("test accuracy, %")
         axis.grid(axis="x", color="#dddddd", lw=0.6)

@@ -12,7 +12,7 @@ import numpy as np
 from ..adapters.select import PART_OF_METHOD
 from ..data.batches import Encoded, encode_split, encode_texts
 from ..data.datafiles import DataOptions
-from ..data.datasets import load_task, name_of, relabel
+from ..data.datasets import TASKS, load_task, name_of, relabel
 from ..data.hub import find_checkpoint
 from ..data.splits import Split, Task
 from ..data.tokenization import Tokenizer
@@ -39,7 +39,7 @@ from ..training.evaluation import (
 )
 from ..training.prefix_cache import PrefixCache
 from ..training.state import digest_of
-from .folder import RunFolder, base_of, open_run
+from .folder import RunFolder, base_of, open_run, read_options
 from .options import (
     ADAPTER_NAME,
     WHAT_TRAINS,
@@ -49,7 +49,7 @@ from .options import (
     with_changes,
 )
 from .pipeline import Job, base_digests, digest, train_in_folder
-from .results import results, write_report
+from .results import PREDICTIONS, read_predictions, results, texts_of, write_report
 
 SPLITS = ("train", "validation", "test")
 
@@ -137,12 +137,38 @@ class Run(RunFolder):
             wants, got = ("pairs of texts", "single ones")[:: 1 if self.record.pair else -1]
             raise DataError(f"{self.folder} was trained on {wants}, not on {got}")
 
+    def own_task(self) -> Task:
+        """What this run was trained on, its limit included, read anew.
+
+        Raises: CheckpointError if the folder does not say, or is damaged; DataError if the data is
+        not a file, is not there, or its test split is not the one that this run was tested on.
+        """
+        path = self.folder / "options.json"
+        if not path.is_file():
+            raise CheckpointError(f"{self.folder} has no {path.name}, so say the task")
+        name, options = read_options(path, RunOptions)
+        if name not in TASKS and not Path(name).expanduser().is_file():
+            raise DataError(
+                f"{self.folder} was trained on {name!r}, which is no file here and no built-in "
+                "task: say where the data lies"
+            )
+        task = load_task(name, limit=options.limit, options=options.data)
+        if (self.folder / PREDICTIONS).is_file():
+            tested, now = read_predictions(self.folder).texts, texts_of(task.test)
+            if tested != now:
+                raise DataError(
+                    f"{name} has changed: {self.folder} was tested on {len(tested):,} examples, "
+                    f"which are not the {len(now):,} of its test split now, and may be trained on "
+                    "some of these. To measure it nevertheless, say the task"
+                )
+        return task
+
     def evaluate(
         self, task: Any, split: str = "test", options: DataOptions | None = None
     ) -> Evaluation:
         """How good it is on a split of a task, whose labels must be known to this run.
 
-        `task` and `options` as in `load_task`.
+        `task` and `options` as in `load_task`; `run.own_task()` is what it was trained on.
 
         Raises: DataError for a task that cannot be read or a label that this run never saw;
         ConfigError if this run predicts numbers.

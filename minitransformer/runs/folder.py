@@ -224,15 +224,23 @@ def resumed(folder: Path, task: str | Path, kind: type[Options]) -> Options:
         raise ConfigError(f"{folder} holds no run to resume")
     if not unfinished(folder):
         raise ConfigError(f"{folder} holds a run that is finished: nothing to resume")
-    values = read_json(path)
-    try:
-        its_task = values.pop("task")
-        options = from_dict(kind, values)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise CheckpointError(f"{path} is not of such a run, or damaged: {error}") from error
+    its_task, options = read_options(path, kind)
     if str(task) != its_task:
         raise ConfigError(f"{folder} holds a run on {its_task!r}, not on {str(task)!r}")
     return options
+
+
+def read_options(path: Path, kind: type[Options]) -> tuple[str, Options]:
+    """The task of a run, as it was typed, and its options, from `options.json`.
+
+    Raises: CheckpointError if the file is damaged, or of another kind of run.
+    """
+    values = read_json(path)
+    try:
+        task = values.pop("task")
+        return str(task), from_dict(kind, values)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise CheckpointError(f"{path} is not of such a run, or damaged: {error}") from error
 
 
 def read_text(path: Path) -> str:

@@ -42,8 +42,8 @@ LEARNING_RATES = {
     "lora": 1e-3,
     "ia3": 5e-3,
     "prefix": 5e-3,
-    "bitfit": 1e-3,
-    "layer-norm": 1e-3,
+    "bitfit": 3e-3,
+    "layer-norm": 3e-3,
     "head": 5e-3,
     "full": 5e-5,
 }

@@ -206,12 +206,10 @@ def write_predictions(
     path: Path, found: Evaluation | NumberEvaluation, split: Split, label_names: Sequence[str]
 ) -> None:
     """One row an example, as CSV: the text, its label, the answer and its probability."""
-    pairs = split.pairs if split.pairs is not None else [None] * len(split)
     number = isinstance(found, NumberEvaluation)
     header = ["text", *(["pair"] if split.pairs is not None else []), "label", "prediction"]
     rows = [header + ([] if number else ["probability"])]
-    for i, (first, second) in enumerate(zip(split.texts, pairs, strict=True)):
-        texts = [first] if second is None else [first, second]
+    for i, texts in enumerate(texts_of(split)):
         if isinstance(found, NumberEvaluation):
             rows.append([*texts, repr(float(found.labels[i])), f"{found.predictions[i]:.6g}"])
             continue
@@ -219,6 +217,15 @@ def write_predictions(
         answer = [label_names[found.labels[i]], label_names[k], f"{found.probabilities[i, k]:.6f}"]
         rows.append([*texts, *answer])
     write_text(path, "".join(map(csv_line, rows)))
+
+
+def texts_of(split: Split) -> list[tuple[str, ...]]:
+    """The texts of each example, one, or two of a pair, as `read_predictions` gives them."""
+    pairs = split.pairs if split.pairs is not None else [None] * len(split)
+    return [
+        (first,) if second is None else (first, second)
+        for first, second in zip(split.texts, pairs, strict=True)
+    ]
 
 
 def read_predictions(folder: str | Path) -> Predictions:

@@ -78,8 +78,14 @@ class Report:
         """How far the sweep is, in a sentence or two."""
         progress = self.progress
         text = f"{progress.done} of {progress.planned} runs done, {len(progress.failed)} failed"
+        cells = len(list(self.study.cells()))
+        if missing := cells - len(self.results):
+            text += f"; {missing} of {cells} cells have no result"
         if progress.others:
-            text += f"; {progress.others} rows belong to no cell of the study as it is now"
+            text += (
+                f"; {progress.others} rows belong to no cell of the study as it is now, or to one "
+                "whose learning rate is not chosen yet"
+            )
         return text + "."
 
     def as_dict(self) -> dict[str, Any]:
@@ -112,7 +118,8 @@ class Report:
 SMALLEST = (
     "For each task and method, the fewest trained parameters whose mean test accuracy is within "
     "one standard error of full fine-tuning. The standard error of a mean accuracy p is "
-    "sqrt(p (1 - p) / n + s²/k), from n test examples and k seeds with standard deviation s."
+    "sqrt(p (1 - p) / n + s²/k), from n test examples and k seeds with standard deviation s. "
+    "Without a result of full fine-tuning, there is nothing to compare with."
 )
 PAPERS = "Figures of the papers; other bases and other tasks, so only the pattern can be compared."
 
@@ -202,7 +209,9 @@ def smallest_table(made: Report) -> Table:
     for task in made.tasks:
         full = reference(made.results, task)
         if full is None:
-            lines.append([task, "not run", "", "", "", "", ""])
+            cells = [cell for cell in made.study.cells() if cell.task.name == task]
+            planned = any(cell.values.get("method") == "full" for cell in cells)
+            lines.append([task, "no result" if planned else "not run", "", "", "", "", ""])
             continue
         named = f"{percent(full.accuracy)} ± {percent(full.standard_error)}"
         for method, result in smallest_enough(made.results, task).items():
@@ -217,12 +226,19 @@ def smallest_table(made: Report) -> Table:
 
 
 def task_text(results: Sequence[Result]) -> str:
-    row = results[0].rows[0]
-    return (
-        f"{row.train_examples:,} training and {row.test_examples:,} test examples. The learning "
-        "rate of each line was chosen on the validation split, with the first seed. The trained "
-        "parameters include the classification head."
-    )
+    """What the numbers of a task are from."""
+    row, text = results[0].rows[0], "The trained parameters include the classification head."
+    if any(len(result.cell.rates) > 1 for result in results):
+        text = (
+            "Where a study gives several learning rates, the one shown was chosen on the "
+            f"validation split, with the first seed. {text}"
+        )
+    if any(len(result.rows) == 1 for result in results):
+        text += (
+            " Of a line with one seed it is not known how much the seeds differ: its standard "
+            "error is that of the test examples alone, and too small."
+        )
+    return f"{row.train_examples:,} training and {row.test_examples:,} test examples. {text}"
 
 
 def result_table(results: Sequence[Result]) -> Table:

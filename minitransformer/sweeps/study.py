@@ -285,7 +285,7 @@ def parse_part(
     if not isinstance(name, str) or not name:
         raise ConfigError(f"[[part]] number {number}: name={name!r}: expected a name")
     chosen = values.get("tasks", [task.name for task, _ in tasks])
-    if not isinstance(chosen, list):
+    if not isinstance(chosen, list) or not chosen:
         raise ConfigError(f"part {name!r}: tasks={chosen!r}: expected a list of names")
     for task_name in chosen:
         if task_name not in [task.name for task, _ in tasks]:

@@ -20,6 +20,7 @@ DECIDED_ELSEWHERE = {
     "threads": "the sweep decides how many threads a run gets",
     "limit": "belongs to a [[task]]",
     "seed": "give the list seeds at the top of the study",
+    "data": "a sweep reads the columns text and label of a file: name them so there",
 }
 
 

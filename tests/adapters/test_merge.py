@@ -5,6 +5,7 @@ import pytest
 
 import minitransformer as mt
 from minitransformer.adapters.config import PLACEMENTS, TARGETS
+from minitransformer.adapters.select import select_trainable
 from minitransformer.errors import ConfigError
 from minitransformer.formats.adapter_file import fingerprint
 
@@ -132,6 +133,27 @@ def test_while_merged_what_would_be_wrong_is_an_error(model, token_batch, tmp_pa
     with pytest.raises(ConfigError, match="merged"):
         act(model, tmp_path / "file.safetensors")
     np.testing.assert_array_equal(model(*token_batch), y)
+
+
+@pytest.mark.parametrize("method", ["full", "bitfit"])
+def test_training_what_unmerge_would_undo_is_an_error(model, token_batch, method) -> None:
+    classifier = mt.Classifier(model, 2)
+    select_trainable(classifier, method)
+    model.merge("lora")
+    classifier(*token_batch)  # in eval mode
+    with pytest.raises(ConfigError, match="'lora' is merged into weights that train"):
+        classifier.train()(*token_batch)
+    select_trainable(classifier, "layer-norm")  # what nothing was merged into
+    classifier.backward(np.ones_like(classifier(*token_batch)))
+
+
+def test_converted_while_merged(model, token_batch) -> None:
+    model.set_active("lora", "ia3")
+    y = model.astype("float64")(*token_batch)
+    model.astype("float32").merge("lora", "ia3")
+    model.astype("float64").unmerge()
+    assert {parameter.value.dtype for parameter in model.parameters()} == {np.dtype("float64")}
+    np.testing.assert_allclose(model(*token_batch), y, atol=1e-12)
 
 
 def test_where_the_order_counts_all_or_none_are_merged(model) -> None:

@@ -293,7 +293,7 @@ def test_a_placement_has_its_sites(
     assert "holds a run already" in again.err
 
 
-@pytest.mark.parametrize(("method", "lr"), [("head", 5e-3), ("full", 5e-5)])
+@pytest.mark.parametrize(("method", "lr"), [("head", 5e-3), ("bitfit", 3e-3), ("full", 5e-5)])
 def test_the_learning_rate_follows_the_method(method: str, lr: float) -> None:
     options = ["--base", "tiny", "--limit", "40", "--epochs", "1"]
     said = call("train", "toy-reviews", *options, "--method", method)
@@ -386,6 +386,18 @@ def test_evaluate_repeats_the_test_accuracy(folder: Path) -> None:
     values = json.loads(call("evaluate", folder, "toy-reviews", "--json").out)
     assert values["accuracy"] == pytest.approx(metrics["test_accuracy"], abs=1e-6)
     assert values["examples"] == metrics["test_examples"]
+
+
+def test_evaluate_without_a_task_takes_that_of_the_run(folder: Path) -> None:
+    explicit, own = call("evaluate", folder, "toy-reviews"), call("evaluate", folder)
+    assert own.status == 0 and own.out == explicit.out
+    assert f"toy-reviews, the task that {folder} was trained on: its test split" in own.err
+    values = [json.loads(call("evaluate", folder, *t, "--json").out) for t in ([], ["toy-reviews"])]
+    assert values[0] == values[1] and values[0]["task"] == "toy-reviews"
+    trained_on = json.loads(call("evaluate", folder, "--split", "train", "--json").out)
+    assert trained_on["examples"] == 150  # the --limit of that run
+    said = call("evaluate", folder, "--all")
+    assert said.status == 2 and "go with a TASK" in said.err
 
 
 def test_evaluate_another_split(folder: Path) -> None:

@@ -68,6 +68,25 @@ def test_all_rows_are_measured_if_asked_for(trained: tuple[Path, Path, Said]) ->
     assert found["examples"] == 150 and found["classes"]["up"]["support"] == 6
 
 
+def test_a_run_finds_its_own_file_and_notices_another_one(trained: tuple[Path, Path, Said]) -> None:
+    run, file, _ = trained
+    metrics = json.loads((run / "metrics.json").read_text())
+    found = json.loads(call("evaluate", run, "--json").out)
+    assert found["examples"] == metrics["test_examples"] == 30
+    assert found["accuracy"] == pytest.approx(metrics["test_accuracy"], abs=1e-6)
+    rows = file.read_text().splitlines(keepends=True)
+    try:
+        file.write_text("".join(rows[:-20]))
+        said = call("evaluate", run)
+        assert said.status == 1 and "has changed" in said.err
+        assert call("evaluate", run, file, *COLUMNS).status == 0  # said, so it is measured
+        file.unlink()
+        said = call("evaluate", run)
+        assert said.status == 1 and "say where the data lies" in said.err
+    finally:
+        file.write_text("".join(rows))
+
+
 def test_a_file_with_one_label_alone_is_measured(trained: tuple[Path, Path, Said]) -> None:
     run, _, _ = trained
     Path("downs.csv").write_text("text;label\nfilm 1;down\nfilm 2;down\n")

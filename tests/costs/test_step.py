@@ -40,16 +40,19 @@ class Measured:
     optimizer_bytes: int
 
 
-def measure(model: Classifier | LanguageModel, padded: bool, batch: int, length: int) -> Measured:
-    """A real training step of a model, counted."""
-    rng = np.random.default_rng(1)
-    ids = rng.integers(0, model.transformer.config.vocab_size, (batch, length))
+def measure(
+    model: Classifier | LanguageModel, padded: bool, batch: int, length: int, pairs: bool = False
+) -> Measured:
+    """A real training step of a model, counted. `pairs`: two texts in each sequence."""
+    rng, config = np.random.default_rng(1), model.transformer.config
+    ids = rng.integers(1, config.vocab_size, (batch, length))
     mask = np.ones_like(ids)
+    types = [(np.arange(length) >= length // 2) * np.ones_like(ids)] if pairs else []
     if padded:
         mask[-1, length // 2 :] = 0
     labels = rng.integers(0, K, batch if isinstance(model, Classifier) else ids.shape)
     with count_multiply_adds(model.train()) as counter:
-        logits = model(ids, mask)
+        logits = model(ids, mask, *types)
         forward, saved = counter.multiply_adds, saved_bytes(model)
         _, p = cross_entropy(np.asarray(logits), labels)
         model.backward(cross_entropy_backward(p, labels))
@@ -86,8 +89,12 @@ def classifier(
 
 
 configs = st.builds(
-    lambda heads, width, **others: TransformerConfig(
-        n_heads=heads, d_model=heads * width, **others
+    lambda heads, width, causal, pad_id, **others: TransformerConfig(
+        n_heads=heads,
+        d_model=heads * width,
+        causal=causal,
+        pad_id=None if causal else pad_id,
+        **others,
     ),
     heads=st.integers(1, 3),
     width=st.integers(1, 4),
@@ -102,6 +109,7 @@ configs = st.builds(
     dropout=st.sampled_from([0.0, 0.1]),
     attention_dropout=st.sampled_from([0.0, 0.1]),
     pooler=st.just(True),
+    pad_id=st.sampled_from([None, 0]),
 )
 
 adapters = st.builds(
@@ -141,6 +149,7 @@ methods = st.one_of(
     batch=st.integers(1, 3),
     length=st.integers(2, 9),
     padded=st.booleans(),
+    pairs=st.booleans(),
     dtype=st.sampled_from([np.float32, np.float64]),
 )
 def test_a_step_costs_what_is_counted_beforehand(
@@ -151,13 +160,15 @@ def test_a_step_costs_what_is_counted_beforehand(
     batch: int,
     length: int,
     padded: bool,
+    pairs: bool,
     dtype: type,
 ) -> None:
     name, adapter, layer_norm = method
     if config.causal and pooling != "mean":
         pooling = "last"
     model = classifier(config, name, adapter, layer_norm, pooling, head_dropout)
-    real = measure(model.astype(dtype), padded, batch, length)
+    pairs = pairs and config.token_types == 2
+    real = measure(model.astype(dtype), padded, batch, length, pairs)
     counted = count_step(
         config, batch, length, name, adapter, K, layer_norm, pooling,
         padded=padded, head_dropout=head_dropout, itemsize=np.dtype(dtype).itemsize,
@@ -171,6 +182,29 @@ def test_a_step_costs_what_is_counted_beforehand(
         counted.gradient_bytes,
         counted.optimizer_bytes,
     )
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    config=configs,
+    several=st.lists(st.one_of(*inserted.values()), min_size=2, max_size=3),
+    layer_norm=st.booleans(),
+    padded=st.booleans(),
+)
+def test_several_at_once_cost_what_is_counted(
+    config: TransformerConfig, several: list[Any], layer_norm: bool, padded: bool
+) -> None:
+    base = Transformer(config, np.random.default_rng(0)).freeze()
+    for n, one in enumerate(several):
+        base.add_method(f"number{n}", one)
+    base.train_adapter(*(f"number{n}" for n in range(len(several))))
+    base.train_layer_norms(layer_norm)
+    pooling = "last" if config.causal else "cls"
+    real = measure(Classifier(base, K, pooling, 0.0), padded, 2, 7)
+    counted = count_step(config, 2, 7, several[0].method, several, K, layer_norm, padded=padded)
+    work = counted.multiply_adds
+    assert (real.forward, real.backward) == (work.forward, work.backward)
+    assert (real.saved_bytes, real.trained) == (counted.saved_bytes, counted.trained)
 
 
 @settings(deadline=None, max_examples=60)
@@ -232,6 +266,11 @@ def test_an_unknown_method_is_refused() -> None:
         count_step(SHAPES["minilm"], 1, 8, "adaptr")
     with pytest.raises(ConfigError, match="method='lora' does not go with adapter=AdapterConfig"):
         count_step(SHAPES["minilm"], 1, 8, "lora", AdapterConfig())
+    for several in ([LoRAConfig(), "lora"], [AdapterConfig(), LoRAConfig()], []):
+        with pytest.raises(ConfigError, match="does not go with adapter="):
+            count_step(SHAPES["minilm"], 1, 8, "lora", several)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="method='full' does not go with adapter=AdapterConfig"):
+        count_step(SHAPES["minilm"], 1, 8, "full", AdapterConfig())
 
 
 # -- what the counts say --------------------------------------------------------------------

@@ -39,6 +39,7 @@ LORAS = [
     mt.LoRAConfig(rank=2, alpha=0.7, targets=("key", "output"), layers=(0, 2)),
     mt.LoRAConfig(rank=4, alpha=8.0, targets=TARGETS),
     mt.LoRAConfig(rank=2, targets=("up", "down")),
+    mt.LoRAConfig(rank=3, alpha=-4.0),
 ]
 IA3S = [mt.IA3Config(), mt.IA3Config(layers=(2, 0))]
 CONFIGS = [*LORAS, *IA3S]
@@ -283,6 +284,20 @@ def test_words_without_equivalent(
     with pytest.raises(CheckpointError, match=named):
         load_peft(model, folder)
     assert not model.adapter_names
+
+
+def test_an_option_is_named_before_the_tensors_that_it_adds(
+    small_transformer: Make, folder: Path
+) -> None:
+    tensors = tensors_of(folder)
+    key = next(key for key in tensors if "lora_A" in key)
+    tensors[key.replace("lora_A.weight", "lora_magnitude_vector")] = np.ones(16, np.float32)
+    retensor(folder, tensors)
+    with pytest.raises(CheckpointError, match=r"unexpected: .*lora_magnitude_vector"):
+        load_peft(small_transformer(), folder)
+    edit(folder, use_dora=True)
+    with pytest.raises(CheckpointError, match="use_dora=True: there is no equivalent"):
+        load_peft(small_transformer(), folder)
 
 
 def test_ranks_that_differ(small_transformer: Make, folder: Path) -> None:

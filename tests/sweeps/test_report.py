@@ -138,9 +138,23 @@ def test_of_an_unfinished_sweep(folder: Path) -> None:
     assert made.progress.planned == RUNS
     # The second seed of that cell is of no cell until its rate is chosen again.
     assert (made.progress.done, made.progress.others) == (RUNS - 2, 1)
+    assert "; 1 of 4 cells have no result;" in made.summary()
     for path in (folder / "rows").glob("*.json"):
         path.unlink()
-    assert report(folder).summary() == f"0 of {RUNS} runs done, 0 failed."
+    made = report(folder)
+    assert made.summary() == f"0 of {RUNS} runs done, 0 failed; 4 of 4 cells have no result."
+
+
+def test_what_is_missing_is_said(folder: Path) -> None:
+    alone = "not known how much the seeds differ"
+    assert alone not in str(report(folder))
+    study = read_study(folder.parent / "study.toml")
+    (full,) = (cell for cell in study.cells() if cell.values.get("method") == "full")
+    first, second = *full.first_phase(), *full.second_phase(None)
+    (folder / "rows" / f"{second.key}.json").unlink()
+    assert alone in str(report(folder))
+    (folder / "rows" / f"{first.key}.json").unlink()
+    assert "| toy-reviews | no result |" in str(report(folder))
 
 
 def test_a_cell_that_failed(folder: Path) -> None:

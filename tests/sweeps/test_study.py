@@ -116,6 +116,8 @@ def test_a_study_as_plain_values_and_back(tmp_path: Path) -> None:
         ('name = "others"', 'name = "others"\nbottleneck = 4', "part 'others': bottleneck=4"),
         ('name = "others"', 'name = "sizes"', "expected each name once"),
         ('name = "others"', 'name = "others"\ntasks = ["x"]', "part 'others': tasks"),
+        ('name = "others"', 'name = "others"\ntasks = []', "part 'others': tasks=[]"),
+        ("epochs = 1", "data = 1", "part 'sizes': data=1: a sweep reads the columns text and"),
         ('method = ["head", "full"]', 'method = "heads"', "part 'others': method='heads'"),
         ("[[part]]", "[[parts]]", "parts: unknown key"),
     ],
