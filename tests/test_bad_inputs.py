@@ -25,7 +25,8 @@ from minitransformer.errors import MiniTransformerError
 from minitransformer.formats.adapter_file import save_adapter
 from minitransformer.formats.files import read_tensors, write_tensors
 from minitransformer.runs.classification import load_run
-from minitransformer.runs.options import ADAPTER_NAME, RunOptions, build_classifier
+from minitransformer.runs.model import ADAPTER_NAME, build_classifier
+from minitransformer.runs.options import RunOptions
 
 IDS = np.ones((2, 5), np.int64)
 NO_NETWORK = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_NO_INDEX": ""}

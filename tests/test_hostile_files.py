@@ -25,7 +25,8 @@ from minitransformer.formats.adapterhub import read_head
 from minitransformer.formats.files import read_safetensors, write_tensors
 from minitransformer.formats.peft import load_peft, save_peft
 from minitransformer.runs.classification import load_run
-from minitransformer.runs.options import ADAPTER_NAME, build_classifier, parse_whole_numbers
+from minitransformer.runs.model import ADAPTER_NAME, build_classifier
+from minitransformer.runs.options import parse_whole_numbers
 from minitransformer.sweeps.study import parse_study, read_study
 from minitransformer.sweeps.table import Row, read_row, write_row
 from minitransformer.training.history import History

@@ -40,14 +40,8 @@ from ..training.evaluation import (
 from ..training.prefix_cache import PrefixCache
 from ..training.state import digest_of
 from .folder import RunFolder, base_of, open_run
-from .options import (
-    ADAPTER_NAME,
-    WHAT_TRAINS,
-    RunOptions,
-    build_classifier,
-    freeze_for,
-    with_changes,
-)
+from .model import ADAPTER_NAME, build_classifier, freeze_for
+from .options import WHAT_TRAINS, RunOptions, with_changes
 from .pipeline import Job, base_digests, digest, train_in_folder
 from .results import results, write_report
 

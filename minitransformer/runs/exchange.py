@@ -15,7 +15,8 @@ from ..models.heads import Classifier, LanguageModel, Regressor
 from ..models.transformer import Transformer
 from .classification import Run, run_from
 from .language_modeling import LanguageRun, language_run_from
-from .options import ADAPTER_NAME, RunOptions
+from .model import ADAPTER_NAME
+from .options import RunOptions
 
 
 def open_run(folder: str | Path, base: str | Path | None = None) -> Run | LanguageRun:

@@ -33,14 +33,8 @@ from ..models.transformer import Transformer
 from ..nn.module import Array
 from ..training.evaluation import perplexity
 from .folder import RunFolder, base_of, open_run, read_text
-from .options import (
-    ADAPTER_NAME,
-    PRETRAINED,
-    WHAT_TRAINS,
-    LanguageOptions,
-    PretrainOptions,
-    with_changes,
-)
+from .model import ADAPTER_NAME
+from .options import PRETRAINED, WHAT_TRAINS, LanguageOptions, PretrainOptions, with_changes
 from .pipeline import Job, base_digests, digest, train_in_folder
 
 COMEDIES, HISTORIES = "shakespeare-comedies", "shakespeare-histories"  # the default texts
