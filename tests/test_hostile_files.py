@@ -20,7 +20,8 @@ import minitransformer as mt
 from minitransformer.cli.app import json_text
 from minitransformer.data.hub import find_checkpoint
 from minitransformer.errors import ConfigError, DataError, MiniTransformerError, TrainingError
-from minitransformer.formats.adapter_file import FORMAT, read_adapter, save_adapter
+from minitransformer.formats.adapter_file import read_adapter, save_adapter
+from minitransformer.formats.adapter_record import FORMAT
 from minitransformer.formats.adapterhub import read_head
 from minitransformer.formats.files import read_safetensors, write_tensors
 from minitransformer.formats.peft import load_peft, save_peft

@@ -20,13 +20,13 @@ from ..errors import CheckpointError, ConfigError, DataError
 from ..formats.adapter_file import (
     BUILT_ANYWAY,
     AdapterFile,
-    AdapterRecord,
     check_tokenizer,
     fingerprint,
     load_adapter,
     read_adapter,
     save_adapter,
 )
+from ..formats.adapter_record import AdapterRecord
 from ..models.heads import Classifier, Regressor
 from ..models.transformer import Transformer
 from ..nn.module import Array

@@ -18,7 +18,6 @@ from ..data.tokenization import Tokenizer
 from ..errors import CheckpointError, ConfigError
 from ..formats.adapter_file import (
     AdapterFile,
-    AdapterRecord,
     check_tokenizer,
     find_adapter,
     fingerprint,
@@ -26,6 +25,7 @@ from ..formats.adapter_file import (
     read_adapter,
     save_adapter,
 )
+from ..formats.adapter_record import AdapterRecord
 from ..formats.files import write_text
 from ..models.generation import generate
 from ..models.heads import LanguageModel
