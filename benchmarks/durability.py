@@ -63,18 +63,20 @@ def fuzzing() -> Rows:
         "inputs",
         "accepted",
         "refused",
+        "by their digest",
         "crashes now",
         "kinds mended",
         "peak memory",
     ]
     rows: Rows = [
         [
-            name, f["inputs"], f["accepted"], f["refused"], sum(f["crashes"].values()),
+            name, f["inputs"], f["accepted"], f["refused"], f["refused_by_digest"],
+            sum(f["crashes"].values()),
             len(f.get("mended", ())), f"{f['peak_memory_mb']} MB",
         ]
         for name, f in read(FUZZ).items()
     ]  # fmt: skip
-    return [header, *rows, ["all", *(sum(row[i] for row in rows) for i in range(1, 6)), ""]]
+    return [header, *rows, ["all", *(sum(row[i] for row in rows) for i in range(1, 7)), ""]]
 
 
 def edges() -> Rows:
