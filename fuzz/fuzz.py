@@ -5,8 +5,8 @@
     python fuzz/fuzz.py --minutes 10 --json fuzz/results.json --keep FOLDER
 
 Each input is a small valid example with a few mistakes in it. Nine of ten damaged files get the
-SHA-256 that they should then carry, so that what is behind its check is reached; "refused_by_digest"
-counts those that did not. Whatever is raised beside
+SHA-256 that they should then carry, so that what is behind its check is reached;
+"refused_by_digest" counts the inputs that went no further. Whatever is raised beside
 MiniTransformerError, takes more than 20 seconds of the processor or asks for more than 1 GB is a
 crash; `--keep` stores the first input of each kind. The exit status is 1 if there was any.
 
