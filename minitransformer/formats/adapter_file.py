@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from .files import DIGEST, read_safetensors, write_tensors
 from .folders import refuse_foreign, summed_up
 
 BUILT_ANYWAY = 1_000_000  # parameters: so much is built, and then all that does not fit is listed
+MOST_IN_A_FILE = 512  # adapters, with those in fusions: each takes longer to insert than the last
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def save_adapter(
     `model` is a transformer, or has one as `transformer`. `base_fingerprint` is that of the base
     before training (default: as it is now); `about` are further entries of the record, which is
     returned.
-    Raises: ConfigError for an unknown name, or if there is nothing to write.
+    Raises: ConfigError for an unknown name, or if there is nothing to write; CheckpointError if it
+    cannot be written, or there are more adapters than one file may hold.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -91,6 +93,7 @@ def save_adapter(
             fusions[name] = max(fusions.get(name, ()), tuple(module.sources), key=len)
         else:
             adapters[name] = module.config
+    check_count(adapters, fusions, path)
     record = AdapterRecord(
         fingerprint=base_fingerprint or fingerprint(transformer),
         adapters=adapters,
@@ -222,27 +225,53 @@ def check_sizes(file: AdapterFile, transformer: Adaptable) -> None:
 
     Raises: CheckpointError.
     """
-    held = {key.partition(".adapters.")[2].partition(".")[0] for key in file.tensors}
-    empty = {*file.record.adapters} - held
+    held: dict[str, int] = {}  # name -> values
+    for key, tensor in file.tensors.items():
+        name = key.partition(".adapters.")[2].partition(".")[0]
+        held[name] = held.get(name, 0) + tensor.size
+    empty = file.record.adapters.keys() - held.keys()
     if empty - {*file.record.factories}:
         raise CheckpointError(
             f"{file.path} does not fit: it holds nothing of {listed(sorted(empty))}"
         )
+    check_count(file.record.adapters, file.record.fusions, file.path)
     d, blocks = transformer.config.d_model, len(transformer.blocks)
+    asked_of_all = 0.0
     for name, config in file.record.adapters.items():
         if name in file.record.factories:  # how large it is, its class says
             continue
-        own = [t.size for key, t in file.tensors.items() if f".adapters.{name}." in key]
+        own = held[name]
         places = blocks if config.layers is None else len(config.layers)
         what, size = size_of(config, d)
-        if size * d * places > sum(own) + BUILT_ANYWAY:  # the least that any method has
+        asked = size * d * places  # the least that any method has
+        if asked > own + BUILT_ANYWAY:
             raise CheckpointError(
                 f"{file.path} does not fit: {what}={size} in {places} blocks of width {d}, "
-                f"but the tensors of {name!r} have {sum(own):,} values"
+                f"but the tensors of {name!r} have {own:,} values"
             )
+        asked_of_all += asked
+    if asked_of_all > sum(held.values()) + BUILT_ANYWAY:
+        raise CheckpointError(
+            f"{file.path} does not fit: its {len(file.record.adapters)} adapters have "
+            f"{asked_of_all:,.0f} values or more, but their tensors {sum(held.values()):,}"
+        )
     n_fused = len(file.record.fusions)
     if n_fused * d * d > sum(t.size for t in file.tensors.values()) + BUILT_ANYWAY:
         raise CheckpointError(f"{file.path} does not fit: it holds no {n_fused} fusions")
+
+
+def check_count(adapters: Iterable[str], fusions: Mapping[str, Sequence[str]], path: Path) -> None:
+    """Raises: CheckpointError for more adapters than one file may hold."""
+    modules = dict.fromkeys(adapters, 1)  # name -> adapters and fusions that it is made of
+    n = len(modules)
+    for name, sources in fusions.items():
+        modules[name] = min(1 + sum(modules.get(s, 1) for s in sources), MOST_IN_A_FILE)
+        n += modules[name]
+    if n > MOST_IN_A_FILE:
+        raise CheckpointError(
+            f"{path} has more than {MOST_IN_A_FILE} adapters (those in a fusion count once more): "
+            "too many for one file, use several"
+        )
 
 
 def names_in_model(file: AdapterFile, name: str | None) -> dict[str, str]:
