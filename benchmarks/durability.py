@@ -49,9 +49,10 @@ def races() -> Rows:
 def lost() -> Rows:
     found = read(RESULTS / "kills_minilm.json")
     return [
-        ["run", "states seen", "size of one", "longest time between two"],
+        ["run", "watched", "states seen", "size of one", "longest time between two"],
         [
-            f"`{found['command']}`", found["states"], f"{found['state_bytes'] / 1e6:.1f} MB",
+            f"`{found['command']}`", f"{found['minutes']:.1f} min", found["states"],
+            f"{found['state_bytes'] / 1e6:.1f} MB",
             f"{found['most_seconds']:.1f} s",
         ],
     ]  # fmt: skip
