@@ -11,13 +11,14 @@ import io
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, printable
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +136,11 @@ def listed(unit: str, lines: Sequence[int], most: int = 20) -> str:
     )
 
 
+def stem_of(path: str | Path) -> str:
+    """What the data of a file is called: its name without the ending, as a title can show it."""
+    return printable(Path(path).stem, keep="")
+
+
 def is_empty(record: dict[str, Any], options: DataOptions) -> bool:
     """Whether a text or the label is missing, or nothing but white space."""
     values = [record.get(name) for name in (*options.texts, options.label_column)]
@@ -151,6 +157,7 @@ def _row(where: str, line: int, record: dict[str, Any], options: DataOptions) ->
     for name, text in zip(options.texts, texts, strict=True):
         if not isinstance(text, str):
             raise DataError(f"{where}: {name} is {text!r}, expected a string")
+        check_characters(where, name, text)
     split = record.get(SPLIT)
     if SPLIT in record:
         split = SPLITS.get(str(split).strip().lower())
@@ -160,6 +167,15 @@ def _row(where: str, line: int, record: dict[str, Any], options: DataOptions) ->
             )
     label = _number(where, record, options) if options.number else _class(where, record, options)
     return Row(line, texts[0], label, split, *texts[1:])
+
+
+def check_characters(where: str, name: str, text: str) -> None:
+    """Raises: DataError for half a character, which no file could hold afterwards."""
+    half = re.search("[\ud800-\udfff]", text)
+    if half is not None:
+        raise DataError(
+            f"{where}: {name} has half a surrogate pair, {half[0]!a}: it was decoded wrongly"
+        )
 
 
 def _class(where: str, record: dict[str, Any], options: DataOptions) -> str:
@@ -175,6 +191,7 @@ def _class(where: str, record: dict[str, Any], options: DataOptions) -> str:
             f"{where}: {options.label_column} is {label!r}, expected a word or an integer; if "
             "numbers are to be predicted, say --number (DataOptions.number)"
         )
+    check_characters(where, options.label_column, label)
     return label.strip()
 
 
