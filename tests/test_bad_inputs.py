@@ -135,6 +135,11 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "empty text in a file": (empty_text, "own.csv.*text.*line 3"),
     "mask of the wrong shape": (lambda _: tiny()(IDS, IDS[:, :3]), r"\(2, 3\); expected \(2, 5\)"),
+    "an additive mask": (
+        lambda _: tiny()(IDS, np.where(IDS > 2, 0, -np.inf)),
+        "attention_mask holds -inf; expected 1 for real tokens, 0 for padding",
+    ),
+    "ids of different lengths": (lambda _: tiny()([[1, 2], [3]]), "fill them up with mt.pad"),
     "NaN in the weights": (nan_weights, "not finite: .* NaN"),
     "truncated weights": (truncated_weights, "cannot read .*model.safetensors.*truncated"),
     "unknown label": (unknown_label, "'bad' of own is unknown here; known: negative, positive"),

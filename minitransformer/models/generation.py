@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from ..errors import ConfigError, ShapeError, TrainingError
+from ..nn.attention import binary_mask
 from ..nn.kernels import softmax
 from ..nn.module import Array
 from .heads import LanguageModel
@@ -159,7 +160,8 @@ def _checked_prompts(ids: Array, attention_mask: Array | None) -> tuple[Array, A
             f"a prompt of shape {ids.shape}: expected (batch, tokens) with at least one of each; "
             "for one sequence write [tokens], without a prompt [[tokenizer.end_id]]"
         )
-    mask = np.ones(ids.shape, np.int64) if attention_mask is None else np.asarray(attention_mask)
+    given = binary_mask(attention_mask)
+    mask = np.ones(ids.shape, np.int64) if given is None else given
     if mask.shape != ids.shape:
         raise ShapeError(
             f"attention_mask has shape {mask.shape}; expected {ids.shape}, that of the prompts"

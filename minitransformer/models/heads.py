@@ -12,6 +12,7 @@ from ..adapters.own import AdapterFactory
 from ..errors import ConfigError, DataError, ShapeError
 from ..formats import adapter_file
 from ..nn import kernels
+from ..nn.attention import binary_mask
 from ..nn.functional import IGNORE, cross_entropy, cross_entropy_backward
 from ..nn.layers import Dropout, Linear, Rng, flat
 from ..nn.module import Array, Module, Parameter, backward_through
@@ -214,6 +215,7 @@ class Classifier(Module):
         start: int = 0,
         hidden: Array | None = None,
     ) -> Array:
+        attention_mask = binary_mask(attention_mask)
         h = self.transformer.forward(  # (B, T or 1, d)
             ids, attention_mask, token_types, self.pooling.first_only, start, hidden
         )

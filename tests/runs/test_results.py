@@ -218,6 +218,27 @@ def test_a_file_that_cannot_be_labelled_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
+def test_half_a_character_in_another_column_cannot_be_written(run, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps({"id": "\ud800", "text": "a"}))
+    with pytest.raises(DataError, match=r"in\.jsonl holds half a surrogate pair"):
+        predict_file(run, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_a_disk_that_is_full_is_an_error_that_names_the_file(run, tmp_path: Path) -> None:
+    """A limit on the size of files fails as a full disk does, with another number."""
+    resource = pytest.importorskip("resource")
+    (tmp_path / "in.csv").write_text("text\n" + "a film\n" * 1000)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(DataError, match=r"cannot write .*out.csv: File too large"):
+            predict_file(run, tmp_path / "in.csv", tmp_path / "out.csv")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
 def test_an_output_is_never_overwritten(run, tmp_path) -> None:
     for name in ("in.csv", "out.csv"):
         (tmp_path / name).write_text("text\na\n")
