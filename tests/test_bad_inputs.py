@@ -140,6 +140,14 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
         "attention_mask holds -inf; expected 1 for real tokens, 0 for padding",
     ),
     "ids of different lengths": (lambda _: tiny()([[1, 2], [3]]), "fill them up with mt.pad"),
+    "a list for the name of an adapter": (
+        lambda _: tiny().set_active(["a"]),
+        r"no adapter \['a'\]; this model has: none",
+    ),
+    "a number for the name of an adapter": (
+        lambda _: tiny().add_adapter(5),
+        "adapter name 5: expected a word",
+    ),
     "NaN in the weights": (nan_weights, "not finite: .* NaN"),
     "truncated weights": (truncated_weights, "cannot read .*model.safetensors.*truncated"),
     "unknown label": (unknown_label, "'bad' of own is unknown here; known: negative, positive"),

@@ -169,7 +169,8 @@ class Adaptable(Module):
 
     def check_new_name(self, name: str) -> None:
         """Raises: ConfigError if no adapter can be called that."""
-        if not name or "." in name or ":" in name or name != printable(name, keep=""):
+        word = isinstance(name, str) and name and "." not in name and ":" not in name
+        if not word or name != printable(name, keep=""):
             raise ConfigError(
                 f"adapter name {name!r}: expected a word without dots, colons, control characters"
             )
@@ -394,7 +395,7 @@ class Adaptable(Module):
 
     def has_adapter(self, name: str) -> bool:
         """Whether there is an adapter of that name."""
-        if name.startswith(PER_ROW):
+        if not isinstance(name, str) or name.startswith(PER_ROW):
             return False
         return any(name in place.adapters for place in self.places())
 
