@@ -199,7 +199,7 @@ def _number(where: str, record: dict[str, Any], options: DataOptions) -> float:
     label = record[options.label_column]
     try:
         number = float(label)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or isinstance(label, bool):
         raise DataError(f"{where}: {options.label_column} is {label!r}, expected a number")

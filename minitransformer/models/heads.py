@@ -117,6 +117,7 @@ class RegressionHead(Module):
     location and scale, the Linear starts where it should end: near numbers of size 1. They are
     saved with the head and never train.
     Shapes: v (B, d_model) -> y (B, 1).
+    Raises: ConfigError for a location or scale that float32 cannot hold beside the other.
     """
 
     def __init__(
@@ -130,6 +131,13 @@ class RegressionHead(Module):
         if not (np.isfinite(location) and 0 < scale < np.inf):
             raise ConfigError(
                 f"location={location}, scale={scale}: expected a number, and one above 0"
+            )
+        limits = np.finfo(np.float32)
+        told_apart = max(1000 * limits.eps * abs(location), limits.tiny)
+        if scale < told_apart or max(scale, abs(location)) > limits.max / 1000:
+            raise ConfigError(
+                f"location={location}, scale={scale}: float32 cannot tell such numbers apart; "
+                "subtract their mean from the labels, or give them in another unit"
             )
         self.dropout = Dropout(dropout)
         self.linear = Linear(d_model, 1, rng)

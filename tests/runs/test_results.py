@@ -133,6 +133,21 @@ def number_run(tmp_path_factory) -> Run:
     return train(data, options, tmp_path_factory.mktemp("runs") / "number")
 
 
+@pytest.mark.parametrize(("factor", "offset"), [(1.0, 1e9), (1e-40, 0.0), (1e37, 0.0)])
+def test_numbers_that_float32_cannot_tell_apart_are_an_error(
+    tmp_path: Path, factor: float, offset: float
+) -> None:
+    data = [(f"text {i}", offset + factor * (i % 7)) for i in range(40)]
+    with pytest.raises(ConfigError, match="float32 cannot tell such numbers apart"):
+        train(data, options(data=DataOptions(number=True)), tmp_path / "run")
+
+
+def test_a_number_beyond_all_floats_is_an_error(tmp_path: Path) -> None:
+    data = [("a", 10**400), ("b", 1)]
+    with pytest.raises(DataError, match=r"row 0: label is 1000.*, expected a number"):
+        train(data, options(data=DataOptions(number=True)), tmp_path / "run")
+
+
 def test_a_run_on_a_number(number_run) -> None:
     metrics = number_run.metrics
     assert metrics["test_pearson"] > 0.95 and metrics["test_spearman"] > 0.8
