@@ -328,7 +328,7 @@ def finished_row(**changes: Any) -> Row:
     [
         {"test_accuracy": None}, {"test_accuracy": "0.5"}, {"validation_accuracy": 3.5},
         {"options": {}}, {"options": 3}, {"options": {"training": 3}}, {"test_examples": [9]},
-        {"key": {}}, {"values": 0.5}, {"epochs": ["x"]},
+        {"key": {}}, {"key": "another"}, {"values": 0.5}, {"epochs": ["x"]},
     ],
 )  # fmt: skip
 def test_rows_that_are_damaged(tmp_path: Path, changes: dict[str, Any]) -> None:

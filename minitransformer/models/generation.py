@@ -6,11 +6,14 @@ import math
 
 import numpy as np
 
+from ..adapters.config import is_whole
 from ..errors import ConfigError, ShapeError, TrainingError
 from ..nn.attention import binary_mask
 from ..nn.kernels import softmax
 from ..nn.module import Array
 from .heads import LanguageModel
+
+MOST_TOKENS = 1_000_000  # hours of work; memory is taken for all of them at once
 
 
 def generate(
@@ -52,8 +55,10 @@ def generate(
         raise ConfigError(
             "this model is an encoder, which sees all tokens at once; generate needs a causal one"
         )
-    if max_new_tokens < 1:
-        raise ConfigError(f"max_new_tokens={max_new_tokens}: expected 1 or more")
+    if not is_whole(max_new_tokens) or not 1 <= max_new_tokens <= MOST_TOKENS:
+        raise ConfigError(
+            f"max_new_tokens={max_new_tokens}: expected 1 or more, and at most {MOST_TOKENS:,}"
+        )
     check_options(temperature, top_k, top_p)
     ids, mask = _checked_prompts(ids, attention_mask)
     rng = rng if rng is not None else np.random.default_rng(0)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..adapters.config import is_whole
 from ..data.corpus import Corpus, load_corpus, windows
 from ..data.hub import find_checkpoint
 from ..data.tokenization import Tokenizer
@@ -85,6 +86,8 @@ class LanguageRun(RunFolder):
                 f"top_k={top_k}, top_p={top_p} with temperature={temperature}: the most probable "
                 "token is taken, nothing is drawn; leave them out, or give a temperature above 0"
             )
+        if not is_whole(seed) or seed < 0:
+            raise ConfigError(f"seed={seed!r}: expected a whole number, 0 or more")
         model = self.model.replica()  # has active adapters of its own
         if not adapter:
             model.transformer.set_active(None)
