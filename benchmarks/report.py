@@ -18,7 +18,13 @@ from threadpoolctl import threadpool_info
 import minitransformer as mt
 from minitransformer.training.process import cores
 
-OVERRULES = ("OPENBLAS_CORETYPE", "MKL_ENABLE_INSTRUCTIONS", "NPY_DISABLE_CPU_FEATURES")
+OVERRULES = (  # variables that hold a library back from what the processor can do
+    "OPENBLAS_CORETYPE",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "NPY_DISABLE_CPU_FEATURES",
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+)
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
