@@ -66,6 +66,18 @@ def nan_weights(folder: Path) -> None:
     mt.Transformer.from_pretrained(folder)
 
 
+def adapter_over_data(folder: Path) -> None:
+    (folder / "own.csv").write_text("text,label\ngood,1\n")
+    model = tiny().freeze()
+    model.add_adapter("a")
+    model.save_adapter(folder / "own.csv", "a")
+
+
+def base_over_data(folder: Path) -> None:
+    (folder / "own.csv").write_text("text,label\ngood,1\n")
+    tiny().save_pretrained(folder / "own.csv")
+
+
 def truncated_weights(folder: Path) -> None:
     path = copy_of_tiny(folder) / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
@@ -148,6 +160,11 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda _: tiny().add_adapter(5),
         "adapter name 5: expected a word",
     ),
+    "an adapter over a file of the user's": (
+        adapter_over_data,
+        "own.csv is there, and is no adapter",
+    ),
+    "a base over a file of the user's": (base_over_data, "own.csv is a file"),
     "NaN in the weights": (nan_weights, "not finite: .* NaN"),
     "truncated weights": (truncated_weights, "cannot read .*model.safetensors.*truncated"),
     "unknown label": (unknown_label, "'bad' of own is unknown here; known: negative, positive"),

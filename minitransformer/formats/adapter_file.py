@@ -32,7 +32,7 @@ from .adapter_parameters import (
     warn_of_trainable_base,
 )
 from .adapter_record import FORMAT, AdapterRecord
-from .files import DIGEST, read_safetensors, write_tensors
+from .files import DIGEST, read_safetensors, tensor_names, write_tensors
 from .folders import refuse_foreign, summed_up
 
 BUILT_ANYWAY = 1_000_000  # parameters: so much is built, and then all that does not fit is listed
@@ -72,6 +72,13 @@ def save_adapter(
     path = Path(path).expanduser()
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; give a file in it, as {path / 'my.safetensors'}")
+    if path.is_file() and path.suffix != ".safetensors":
+        try:
+            tensor_names(path)
+        except CheckpointError as error:
+            raise ConfigError(
+                f"{path} is there, and is no adapter file: choose another name, or remove it"
+            ) from error
     transformer, head_parameters = parts(model)
     transformer.check_unmerged("save adapters")
     for name in names:
