@@ -74,7 +74,17 @@ def lay_out(source: Path, repository: str) -> None:
         inside = page.relative_to(source)
         home = homes.get(inside.as_posix(), DOCS / inside.parent)
         text = links_within(page.read_text("utf-8"), home, page.parent, source, repository)
-        page.write_text(text, "utf-8")
+        page.write_text(unbroken(text), "utf-8")
+
+
+def unbroken(text: str) -> str:
+    """In tables, a number and its percent sign or ± on one line, however narrow the column."""
+    return re.sub(
+        r"^\|.*",
+        lambda row: re.sub(r"(?<=\d) (?=[%±])|(?<=±) (?=\d)", "\u00a0", row[0]),
+        text,
+        flags=re.M,
+    )
 
 
 def add_contents(page: Path, names: list[str]) -> None:

@@ -9,31 +9,6 @@ CONTROL = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # categories of Unicode
 JOINERS = "\u200c\u200d"  # of category Cf too; Persian, Hindi and emoji need them
 
 
-def printable(text: object, keep: str = "\n\t") -> str:
-    """A text as a terminal and a page may show it, whoever wrote it.
-
-    What can move the cursor, colour, hide or turn what is around it (escape sequences, carriage
-    returns, marks of the direction of writing) is shown as Python writes it, as \\x1b. `keep`: what
-    stays as it is all the same.
-    """
-    text = str(text)
-    if text.isprintable():
-        return text
-    return "".join(
-        repr(mark)[1:-1]
-        if unicodedata.category(mark) in CONTROL and mark not in JOINERS + keep
-        else mark
-        for mark in text
-    )
-
-
-def listed(names: Iterable[object], most: int = 10) -> str:
-    """Names for an error, at most so many: "a, b, ... and 8 more"; "none" without any."""
-    texts = [text if len(text) < 100 else f"{text[:100]}..." for text in map(str, names)]
-    rest = [f"... and {len(texts) - most:,} more"] if len(texts) > most else []
-    return ", ".join([*texts[:most], *rest]) or "none"
-
-
 class MiniTransformerError(Exception):
     """Base of every error that this library raises on purpose; its message is printable."""
 
@@ -79,3 +54,31 @@ class TrainingError(MiniTransformerError, RuntimeError):
 
 class WrongAnswer(MiniTransformerError, AssertionError):
     """A solution of an exercise is not right, or not written yet: the message is the hint."""
+
+
+# -- text in messages ---------------------------------------------------------------------
+
+
+def printable(text: object, keep: str = "\n\t") -> str:
+    """A text as a terminal and a page may show it, whoever wrote it.
+
+    What can move the cursor, colour, hide or turn what is around it (escape sequences, carriage
+    returns, marks of the direction of writing) is shown as Python writes it, as \\x1b. `keep`: what
+    stays as it is all the same.
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(
+        repr(mark)[1:-1]
+        if unicodedata.category(mark) in CONTROL and mark not in JOINERS + keep
+        else mark
+        for mark in text
+    )
+
+
+def listed(names: Iterable[object], most: int = 10) -> str:
+    """Names for an error, at most so many: "a, b, ... and 8 more"; "none" without any."""
+    texts = [text if len(text) < 100 else f"{text[:100]}..." for text in map(str, names)]
+    rest = [f"... and {len(texts) - most:,} more"] if len(texts) > most else []
+    return ", ".join([*texts[:most], *rest]) or "none"

@@ -21,19 +21,21 @@ NAME = "install"
 # Opened alone, in Colab for example, a page fetches the whole repository, because some pages read
 # files beside the package. A copy that was unpacked there by hand is used as well.
 SOURCE = """\
-# Where minitransformer is missing, in Colab for example: fetch it and install it.
+# What is missing, in Colab for example, is fetched and installed.
 from importlib.util import find_spec
 from pathlib import Path
 
 REPOSITORY = "{address}"
-missing, copy = find_spec("minitransformer") is None, Path("minitransformer-main")
-if missing and not copy.exists() and not Path("../pyproject.toml").exists():
+PACKAGES = {{"minitransformer": "..", "joblib": "joblib"}}  # module: what pip installs
+missing = [pip for name, pip in PACKAGES.items() if find_spec(name) is None]
+copy, here = Path("minitransformer-main"), Path("../pyproject.toml")
+if ".." in missing and not (copy.exists() or here.exists()):
     assert REPOSITORY, "notebooks/README.md says how to install minitransformer"
     !git clone --quiet --depth 1 {{REPOSITORY}} {{copy}}
 if copy.exists():
     %cd -q {{copy}}/notebooks
 if missing:
-    %pip install --quiet .."""
+    %pip install --quiet {{" ".join(missing)}}"""
 
 
 def repository() -> str:

@@ -23,6 +23,7 @@ from scripts.run_notebooks import FOLDER, notebooks, read
 OUTCOME = re.compile(r"<details>.*?</details>\n*", re.DOTALL)
 SUMMARY = re.compile(r"^## Summary\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 PLACE = "*What do you see, and what did you expect?* (Write here.)\n\n"
+DERIVATION = "*Your derivation:* (Write here.)\n\n"
 
 
 def student_edition(notebook: Any) -> Any:
@@ -30,12 +31,17 @@ def student_edition(notebook: Any) -> Any:
     page = nbformat.from_dict(notebook)
     for cell in page.cells:
         if cell.cell_type == "markdown":
-            cell.source = SUMMARY.sub("", OUTCOME.sub(PLACE, cell.source)).strip("\n")
+            cell.source = SUMMARY.sub("", OUTCOME.sub(place, cell.source)).strip("\n")
         else:
             cell.outputs, cell.execution_count = [], None
             cell.source = blanked(cell.source, cell.metadata.pop("blanks", []))
     page.cells = [cell for cell in page.cells if cell.source]
     return page
+
+
+def place(outcome: re.Match[str]) -> str:
+    """What stands where something was folded away."""
+    return DERIVATION if "<b>The derivation</b>" in outcome[0] else PLACE
 
 
 def blanked(source: str, names: list[str]) -> str:

@@ -61,7 +61,9 @@ exercises.check_part(5, "stops", globals(), seed=7501)
 #
 # **To do.** Write `forward` and `backward`. `forward` ends with
 # `self.save_for_backward(y.shape, ...)`: save no array that `backward` will not read. `backward`
-# begins with `(...) = self.pop_saved(dy)`.
+# begins with `(...) = self.pop_saved(dy)`. The other rules are those of exercise 1: `.value`,
+# `accumulate` only where `trainable`, `None` where nobody reads $dx$. A check counts the matrix
+# products: write them as `a @ b`.
 
 # %% solution
 class MyLinear(Linear):

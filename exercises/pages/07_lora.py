@@ -41,7 +41,9 @@ STUDENT = "your-name"  # the id under which you hand in: some numbers are your o
 # The rules as before: the array of a parameter is its `.value`; before it returns, `forward` calls
 # `self.save_for_backward(shape of the output, ...)`; `backward` begins with
 # `... = self.pop_saved(dy)`; gradients are added by `accumulate`, only where `trainable`; `None` is
-# returned if `self.needs_input_grad` is false.
+# returned if `self.needs_input_grad` is false. $x$ may have any leading axes, $(B, T, d_\text{in})$
+# mostly; `flat(x)` turns it into $(N, d_\text{in})$. (`parts` and `n_parts` concern Linears that hold
+# several matrices in one; yours holds one, so leave them.)
 #
 # **To do.** Write `forward`, `backward` and, for section 2, `merged`.
 
@@ -107,7 +109,7 @@ exercises.check_part(7, "frozen", globals(), seed=7703)
 # ## 2. Merging
 #
 # $x W + \frac{\alpha}{r} x A B$ is $x$ times *one* matrix. `merged(weight, bias)` returns it, and the
-# bias. It writes into new arrays: the old ones are needed to undo the merge.
+# bias; both are given as arrays. It writes into new arrays: the old ones are needed to undo the merge.
 
 # %% test merged 3
 exercises.check_part(7, "merged", globals())

@@ -13,6 +13,7 @@ from ..exercises.grading.grade import HIDDEN_SEED, Graded
 from ..exercises.grading.grade import grade as grade_class
 from ..exercises.grading.gradescope import write_autograder
 from ..exercises.grading.limits import Limits
+from ..exercises.grading.submissions import EVERYTHING
 from . import options as opt
 from .app import INTERRUPTED, app, say, show
 
@@ -29,6 +30,14 @@ Seconds = Annotated[
 ]
 Memory = Annotated[int, opt.option("Megabytes for each of its processes.", Limits.memory)]
 Seed = Annotated[int, opt.option("Of the random inputs of the checks.", HIDDEN_SEED)]
+Id = Annotated[
+    str,
+    opt.option(
+        "A regular expression for the names; its group is the student's id.",
+        "the whole name",
+        flag="--id",
+    ),
+]
 Replace = Annotated[bool, opt.option("Write over the points of an earlier run.", flag="--replace")]
 Number = Annotated[int, typer.Argument(metavar="EXERCISE", help="Its number, 1 to 9.")]
 Zip = Annotated[Path, opt.option("Where the zip goes.", "autograder.zip", flag="--out")]
@@ -47,6 +56,7 @@ def grade(
     seconds: Seconds = Limits.seconds,
     memory: Memory = Limits.memory,
     seed: Seed = HIDDEN_SEED,
+    student_id: Id = EVERYTHING,
     replace: Replace = False,
 ) -> int:
     """Grade a class: each submission in a process of its own, on all cores.
@@ -55,10 +65,14 @@ def grade(
     hangs, crashes or floods its output loses the parts it did not reach, and nobody else's.
 
     Example: `minitransformer grade submissions --exercise 3 --out points-3.csv`
+
+    Example: `minitransformer grade repositories --exercise 3 --id 'adapters-(.+)'`
     """
     limits = Limits(seconds=seconds, memory=memory)
     try:
-        graded = grade_class(submissions, exercise, out, limits, jobs, seed, replace, progress=True)
+        graded = grade_class(
+            submissions, exercise, out, limits, jobs, seed, replace, True, student_id
+        )
     except KeyboardInterrupt:
         say(f"stopped: {out} has those that were graded; --replace grades all of them anew")
         return INTERRUPTED

@@ -93,10 +93,25 @@ class AttentionUnderTest(Module):
 
     def backward(self, dcontext: Array) -> Any:
         q, k, v = self.pop_saved(dcontext)
-        found = call("attention_backward", self.student_backward, dcontext, q, k, v, self.mask)
-        if isinstance(found, tuple) and any(gradient is None for gradient in found):
-            raise WrongAnswer("attention_backward returns None in place of one of dQ, dK and dV")
-        return found
+        return three_gradients(self.student_backward, dcontext, q, k, v, self.mask)
+
+
+def three_gradients(function: Any, *arguments: Any) -> tuple[Array, Array, Array]:
+    """dQ, dK and dV of a student's attention_backward. Raises: WrongAnswer if it is not three."""
+    found = call("attention_backward", function, *arguments)
+    if not isinstance(found, tuple | list):
+        raise WrongAnswer(
+            f"attention_backward returns {type(found).__name__}; expected three arrays, "
+            "(dq, dk, dv)"
+        )
+    if len(found) != 3:
+        raise WrongAnswer(
+            f"attention_backward returns {len(found)} arrays; expected three, (dq, dk, dv)"
+        )
+    if any(gradient is None for gradient in found):
+        raise WrongAnswer("attention_backward returns None in place of one of dQ, dK and dV")
+    dq, dk, dv = found
+    return dq, dk, dv
 
 
 def known_of_softmax(mine: Any, inputs: tuple[Any, ...], dp: Array) -> Any:
@@ -211,10 +226,10 @@ def check_no_memory(solution: Solution, inputs: tuple[Array, ...]) -> None:
     """Raises: WrongAnswer if what a call returns depends on the call before."""
     function, (q, k, v) = solution.get("attention_backward"), inputs
     dcontext = np.cos(q)
-    call("attention_backward", function, dcontext, q[::-1], -k, v[::-1])
-    first = call("attention_backward", function, dcontext, q, k, v)
-    call("attention_backward", function, dcontext, -q, k, v)
-    again = call("attention_backward", function, dcontext, q, k, v)
+    three_gradients(function, dcontext, q[::-1], -k, v[::-1])
+    first = three_gradients(function, dcontext, q, k, v)
+    three_gradients(function, dcontext, -q, k, v)
+    again = three_gradients(function, dcontext, q, k, v)
     p = functional.attention_weights(q[::-1], -k)
     if not all(np.array_equal(a, b) for a, b in zip(first, again, strict=True)) or np.allclose(
         first[2], p.swapaxes(-1, -2) @ dcontext

@@ -27,6 +27,7 @@ from .solution import Solution, variant
 
 D, M = 6, 4
 TOKENS = 3, 5  # a width that is one of them would look like it
+NEAR_KINK = 1e-2
 NO_RELU = "the ReLU is not passed backward: da counts only where a is above 0"
 
 
@@ -47,10 +48,17 @@ def adapter(solution: Solution, seed: int, scaling: float = 0.6) -> tuple[Any, n
 
 
 def states(mine: Any, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Random h at which some of the bottleneck is active: else no gradient reaches its weights."""
+    """Random h that show a mistake wherever it is: no zeros of the ReLU hide it in some places.
+
+    At each position some of the bottleneck is active (where none is, dh = dy whatever backward does
+    with f), and each of its units at two positions, if there are several. None is at a kink.
+    """
     while True:
         h = rng.standard_normal(shape)
-        if (h @ mine.w_down.value + mine.b_down.value > 0).any():
+        z = flat(h @ mine.w_down.value + mine.b_down.value)
+        active = z > 0
+        units = len(z) == 1 or (active.sum(axis=0) > 1).all()
+        if units and active.any(axis=1).all() and np.abs(z).min() > NEAR_KINK:
             return h
 
 
@@ -117,7 +125,7 @@ def forward(solution: Solution, seed: int) -> None:
 def gradients(solution: Solution, seed: int) -> None:
     forward_first(lambda: forward(solution, seed))
     mine, rng = adapter(solution, seed)
-    right_gradients(mine, rng.standard_normal((*TOKENS, D)), known=known_gradients)
+    right_gradients(mine, states(mine, rng, (*TOKENS, D)), known=known_gradients)
 
 
 def any_shape(solution: Solution, seed: int) -> None:
@@ -131,7 +139,7 @@ def frozen(solution: Solution, seed: int) -> None:
     forward_first(lambda: forward(solution, seed))
     for name in ("w_down", "b_down", "w_up", "b_up"):
         mine, rng = adapter(solution, seed)
-        h = rng.standard_normal((*TOKENS, D))
+        h = states(mine, rng, (*TOKENS, D))
         getattr(mine, name).requires_grad = False
         right_gradients(mine, h, known=known_gradients)
     mine, rng = adapter(solution, seed)

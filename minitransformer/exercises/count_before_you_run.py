@@ -117,7 +117,11 @@ def answers(solution: Solution, seed: int) -> None:
         answer = given.get(name) if isinstance(given, dict) else None
         mistakes = {
             "adapter_parameters": {"each block has two adapters": adapters / 2},
-            "share": {"it is asked in percent": value / 100},
+            "share": {
+                "it is asked in percent": value / 100,
+                "that is of base and adapters together; of `base_parameters` is asked": 100
+                * adapters / (own["base_parameters"] + adapters),
+            },
             "frozen_over_full": {"that is the backward pass alone": (lin + 4 * scores)
                                  / (2 * lin + 4 * scores), "it is the inverse": 1 / value},
         }.get(name, {})  # fmt: skip

@@ -183,10 +183,11 @@ def stops(solution: Solution, seed: int) -> None:
 
 def what_trains(solution: Solution, seed: int) -> None:
     choose = solution.get("train_adapters_only")
-    for norms in (False, True):
-        model = Transformer.from_pretrained("tiny").train()
-        model.add_adapter("task", AdapterConfig(8))
-        model.unfreeze()
+    model = Transformer.from_pretrained("tiny").train()
+    model.add_adapter("task", AdapterConfig(8))
+    for norms, before in ((False, True), (True, True), (True, False)):
+        for p in model.parameters():
+            p.requires_grad = before
         try:
             choose(model, norms=norms)
         except Exception as error:
@@ -197,7 +198,8 @@ def what_trains(solution: Solution, seed: int) -> None:
             expected = adapter or (norms and norm)
             if p.requires_grad != expected:
                 state = "trains" if p.requires_grad else "is frozen"
-                raise WrongAnswer(f"with norms={norms}, {name} {state}, and should not")
+                where = "" if before else "in a model in which everything was frozen before, "
+                raise WrongAnswer(f"{where}with norms={norms}, {name} {state}, and should not")
 
 
 def products(solution: Solution, seed: int) -> None:

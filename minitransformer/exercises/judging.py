@@ -147,11 +147,13 @@ def right_gradients(
     `known(module, inputs, dy)` gives for the gradients by name ("dx", "weight.grad") what known
     mistakes would make of them; a sentence is said only if exactly that is found.
     """
+    if len(inputs) == 1:
+        check_one_array(module, *inputs)
     report = gradcheck(module, *inputs, tolerance=FLOAT64, raises=False, **options)
     if report.passed and not report.untested:
         return
     wrong = [row for row in report.rows if row.wrong]
-    if wrong and all(row.error <= EXACT for row in wrong):
+    if wrong and all(FLOAT64 < row.error <= EXACT for row in wrong):
         raise WrongAnswer(f"the gradients of {', '.join(row.name for row in wrong)} are {ROUNDED}")
     if report.passed:
         raise WrongAnswer(f"no gradient reaches {', '.join(report.untested)}")
@@ -170,6 +172,21 @@ def right_gradients(
             "done with the first axis, the batch"
         )
     raise WrongAnswer("\n".join(shown))
+
+
+def check_one_array(module: Module, *inputs: Array) -> None:
+    """Raises: WrongAnswer if backward returns a tuple or a list where one gradient is wanted."""
+    copied = copy.deepcopy(module).astype(np.float64).train()
+    try:
+        y = copied.call(True, *(x.astype(np.float64) for x in inputs))
+        dx = copied.backward(np.ones(np.shape(y)))
+    except Exception:
+        return  # the gradient check says what is wrong
+    if isinstance(dx, tuple | list):
+        raise WrongAnswer(
+            f"backward returns a {type(dx).__name__} of length {len(dx)}; expected one array, the "
+            "gradient of the input"
+        )
 
 
 def recognise(module: Module, inputs: tuple[Any, ...], known: Known) -> dict[str, str]:

@@ -17,6 +17,7 @@ from .catalogue import Part
 from .hooks import use
 from .judging import (
     call,
+    check_one_array,
     close,
     forward_first,
     real_batch,
@@ -98,8 +99,10 @@ def gradients_of(linear: AdaptedLinear, x: Array) -> None:
 def gradients(solution: Solution, seed: int) -> None:
     forward_first(lambda: right_forward(solution, seed))
     for shape in ((*TOKENS, D_IN), (1, 5, D_IN), (3, D_IN)):
-        linear, _, rng = updated(solution, seed)
-        gradients_of(linear, rng.standard_normal(shape))
+        linear, mine, rng = updated(solution, seed)
+        x, y = rng.standard_normal(shape), rng.standard_normal((*shape[:-1], D_OUT))
+        check_one_array(mine, x, y)
+        gradients_of(linear, x)
 
 
 def frozen(solution: Solution, seed: int) -> None:
@@ -121,8 +124,10 @@ def merged(solution: Solution, seed: int) -> None:
     linear, mine, _ = updated(solution, seed)
     weight, bias = linear.weight.value, linear.bias.value
     got = call("merged", mine.merged, weight, bias)
-    if not isinstance(got, tuple) or len(got) != 2:
-        raise WrongAnswer("merged returns two arrays, the weight and the bias")
+    if not isinstance(got, tuple | list) or len(got) != 2:
+        raise WrongAnswer(
+            f"merged returns {type(got).__name__}; expected two arrays, the weight and the bias"
+        )
     ab = mine.a.value @ mine.b.value
     mistakes: dict[str, Array] = {
         "the scaling alpha / r is missing": weight + ab,

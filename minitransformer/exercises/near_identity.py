@@ -51,8 +51,15 @@ def start_weights(solution: Solution, seed: int) -> None:
         shapes = ((d, m), (m,), (m, d), (d,))
         for name, array, shape in zip(NAMES, got, shapes, strict=True):
             check_start(name, np.asarray(array), shape, sigma)
+        if np.array_equal(np.asarray(got[0]), np.asarray(got[2]).T):
+            raise WrongAnswer("w_up is the transpose of w_down: draw each of them")
     function = solution.get("start_weights")
-    first, second = (function(d, m, rng_for(seed, 4, i), 0.01)[0] for i in range(2))
+    first, second, again = (function(d, m, rng_for(seed, 4, i), 0.01)[0] for i in (0, 1, 0))
+    if not np.array_equal(first, again):
+        raise WrongAnswer(
+            "w_down differs for two generators of the same seed: draw from the rng that you are "
+            "given, always, so that a start can be repeated"
+        )
     if np.mean(first == second) > 0.1:
         raise WrongAnswer(
             "w_down is the same for two generators: draw from the rng that you are given, always"
@@ -80,6 +87,11 @@ def check_start(name: str, array: Array, shape: tuple[int, ...], sigma: float) -
         raise WrongAnswer(
             f"{name} has an entry of size {largest:.3g} for sigma={sigma}: nothing may lie beyond "
             f"two sigma, {2 * sigma:g}"
+        )
+    if np.mean(array == 0) > 0.01:
+        raise WrongAnswer(
+            f"{100 * np.mean(array == 0):.0f} % of {name} are exactly 0: entries outside two sigma "
+            "are drawn again, not set to 0"
         )
     if abs(array.mean()) > 0.1 * sigma:
         raise WrongAnswer(f"{name} has mean {array.mean():.3g}; expected about 0")
@@ -150,7 +162,8 @@ def no_gradient(solution: Solution, seed: int) -> None:
     for start in ZEROS:
         expected = without_gradient(start)
         try:
-            given = set(answer[start])
+            given = answer[start]
+            given = {given} if isinstance(given, str) else set(given)
         except (TypeError, KeyError) as error:
             raise WrongAnswer(f"NO_GRADIENT[{start!r}] is a set of names of {NAMES}") from error
         if unknown := given - set(NAMES):

@@ -17,8 +17,9 @@ def refuse_library(library: tuple[Callable[..., Any], ...], run: Callable[[], No
 
     Seen are a call from the student's code, directly or through other functions of the library, and
     a method that the student's class inherits. Not seen are a copy of the text, a call in another
-    thread, and code that takes `sys.setprofile` for itself.
-    Raises: WrongAnswer that names the first of these functions that ran.
+    thread, and code that takes `sys.setprofile` for itself and gives it back.
+    Raises: WrongAnswer that names the first of these functions that ran, or if another profiler is
+        set than before.
     """
     names = {inspect.unwrap(function).__code__: function.__qualname__ for function in library}
     used: list[str] = []
@@ -32,6 +33,8 @@ def refuse_library(library: tuple[Callable[..., Any], ...], run: Callable[[], No
     sys.setprofile(note)
     try:
         run()
+        if sys.getprofile() is not note:
+            raise WrongAnswer("your code sets a profiler (sys.setprofile): leave it as it is")
     finally:
         sys.setprofile(before)
         if used:

@@ -67,7 +67,7 @@ class Solution:
         """
         if NOBODY in (self.student, self.named) or not self.student.strip():
             raise WrongAnswer('put your name into `STUDENT = "..."`: your numbers depend on it')
-        if self.named != self.student:
+        if same_id(self.named) != same_id(self.student):
             raise WrongAnswer(
                 f"these are the numbers of {self.named!r}, but this is the solution of "
                 f"{self.student!r}: put that name into STUDENT and answer for its numbers"
@@ -75,9 +75,14 @@ class Solution:
         return self.student
 
 
+def same_id(student: str) -> str:
+    """An id without what people write differently: spaces around it, capitals."""
+    return student.strip().lower()
+
+
 def variant(student: str, exercise: int) -> np.random.Generator:
     """A generator that depends on the student's name and the exercise: everybody's own numbers."""
-    text = f"{student.strip().lower()}/{exercise}"
+    text = f"{same_id(student)}/{exercise}"
     return np.random.default_rng(int(hashlib.sha256(text.encode()).hexdigest()[:16], 16))
 
 
@@ -143,7 +148,7 @@ def in_words(error: BaseException) -> str:
         return f"not written yet{where(error)}"
     message = str(error) or "no message"
     kind = "" if isinstance(error, MiniTransformerError) else f"{type(error).__name__}: "
-    if isinstance(error, TypeError) and "'Parameter'" in message:
+    if isinstance(error, TypeError | AttributeError) and "'Parameter'" in message:
         message += "; the array of a Parameter is its `.value`"
     return f"{kind}{message}{where(error)}"
 

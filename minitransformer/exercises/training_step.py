@@ -174,6 +174,11 @@ def compare_steps(solution: Solution, seed: int, steps: int) -> None:
             raise WrongAnswer(
                 f"{name} contains NaN or infinity, and self.t is still 0: step counts itself, first"
             )
+        if t == steps == 1 and not np.isfinite(mine[name].value).all():
+            raise WrongAnswer(
+                f"{name} contains NaN or infinity after the first step. With a t of 0, 1 - beta^t "
+                "would be 0: t is 1 before the first step uses it"
+            )
         wrong = {}
         for mistake, sentence in MISTAKES.items():
             other = parameters(seed)

@@ -109,7 +109,10 @@ def skip_connection(e: Evidence) -> str | None:
             "y = x + f(x) gives dx = dy + (what comes back through f)"
         )
     if e.fits(e.analytic - e.dy):
-        return f"{e.label} is too large by exactly dy: the skip connection is counted twice"
+        return (
+            f"{e.label} is too large by exactly dy: a skip connection is counted twice, or there "
+            "is none"
+        )
     return None
 
 

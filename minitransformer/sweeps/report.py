@@ -65,6 +65,15 @@ class Report:
             cells.append(("Runs that failed", "", failed_table(self.progress)))
         return list(cells)
 
+    def pictures(self) -> dict[str, str]:
+        """What each picture beside the report shows, by the name of its file without .png."""
+        found = {}
+        if self.results:
+            found["accuracy"] = "Test accuracy against trained parameters"
+        if compared(self):
+            found["parts"] = "What each part compares"
+        return found
+
     def summary(self) -> str:
         """How far the sweep is, in a sentence or two."""
         progress = self.progress
@@ -93,9 +102,8 @@ class Report:
     def markdown(self) -> str:
         """All tables as Markdown."""
         parts = [f"# Study: {self.study.name}", self.summary()]
-        if self.results:
-            picture = "![Test accuracy against trained parameters](accuracy.png)"
-            parts.append(f"[{picture}](accuracy.png)")  # a link: it is wider than a phone
+        for name, title in self.pictures().items():  # as links: they are wider than a phone
+            parts.append(f"[![{title}]({name}.png)]({name}.png)")
         for heading, text, table in self.sections():
             parts += [f"## {heading}", text, markdown_table(table) if table else ""]
         return "\n\n".join(part for part in parts if part) + "\n"
@@ -133,13 +141,9 @@ def report(folder: str | Path, to: str | Path | None = None) -> Report:
     folder.mkdir(parents=True, exist_ok=True)
     made = Report(folder, study, rows, results, progress_of(study, rows))
     pictures = []
-    if results:
-        drawn = {"accuracy": ("Test accuracy against trained parameters", accuracy_figure(made))}
-        if comparisons := compared(made):
-            drawn["parts"] = ("What each part compares", plot_parts(comparisons, len(made.tasks)))
-        for name, (title, figure) in drawn.items():
-            write_png(figure, folder / f"{name}.png")
-            pictures.append((title, (folder / f"{name}.png").read_bytes()))
+    for name, title in made.pictures().items():
+        write_png(DRAWN[name](made), folder / f"{name}.png")
+        pictures.append((title, (folder / f"{name}.png").read_bytes()))
     write_text(folder / "report.md", printable(made.markdown()))
     page = html_page(f"Study: {study.name}", made.summary(), pictures, made.sections())
     write_text(folder / "report.html", page)
@@ -163,6 +167,14 @@ def accuracy_figure(made: Report) -> Any:
             (full.accuracy, full.standard_error) if full is not None else None,
         )
     return plot_study(panels)
+
+
+def parts_figure(made: Report) -> Any:
+    """A panel for each task and part that compares settings."""
+    return plot_parts(compared(made), len(made.tasks))
+
+
+DRAWN = {"accuracy": accuracy_figure, "parts": parts_figure}  # by the name of the file
 
 
 def point(result: Result) -> tuple[int, list[float]]:

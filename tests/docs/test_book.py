@@ -91,3 +91,23 @@ def test_nothing_is_loaded_from_elsewhere(book: Path) -> None:
         )
         assert not loaded, (path.name, loaded)
     assert list((book / "_static").rglob("tex-*.js"))
+
+
+@pytest.mark.slow
+def test_a_number_and_its_sign_stay_on_one_line_of_a_table(book: Path) -> None:
+    page = (book / "study" / "report.html").read_text("utf-8")
+    cells = [unescape(cell) for cell in re.findall(r"<td[^>]*><p>(.*?)</p></td>", page)]
+    numbers = [cell for cell in cells if re.fullmatch(r"[\d.]+\s%( ?.? ?[\d.]+\s%)?", cell)]
+    assert len(numbers) > 100
+    assert not [cell for cell in numbers if " " in cell]
+    assert any("\u00b1" in cell for cell in cells)
+    assert {path.name for path in (book / "_images").iterdir()} >= {"accuracy.png", "parts.png"}
+
+
+@pytest.mark.slow
+def test_no_formula_is_left_as_it_was_typed(book: Path) -> None:
+    for path in sorted((book / "notebooks").glob("*.html")):
+        (article,) = re.findall(r"<article.*?</article>", path.read_text("utf-8"), re.DOTALL)
+        text = re.sub(r"<(pre|code|script)\b.*?</\1>", "", article, flags=re.DOTALL)
+        text = re.sub(r'<(span|div) class="math[^"]*">.*?</\1>', "", text, flags=re.DOTALL)
+        assert "$" not in unescape(re.sub(r"<[^>]+>", "", text)), path.name

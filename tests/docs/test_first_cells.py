@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,31 +81,58 @@ def build_wheel(folder, *_):
 """
 
 
+@pytest.fixture
+def origin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A package in a folder of its own, which pip installs where the kernel finds it."""
+    found, site = tmp_path / "origin", tmp_path / "site"
+    (found / "notebooks").mkdir(parents=True)
+    (found / "notebooks" / "README.md").write_text("a folder without a file is not fetched")
+    (found / "backend.py").write_text(BACKEND)
+    (found / "pyproject.toml").write_text(PROJECT)
+    inherited = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PIP_TARGET", str(site))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(site), inherited))))
+    site.mkdir()
+    return found
+
+
+def run_cells(folder: Path, *sources: str) -> list[Any]:
+    """In a kernel in this folder; the cells with their outputs."""
+    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources])
+    where = {"metadata": {"path": str(folder)}}
+    nbclient.NotebookClient(page, timeout=300, kernel_name="python3", resources=where).execute()
+    return list(page.cells)
+
+
 @pytest.mark.slow
-def test_it_fetches_and_installs_what_is_missing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_it_fetches_and_installs_what_is_missing(origin: Path, tmp_path: Path) -> None:
     """In a kernel, in an empty folder, as in Colab; a small package stands for the library."""
-    origin, site, empty = (tmp_path / name for name in ("origin", "site", "empty"))
-    (origin / "notebooks").mkdir(parents=True)
-    (origin / "notebooks" / "README.md").write_text("a folder without a file is not fetched")
-    (origin / "backend.py").write_text(BACKEND)
-    (origin / "pyproject.toml").write_text(PROJECT)
     for arguments in ("init -q", "add .", "-c user.name=a -c user.email=a@b.org commit -qm all"):
         subprocess.run(["git", *arguments.split()], cwd=origin, check=True)
-    monkeypatch.setenv("PIP_TARGET", str(site))
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    empty = tmp_path / "empty"
     empty.mkdir()
-    site.mkdir()
 
     first = first_cells.SOURCE.format(address=origin.as_uri())
-    first = first.replace('find_spec("minitransformer")', 'find_spec("absent_here")')
+    first = first.replace('"minitransformer": ".."', '"absent_here": ".."')
+    assert "absent_here" in first
     then = (
         "import absent_here; print(absent_here.answer, Path.cwd().name, Path('..').resolve().name)"
     )
     for _ in range(2):  # the second time all is there
-        page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in (first, then)])
-        where = {"metadata": {"path": str(empty)}}
-        nbclient.NotebookClient(page, timeout=300, kernel_name="python3", resources=where).execute()
-        assert page.cells[1].outputs[0].text.split() == ["42", "notebooks", "minitransformer-main"]
-    assert page.cells[0].outputs == []
+        cells = run_cells(empty, first, then)
+        assert cells[1].outputs[0].text.split() == ["42", "notebooks", "minitransformer-main"]
+    assert cells[0].outputs == []
+
+
+@pytest.mark.slow
+def test_where_the_library_is_there_it_installs_what_else_is_missing(
+    origin: Path, tmp_path: Path
+) -> None:
+    """Without an address, and without a copy of the repository."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    first = first_cells.SOURCE.format(address="")
+    first = first.replace('"joblib": "joblib"', f'"absent_here": {str(origin)!r}')
+    assert "absent_here" in first
+    cells = run_cells(empty, first, "import absent_here; print(absent_here.answer, missing)")
+    assert cells[1].outputs[0].text == f"42 {[str(origin)]}\n"

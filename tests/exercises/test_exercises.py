@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from minitransformer import exercises
 from minitransformer.adapters.bottleneck import Adapter
 from minitransformer.cli import main
 from minitransformer.errors import ConfigError, DataError, WrongAnswer
+from minitransformer.exercises.near_identity import SIGMAS, drift_at
 
 ROOT = Path(__file__).parents[2]
 
@@ -123,6 +125,17 @@ def test_answers_that_are_copied_do_not_pass(number: int, part: str) -> None:
         passed.append(items.pop(part))
         assert all(items.values())  # the code is as right as it was
     assert sum(passed) == 0 if number not in (4, 5) else sum(passed) <= 4  # few values there
+
+
+def test_how_often_two_students_have_the_same_answer() -> None:
+    """As docs/instructors.md says: a pair in four in exercise 4, one in fourteen in exercise 5."""
+    sizes = [exercises.my_numbers(4, f"student-{i}") for i in range(200)]
+    chains = [exercises.my_numbers(5, f"student-{i}")["trains"] for i in range(200)]
+    sigmas = [max(s for s in SIGMAS if drift_at(n["d"], n["m"], s) <= n["bound"]) for n in sizes]
+    products = [2 * len(t) + sum(t) - 1 - t.index(True) for t in chains]
+    for answers, expected in ((sigmas, 1 / 4), (products, 1 / 14)):
+        pairs = [a == b for a, b in combinations(answers, 2)]
+        assert np.mean(pairs) == pytest.approx(expected, rel=0.15)
 
 
 @pytest.mark.parametrize("number", [1, 2, 6])

@@ -113,6 +113,16 @@ def test_a_function_that_makes_the_librarys_class_is_no_class(tmp_path: Path) ->
     assert "`MyLinear` is a function; expected a class" in hints["linear-gradients"]
 
 
+def test_a_profiler_that_is_switched_off_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "unseen.py"
+    text = solution(7) + LORA
+    text += "import sys\ndef forward(self, x, y):\n    sys.setprofile(None)\n"
+    text += "    return y + self.scaling * (x @ self.a.value @ self.b.value)\n"
+    path.write_text(text + "MyLoRA.forward = forward\n", "utf-8")
+    hints = {i.name: i.hint for i in check(7, path, "ada").items if not i.passed}
+    assert "sets a profiler" in hints["forward"] and "merged" not in hints
+
+
 def test_other_parts_of_the_library_may_be_used(tmp_path: Path) -> None:
     """What an exercise does not ask for: softmax in attention, another module's Linear."""
     path = tmp_path / "used.py"

@@ -40,6 +40,9 @@ def check_wrong(wrong: Wrong, folder: Path) -> None:
         (6, "p.grad**2", "p.grad**4", "the root of v is missing"),
         (6, "m, v = self.m[name], self.v[name]\n", "m, v = self.m[name], self.v[name]\n"
          "            p.grad = p.grad + 0.2 * p.value\n", "arrays of their own"),
+        (1, "self.weight.accumulate(flat(x)", "self.weight.grad = (flat(x)", "float32"),
+        (2, "@ q, dv", "@ q", "returned None"),
+        (3, "dz = (df @", "dz = (self.scaling * df @", "wrong only at positions"),
     ],
 )  # fmt: skip
 def test_a_false_cause_is_not_named(
@@ -88,6 +91,41 @@ def test_the_solution_gets_all_points(number: int, tmp_path: Path) -> None:
     for seed in (0, 4711):
         report = check(number, tmp_path / "right.py", "ada", seed)
         assert report.passed, str(report)
+
+
+@pytest.mark.parametrize(
+    ("exercise", "old", "new"),
+    [
+        (2, "return ds @ k, ds.swapaxes(-1, -2) @ q, dv",
+         "return [ds @ k, ds.swapaxes(-1, -2) @ q, dv]"),
+        (3, "h, a = self.pop_saved(dy)", "h, _ = self.pop_saved(dy)\n"
+         "        a = np.maximum(h @ self.w_down.value + self.b_down.value, 0)"),
+        (4, '{"zero_up": {"w_down", "b_down"}', '{"zero_up": ("b_down", "w_down")'),
+        (5, "return dy @ self.weight.value.T",
+         "return (self.weight.value @ flat(dy).T).T.reshape(*dy.shape[:-1], -1)"),
+        (6, "            direction = m_hat / (np.sqrt(v_hat) + self.eps) + decay * p.value\n"
+         "            p.value -= self.lr * direction",
+         "            p.value *= 1 - self.lr * decay\n"
+         "            p.value -= self.lr * m_hat / (np.sqrt(v_hat) + self.eps)"),
+        (7, "return weight + self.scaling * (self.a.value @ self.b.value), bias",
+         "return [weight + self.scaling * (self.a.value @ self.b.value), bias.copy()]"),
+    ],
+)  # fmt: skip
+def test_another_right_solution_gets_all_points(
+    exercise: int, old: str, new: str, tmp_path: Path
+) -> None:
+    text = solution(exercise)
+    assert text.count(old) == 1
+    (tmp_path / "right.py").write_text(text.replace(old, new), "utf-8")
+    report = check(exercise, tmp_path / "right.py", "ada")
+    assert report.passed, str(report)
+
+
+def test_a_share_of_base_and_adapters_together_is_named(tmp_path: Path) -> None:
+    text = solution(8, "cy").replace('/ own["base_parameters"]', '/ (own["base_parameters"] + n)')
+    (tmp_path / "wrong.py").write_text(text, "utf-8")
+    hints = {item.name: item.hint for item in check(8, tmp_path / "wrong.py", "cy").items}
+    assert "base and adapters together" in hints["answers"]
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from exercises.wrong_layers import (
     PADDING,
     SOFTMAX,
 )
+from exercises.wrong_usage import USAGE
 
 SOLUTIONS = Path(__file__).parents[2] / "exercises" / "solutions"
 STUDENT = "ada"
@@ -449,4 +450,5 @@ WRONG = [
     *(Wrong(n, "by hand", old, new, "by-hand", hint) for n, old, new, hint in BY_HAND),
     *(Wrong(8, "count", old, new, part, hint) for part, old, new, hint in COUNT),
     *(Wrong(9, "study", old, new, part, hint) for part, old, new, hint in RESEARCH),
+    *(Wrong(*row) for row in USAGE),
 ]

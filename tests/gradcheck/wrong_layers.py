@@ -157,7 +157,7 @@ def linear_mistakes() -> list[Wrong]:
     add("dx without the last position", affine(dx=lambda dy, W: with_entry(
         (slice(None), -1), 0.0, dy @ W.T)), "zero there: backward forgets")  # fmt: skip
     add("dx of one example alone", affine(dx=lambda dy, W: dy[0] @ W.T), "has shape")
-    add("dx with dy", square_affine(dx=lambda dy, W: dy @ W.T + dy), "counted twice")
+    add("dx with dy", square_affine(dx=lambda dy, W: dy @ W.T + dy), "or there is none")
     add("dx in float32", affine(dx=lambda dy, W: (dy @ W.T).astype(np.float32)), "float32")
     add("2-D: dW times the batch", affine(dW=lambda x, dy: len(x) * x.T @ dy), "batch size", rows)
     add("2-D: dW a mean", affine(dW=lambda x, dy: x.T @ dy / len(x)), "1 / the batch size", rows)

@@ -6,8 +6,10 @@ kernel and prints the time it took.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +21,7 @@ pytest.importorskip("nbclient")
 
 import nbformat
 
+from scripts import first_cells
 from scripts import run_notebooks as pages
 
 pytestmark = pytest.mark.notebook
@@ -96,6 +99,70 @@ def test_every_figure_has_a_caption_below(notebook: Any) -> None:
         if cell.cell_type == "code" and pages.pictures(cell):
             assert after is not None and after.cell_type == "markdown", cell.id
             assert re.search(r"\bFigures? \d|^\*What to see", after.source), cell.id
+
+
+LINES = 15  # of a cell that a class can take in at once
+
+
+def test_no_cell_is_long(notebook: Any) -> None:
+    lines = {cell.id: len(cell.source.splitlines()) for cell in pages.code_cells(notebook)}
+    assert {cell: n for cell, n in lines.items() if n > LINES} == {}
+
+
+# -- what a page needs --------------------------------------------------------------------
+
+
+def needed_modules(notebook: Any) -> set[str]:
+    """The top-level modules that a page imports and cannot do without, Python's own apart."""
+    found: set[str] = set()
+    for cell in pages.code_cells(notebook):
+        source = re.sub(r"^( *)[%!].*$", r"\1pass", cell.source, flags=re.MULTILINE)
+        tree = ast.parse(source)
+        tried = [node for node in ast.walk(tree) if isinstance(node, ast.Try)]
+        optional = {
+            id(node)
+            for each in tried
+            if any("ImportError" in ast.unparse(h.type) for h in each.handlers if h.type)
+            for statement in each.body
+            for node in ast.walk(statement)
+        }
+        for node in ast.walk(tree):
+            if id(node) in optional:
+                continue
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add((node.module or "").partition(".")[0])
+    return found - set(sys.stdlib_module_names)
+
+
+def installed_by_the_first_cell() -> set[str]:
+    """Its packages, and what comes with the library: here each module has its package's name."""
+    project = (pages.ROOT / "pyproject.toml").read_text("utf-8")
+    (dependencies,) = re.findall(r"^dependencies = \[\n(.*?)^\]", project, re.M | re.S)
+    (packages,) = re.findall(r"^PACKAGES = (\{.*?\})", first_cells.first_cell(), re.M)
+    named = re.findall(r'^ *"([\w-]+)', dependencies, re.M)
+    assert "numpy" in named
+    return {*named, *ast.literal_eval(packages)}
+
+
+def test_first_cell_installs_all_that_the_page_imports(notebook: Any) -> None:
+    needed = needed_modules(notebook)
+    assert "minitransformer" in needed
+    assert needed - installed_by_the_first_cell() == set()
+
+
+def test_what_a_page_needs() -> None:
+    sources = (
+        "%matplotlib inline\nimport os, numpy.linalg",
+        "def f():\n    from joblib.x import y",
+        "try:\n    import ipywidgets\nexcept ImportError:\n    import pandas",
+        "try:\n    import requests\nexcept ValueError:\n    pass",
+    )
+    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources])
+    assert needed_modules(page) == {"numpy", "joblib", "pandas", "requests"}
+    assert {"minitransformer", "joblib", "safetensors"} <= installed_by_the_first_cell()
+    assert not {"pandas", "requests"} & installed_by_the_first_cell()
 
 
 # -- the numbers in the text --------------------------------------------------------------

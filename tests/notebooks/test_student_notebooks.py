@@ -70,6 +70,16 @@ def test_student_edition_holds_no_answer(path: Path) -> None:
         assert cell.execution_count is None
 
 
+def test_a_student_has_a_place_for_each_thing_that_is_folded_away() -> None:
+    folded = "Look.\n\n<details>\n<summary><b>{}</b></summary>\n\nSo it is.\n\n</details>\n\nNext."
+    cells = [folded.format(name) for name in ("What it says", "The derivation")]
+    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(c) for c in cells])
+    assert [cell.source.splitlines() for cell in student_edition(page).cells] == [
+        ["Look.", "", f"*{asks}* (Write here.)", "", "Next."]
+        for asks in ("What do you see, and what did you expect?", "Your derivation:")
+    ]
+
+
 def test_some_pages_have_blanks() -> None:
     assert WITH_BLANKS
 

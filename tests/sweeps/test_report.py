@@ -249,6 +249,17 @@ def test_in_another_folder(folder: Path, tmp_path: Path) -> None:
     }
 
 
+def test_both_forms_show_every_picture_that_is_drawn(folder: Path) -> None:
+    made = report(folder)
+    drawn = {path.stem for path in folder.glob("*.png")}
+    assert drawn == set(made.pictures()) == {"accuracy", "parts"}
+    markdown, page = ((folder / f"report.{kind}").read_text("utf-8") for kind in ("md", "html"))
+    for name, shows in made.pictures().items():
+        assert f"[![{shows}]({name}.png)]({name}.png)" in markdown
+        assert f'<img alt="{shows}"' in page
+    assert page.count("<img") == markdown.count("![") == 2
+
+
 def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study, out = write_study(tmp_path), tmp_path / "out"
     assert main(["sweep", str(study), "--out", str(out), "--jobs", "1"]) == 0

@@ -22,7 +22,7 @@ from ...training.process import cores
 from ..catalogue import exercise
 from ..report import Item
 from .limits import GRACE, KEPT, Limits, run_limited
-from .submissions import Submission, find_submissions
+from .submissions import EVERYTHING, Submission, find_submissions
 
 HIDDEN_SEED = 1  # of the random inputs; a student's own checks use 0
 # What a submission's processes see of the grader's environment: no tokens, no keys.
@@ -73,11 +73,13 @@ def grade(
     seed: int = HIDDEN_SEED,
     replace: bool = False,
     progress: bool = False,
+    pattern: str = EVERYTHING,
 ) -> list[Graded]:
     """Grade every submission in a folder; writes a CSV of points, and JSON for each student.
 
     The JSON files are in a folder beside the CSV that has its name without the ending. They are
     written as soon as a submission is graded; the CSV is written at the end, also after Ctrl-C.
+    `pattern`: what of a name is the student's id, see `find_submissions`.
     Raises: ConfigError for a number without an exercise, jobs below 1, if the CSV is there already
     and is not to be replaced, or if `out` lies among the submissions; DataError if there is nothing
     to grade.
@@ -85,7 +87,7 @@ def grade(
     exercise(number)
     if jobs is not None and jobs < 1:
         raise ConfigError(f"jobs={jobs}: expected at least 1")
-    found = find_submissions(Path(submissions), number)
+    found = find_submissions(Path(submissions), number, pattern)
     table = Path(out)
     if table.suffix != ".csv":
         raise ConfigError(f"out={table}: expected a name that ends in .csv")

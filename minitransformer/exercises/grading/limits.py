@@ -136,7 +136,8 @@ def run_limited(
     """Run a command in an empty folder that is deleted afterwards, until its end or the limit.
 
     Whatever it has started and left running is stopped as well. When the file `steps` changes, its
-    time begins anew. Setting `cancel` from another thread stops it before its time.
+    time begins anew, but it never has more than STEPS steps need. Setting `cancel` from another
+    thread stops it before its time.
     """
     mark = secrets.token_hex(16)
     output = Output()
@@ -157,7 +158,8 @@ def run_limited(
         status: int | None = None
         try:
             limit, seen = start + seconds, 0.0
-            while status is None and time.perf_counter() < limit and not cancel.is_set():
+            last = limit + LATE * STEPS
+            while status is None and time.perf_counter() < min(limit, last) and not cancel.is_set():
                 if steps is not None and (changed := last_change(steps)) != seen:
                     limit, seen = time.perf_counter() + seconds, changed
                 with suppress(subprocess.TimeoutExpired):

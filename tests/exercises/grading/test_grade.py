@@ -14,6 +14,7 @@ import pytest
 
 from minitransformer.errors import ConfigError, DataError
 from minitransformer.exercises import EXERCISES
+from minitransformer.exercises.grading import limits
 from minitransformer.exercises.grading.grade import Graded, environment, grade, grade_one
 from minitransformer.exercises.grading.limits import Limits
 from minitransformer.exercises.grading.submissions import Submission, find_submissions
@@ -98,6 +99,20 @@ def test_a_folder_with_nothing_to_grade(
         find_submissions(tmp_path, 3)
 
 
+def test_a_pattern_finds_the_id_in_what_platforms_make_of_it(tmp_path: Path) -> None:
+    put(tmp_path, "Ada Byron_123_assignsubmission_file/my_adapter.py", "")
+    put(tmp_path, "bob_77_my_adapter.py", "")
+    found = find_submissions(tmp_path, 3, r"([^_]+)_\d+_.*")
+    assert [s.student for s in found] == ["Ada Byron", "bob"]
+    with pytest.raises(DataError, match="'Ada Byron_123_assignsubmission_file' does not fit"):
+        find_submissions(tmp_path, 3, "(.+)_my_adapter")
+    with pytest.raises(DataError, match="several submissions of"):
+        find_submissions(tmp_path, 3, ".*(_).*")
+    for pattern, message in ((".+", "has 0 groups"), ("(.+", "no regular expression")):
+        with pytest.raises(ConfigError, match=message):
+            find_submissions(tmp_path, 3, pattern)
+
+
 # -- one submission ---------------------------------------------------------------------------
 
 
@@ -113,6 +128,8 @@ def test_the_solution_gets_all_points_and_copied_numbers_do_not(tmp_path: Path) 
     lost = [item for item in copied.items if not item["passed"]]
     assert [item["name"] for item in lost] == ["parameters"]
     assert "these are the numbers of 'ada'" in lost[0]["hint"]
+    capital = graded(path, student="Ada ")
+    assert capital.points == capital.max_points
 
 
 @pytest.mark.slow
@@ -161,6 +178,31 @@ def test_an_endless_print_loses_itself_alone(tmp_path: Path) -> None:
     one = grade_one(Submission("ada", path), EXERCISE, Limits(seconds=15, memory=1_500))
     assert {item["name"] for item in one.items if item["passed"]} == {"forward", "parameters"}
     assert "stopped after" in one.items[1]["hint"] and "MemoryError" not in str(one.items)
+
+
+@pytest.mark.slow
+@POSIX
+def test_a_submission_that_seems_to_go_on_is_stopped_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It touches the file by which the grader sees that the next part has begun."""
+    monkeypatch.setattr(limits, "STEPS", 1)
+    text = (
+        solution("ada")
+        + """
+def go_on():
+    import json, os, signal, sys, time
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    while True:
+        os.utime(json.loads(sys.argv[1])["out"])
+        time.sleep(0.2)
+
+go_on()
+"""
+    )
+    one = graded(put(tmp_path, "ada.py", text), seconds=2)
+    assert one.status == "stopped" and "stopped after" in one.message
+    assert 2 + limits.LATE + limits.GRACE <= one.seconds < 30
 
 
 @pytest.mark.parametrize(

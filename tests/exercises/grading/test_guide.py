@@ -10,6 +10,7 @@ from typer.main import get_command
 
 from minitransformer.cli import app
 from minitransformer.exercises import EXERCISES
+from minitransformer.exercises.grading.submissions import ids
 
 ROOT = Path(__file__).parents[3]
 GUIDE = (ROOT / "docs" / "instructors.md").read_text("utf-8")
@@ -29,6 +30,13 @@ def test_its_commands_and_folders_are_there() -> None:
     assert ours <= set(get_command(app).commands)  # type: ignore[attr-defined]
     for folder in re.findall(r"`((?:exercises|tests)/[\w/.]+)`", GUIDE):
         assert (ROOT / folder).exists(), folder
+
+
+def test_its_patterns_find_the_ids_in_its_names() -> None:
+    rows = re.findall(r"^\| [^|]+ \| `([^`]+)` \| `'([^`]+)'` \|$", GUIDE, re.MULTILINE)
+    names = [name.removesuffix("/").removesuffix(".py") for name, _ in rows]
+    found = [ids(pattern)(name) for name, (_, pattern) in zip(names, rows, strict=True)]
+    assert found == ["ada", "Ada Byron", "byronada"]
 
 
 def test_its_commands_of_nbgrader_are_there() -> None:
