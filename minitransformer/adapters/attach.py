@@ -22,6 +22,7 @@ from .config import (
     PrefixConfig,
     check_config,
     check_size,
+    config_or_default,
 )
 from .drop import check_droppable, deactivate_dropped
 from .fusion import Fusion
@@ -56,7 +57,7 @@ class Adaptable(Module):
     def add_adapter(
         self,
         name: str,
-        config: AdapterConfig | AdapterFactory | None = None,
+        config: AnyConfig | AdapterFactory | None = None,
         rng: np.random.Generator | None = None,
         factory: AdapterFactory | None = None,
     ) -> None:
@@ -65,6 +66,7 @@ class Adaptable(Module):
         Nothing else changes. Weights start as `config.init` says, drawn from `rng` (default: seed
         0); dropout masks have generators of their own. `factory` makes an adapter of your own, see
         `adapters/own.py`; `add_adapter(name, factory)` takes the default configuration.
+        A configuration of another method inserts what it describes, as `add_lora` does.
         Raises: ConfigError if the name is taken or empty, a layer does not exist, or what the
         factory makes cannot stand there.
         """
@@ -77,17 +79,17 @@ class Adaptable(Module):
         self, name: str, config: LoRAConfig | None = None, rng: np.random.Generator | None = None
     ) -> None:
         """Insert low-rank updates called `name`; as `add_adapter`."""
-        self.add_method(name, config if config is not None else LoRAConfig(), rng)
+        self.add_method(name, config_or_default(config, LoRAConfig), rng)
 
     def add_ia3(self, name: str, config: IA3Config | None = None) -> None:
         """Insert the factors of (IA)^3 called `name`; as `add_adapter`."""
-        self.add_method(name, config if config is not None else IA3Config())
+        self.add_method(name, config_or_default(config, IA3Config))
 
     def add_prefix(
         self, name: str, config: PrefixConfig | None = None, rng: np.random.Generator | None = None
     ) -> None:
         """Insert a prefix called `name`; as `add_adapter`."""
-        self.add_method(name, config if config is not None else PrefixConfig(), rng)
+        self.add_method(name, config_or_default(config, PrefixConfig), rng)
 
     def add_method(
         self,
@@ -169,8 +171,9 @@ class Adaptable(Module):
 
     def check_new_name(self, name: str) -> None:
         """Raises: ConfigError if no adapter can be called that."""
-        word = isinstance(name, str) and name and "." not in name and ":" not in name
-        if not word or name != printable(name, keep=""):
+        if not isinstance(name, str):
+            raise ConfigError(f"adapter name {name!r}: expected a word; the name comes first")
+        if not name or "." in name or ":" in name or name != printable(name, keep=""):
             raise ConfigError(
                 f"adapter name {name!r}: expected a word without dots, colons, control characters"
             )
@@ -181,6 +184,8 @@ class Adaptable(Module):
 
     def check_adapter(self, name: str) -> None:
         """Raises: ConfigError if there is no adapter of that name."""
+        if not isinstance(name, str):
+            raise ConfigError(f"{name!r}: expected the name of an adapter; several are 'a', 'b'")
         if not self.has_adapter(name):
             known = listed(self.adapter_names)
             raise ConfigError(f"there is no adapter {name!r}; this model has: {known}")
@@ -395,7 +400,7 @@ class Adaptable(Module):
 
     def has_adapter(self, name: str) -> bool:
         """Whether there is an adapter of that name."""
-        if not isinstance(name, str) or name.startswith(PER_ROW):
+        if name.startswith(PER_ROW):
             return False
         return any(name in place.adapters for place in self.places())
 

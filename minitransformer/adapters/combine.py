@@ -50,7 +50,7 @@ def average_adapters(
     """
     if of not in ("outputs", "parameters"):
         raise ConfigError(f"of={of!r}: expected 'outputs' or 'parameters'")
-    if not weights:
+    if not weights or not isinstance(weights, Mapping):
         raise ConfigError("no adapters to average: give each with its weight, as {'a': 0.5, ...}")
     configs = {source: model.adapter_config(source) for source in weights}
     for source, weight in weights.items():

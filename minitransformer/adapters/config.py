@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 
@@ -214,10 +214,19 @@ class PrefixConfig(MethodConfig):
 
 AnyConfig = AdapterConfig | LoRAConfig | IA3Config | PrefixConfig
 
+Config = TypeVar("Config", bound=AnyConfig)
+
 CONFIGS: dict[str, type[AnyConfig]] = {
     config.method: config for config in (AdapterConfig, LoRAConfig, IA3Config, PrefixConfig)
 }
 METHODS = (*CONFIGS, "bitfit", "layer-norm", "head", "full")  # the last four insert nothing
+
+
+def config_or_default(config: Config | None, kind: type[Config]) -> Config:
+    """`config`; None: the default one. Raises: ConfigError for a configuration of another kind."""
+    if config is not None and not isinstance(config, kind):
+        raise ConfigError(f"config={config!r}: expected {kind.__name__}(...), or none")
+    return kind() if config is None else config
 
 
 def check_config(config: Any, factory: Any) -> None:

@@ -15,8 +15,6 @@ from ..nn.module import Module, Parameter
 from .config import CONFIGS, METHODS
 
 PART_OF_METHOD = {"layer-norm": "layer_norms", "bitfit": "biases", "full": "all"}  # others: "none"
-
-
 BASE_PARTS = ("none", "layer_norms", "biases", "all")
 
 

@@ -37,6 +37,14 @@ app = typer.Typer(
     epilog="Begin with `minitransformer demo`: 20 seconds, no network.",
 )
 
+# The groups of commands in --help, in the order in which their first command is registered.
+BEGIN, USE, STUDY, TEACH = (
+    "Begin",
+    "Train, and use what was trained",
+    "Count, check, sweep",
+    "Teach",
+)
+
 
 def say(message: str) -> None:
     """To the person in front of the screen, not to the program behind a pipe."""
@@ -103,7 +111,8 @@ def show_version(wanted: bool) -> None:
 def options_of_all(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print it.")
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Print the version."),
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="On failure, show the traceback. Goes anywhere.")

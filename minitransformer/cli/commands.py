@@ -1,19 +1,17 @@
-"""The commands of a classification task: train, evaluate, predict; and what there is to look at."""
+"""The commands to begin with: demo, tasks, train, gradcheck."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ..data.datasets import TASKS
 from ..errors import ConfigError
-from ..runs.classification import Prediction
 from ..runs.classification import train as train_run
 from ..runs.folder import default_folders, unfinished
 from ..runs.language_modeling import HISTORIES
 from ..runs.options import RunOptions
 from . import options as opt
-from .app import INTERRUPTED, app, failed, print_json, say, show
+from .app import BEGIN, INTERRUPTED, STUDY, USE, app, failed, print_json, say, show
 from .language_adaptation import adapt
 from .text import (
     gradcheck_record,
@@ -23,13 +21,52 @@ from .text import (
     training_report,
 )
 
-AT_ONCE = 64  # texts from standard input in a batch
 
-# Texts -> for each what names its task (where there are several), and the prediction.
-Predictions = Callable[[Sequence[str]], Iterable[tuple[dict[str, str], Prediction]]]
+@app.command(rich_help_panel=BEGIN)
+def demo(out: opt.DemoOut = None) -> int:
+    """Train an adapter in 20 seconds, without a network, and show what it learnt.
+
+    A tiny pretrained encoder that comes with the library is frozen; an adapter learns to tell
+    positive opinions from negative ones; you see the accuracy before and after, some predictions,
+    and where the picture of the training curves is.
+
+    Example: `minitransformer demo --out my-first-run`
+    """
+    from . import demo as the_demo
+
+    free = (folder for folder in default_folders("demo", the_demo.OPTIONS) if not folder.exists())
+    folder = out if out is not None else next(free)
+    print(the_demo.INTRODUCTION + "\n", flush=True)
+    run = the_demo.run_demo(folder)
+    if not run.metrics["finished"]:
+        say(interruption_report(the_demo.TASK, folder, run.metrics))
+        return INTERRUPTED
+    show("\n" + the_demo.demo_report(run))
+    return 0
 
 
-@app.command()
+@app.command(rich_help_panel=BEGIN)
+def tasks(as_json: opt.AsJson = False) -> None:
+    """List the built-in tasks.
+
+    All but toy-reviews are fetched once, when first used, through your own pip.
+
+    Example: `minitransformer tasks --json`
+    """
+    if as_json:
+        print_json(
+            [
+                {"name": name, "description": known.description, "labels": known.label_names}
+                for name, known in TASKS.items()
+            ]
+        )
+        return
+    rows = [(name, known.description) for name, known in TASKS.items()]
+    show(table(("task", "what it is"), rows, left=2))
+    show("\nOr your own .csv, .tsv, .jsonl or .parquet file: see minitransformer train --help.")
+
+
+@app.command(rich_help_panel=USE)
 def train(
     task: opt.Task = None,
     text_column: opt.TextColumn = None,
@@ -157,28 +194,7 @@ def the_interrupted_run() -> Path:
     raise ConfigError(f"--resume: say which run with --out FOLDER (interrupted: {seen})")
 
 
-@app.command()
-def tasks(as_json: opt.AsJson = False) -> None:
-    """List the built-in tasks.
-
-    All but toy-reviews are fetched once, when first used, through your own pip.
-
-    Example: `minitransformer tasks --json`
-    """
-    if as_json:
-        print_json(
-            [
-                {"name": name, "description": known.description, "labels": known.label_names}
-                for name, known in TASKS.items()
-            ]
-        )
-        return
-    rows = [(name, known.description) for name, known in TASKS.items()]
-    show(table(("task", "what it is"), rows, left=2))
-    show("\nOr your own .csv, .tsv, .jsonl or .parquet file: see minitransformer train --help.")
-
-
-@app.command()
+@app.command(rich_help_panel=STUDY)
 def gradcheck(
     tolerance: opt.Tolerance = 1e-6,
     as_json: opt.AsJson = False,
@@ -201,27 +217,4 @@ def gradcheck(
         show(gradcheck_text(results))
     if wrong:
         return failed(f"wrong gradients in {len(wrong)} of {len(results)}: {', '.join(wrong)}", 1)
-    return 0
-
-
-@app.command()
-def demo(out: opt.DemoOut = None) -> int:
-    """Train an adapter in 20 seconds, without a network, and show what it learnt.
-
-    A tiny pretrained encoder that comes with the library is frozen; an adapter learns to tell
-    positive opinions from negative ones; you see the accuracy before and after, some predictions,
-    and where the picture of the training curves is.
-
-    Example: `minitransformer demo --out my-first-run`
-    """
-    from . import demo as the_demo
-
-    free = (folder for folder in default_folders("demo", the_demo.OPTIONS) if not folder.exists())
-    folder = out if out is not None else next(free)
-    print(the_demo.INTRODUCTION + "\n", flush=True)
-    run = the_demo.run_demo(folder)
-    if not run.metrics["finished"]:
-        say(interruption_report(the_demo.TASK, folder, run.metrics))
-        return INTERRUPTED
-    show("\n" + the_demo.demo_report(run))
     return 0

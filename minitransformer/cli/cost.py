@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from ..adapters.config import PLACEMENTS, AdapterConfig, IA3Config, LoRAConfig, PrefixConfig
 from ..costs.comparison import WIDTHS, compare_methods
 from . import options as opt
-from .app import app, print_json, show
+from .app import STUDY, app, print_json, show
 from .text import percent, size, table
 
 Batch = Annotated[int, opt.option("Sequences in a step.", 32, "--batch-size")]
@@ -17,10 +17,12 @@ Prefix = Annotated[int, opt.option("Positions of a prefix.", PrefixConfig.length
 Lm = Annotated[
     bool, opt.option("Of a language model, with logits over the vocabulary.", flag="--lm")
 ]
-Placement = Annotated[str, opt.option(f"Where adapters stand: {', '.join(PLACEMENTS)}.")]
+Placement = Annotated[
+    str, opt.option(f"Where adapters stand: {', '.join(PLACEMENTS)}.", AdapterConfig.placement)
+]
 
 
-@app.command()
+@app.command(rich_help_panel=STUDY)
 def cost(
     base: opt.Shape = "bert-base",
     bottleneck: opt.Widths = None,
@@ -31,7 +33,7 @@ def cost(
     prefix: Prefix = PrefixConfig.length,
     batch_size: Batch = 32,
     length: Length = 128,
-    pooling: Annotated[str, opt.option("What the head sees: cls, mean, pooler.", "cls")] = "cls",
+    pooling: opt.Pooling = None,
     lm: Lm = False,
     as_json: opt.AsJson = False,
 ) -> None:

@@ -16,7 +16,7 @@ from ..runs.adapterhub import export_adapterhub, import_adapterhub
 from ..runs.exchange import open_run
 from ..runs.peft import export_peft, import_peft
 from . import options as opt
-from .app import app, print_json, show
+from .app import USE, app, print_json, show
 from .text import size
 
 ExportFolder = Annotated[
@@ -41,7 +41,7 @@ Labels = Annotated[
 IN_PEFT = ("lora", "ia3")  # the methods that go to the library `peft`
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def export(
     run: opt.RunFolder,
     folder: ExportFolder = None,
@@ -111,7 +111,7 @@ def about_peft(folder: Path) -> dict[str, Any]:
     }
 
 
-@app.command(name="import")
+@app.command(name="import", rich_help_panel=USE)
 def import_(
     folder: ImportFolder,
     base: TrainedOn,

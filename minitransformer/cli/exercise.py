@@ -14,7 +14,7 @@ from ..exercises.catalogue import EXERCISES
 from ..exercises.checking import check
 from ..exercises.plain_files import start as write_start
 from . import options as opt
-from .app import app, print_json, say, show
+from .app import TEACH, app, print_json, say, show
 
 Number = Annotated[int | None, typer.Argument(metavar="NUMBER", help="1 to 9; without: a list.")]
 File = Annotated[Path | None, typer.Argument(metavar="FILE", help="A .py file or a notebook.")]
@@ -24,7 +24,7 @@ Start = Annotated[
 Student = Annotated[str | None, opt.option("Whose it is, if not what STUDENT in it says.")]
 
 
-@app.command()
+@app.command(rich_help_panel=TEACH)
 def exercise(
     number: Number = None,
     file: File = None,

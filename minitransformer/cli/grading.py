@@ -15,7 +15,7 @@ from ..exercises.grading.gradescope import write_autograder
 from ..exercises.grading.limits import Limits
 from ..exercises.grading.submissions import EVERYTHING
 from . import options as opt
-from .app import INTERRUPTED, app, say, show
+from .app import INTERRUPTED, TEACH, app, say, show
 
 Submissions = Annotated[
     Path,
@@ -47,7 +47,7 @@ Install = Annotated[
 ]
 
 
-@app.command()
+@app.command(rich_help_panel=TEACH)
 def grade(
     submissions: Submissions,
     exercise: Exercise,
@@ -89,7 +89,7 @@ def summary(graded: list[Graded]) -> str:
     return "\n".join(lines)
 
 
-@app.command()
+@app.command(rich_help_panel=TEACH)
 def gradescope(exercise: Number, out: Zip = Path("autograder.zip")) -> int:
     """Make the autograder of an exercise for Gradescope: the zip that is uploaded there.
 
@@ -102,7 +102,7 @@ def gradescope(exercise: Number, out: Zip = Path("autograder.zip")) -> int:
     return 0
 
 
-@app.command()
+@app.command(rich_help_panel=TEACH)
 def classroom(exercise: Number, out: Template, install: Install) -> int:
     """Make the template repository of an exercise for GitHub Classroom.
 

@@ -14,7 +14,7 @@ from ..runs.language_modeling import COMEDIES, HISTORIES, load_language_run
 from ..runs.language_modeling import pretrain as pretrain_run
 from ..runs.options import PRETRAINING_RATE, PretrainOptions
 from . import options as opt
-from .app import INTERRUPTED, app, print_json, say, show
+from .app import INTERRUPTED, USE, app, print_json, say, show
 from .language_adaptation import folder_to_resume, interruption
 from .options import TRAINING, option
 
@@ -47,7 +47,7 @@ TopK = Annotated[int | None, option("Draw from the k most probable tokens.", "al
 TopP = Annotated[float | None, option("Draw from the most probable share p.", "all")]
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def pretrain(
     text: Text = COMEDIES,
     d_model: Width = None,
@@ -105,7 +105,7 @@ def pretrain(
     return 0
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def generate(
     folder: Decoder,
     prompt: Prompt = "",

@@ -11,12 +11,12 @@ from ..runs.results import classification_results, correlations, report_text
 from ..runs.results import compare as compare_runs
 from ..training.evaluation import Evaluation
 from . import options as opt
-from .app import app, print_json, say, show
+from .app import USE, app, print_json, say, show
 from .predict import drop_adapters
 from .text import classification_lines, comparison_text, number_lines
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def evaluate(
     run: opt.RunFolder,
     task: opt.OtherTask,
@@ -74,7 +74,7 @@ def evaluate(
     show("\n".join([*lines(values, "all" if all_rows else split), "", report]))
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def compare(
     first: opt.RunFolder,
     second: opt.SecondRun,

@@ -232,7 +232,7 @@ Texts = Annotated[
 InputFile = Annotated[Path | None, option("Label the rows of this file.", flag="--file")]
 OutputFile = Annotated[Path | None, option("Where they go: a .csv, .tsv or .jsonl file.")]
 TopK = Annotated[
-    int | None, option("The so many most probable labels of each row.", "the probability of each")
+    int | None, option("Write the k most probable labels of each row.", "the probability of each")
 ]
 Also = Annotated[
     list[Path] | None,

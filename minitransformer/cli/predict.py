@@ -14,7 +14,7 @@ from ..runs.classification import Prediction, Run, load_run
 from ..runs.multitask import load_runs
 from ..runs.predict_file import predict_file
 from . import options as opt
-from .app import app, json_text, say, show
+from .app import USE, app, json_text, say, show
 
 AT_ONCE = 64  # texts from standard input in a batch
 
@@ -22,7 +22,7 @@ AT_ONCE = 64  # texts from standard input in a batch
 Predictions = Callable[[Sequence[str]], Iterable[tuple[dict[str, str], Prediction]]]
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def predict(
     run: opt.RunFolder,
     texts: opt.Texts = None,

@@ -15,7 +15,7 @@ from ..sweeps.sweep import default_folder
 from ..sweeps.sweep import sweep as run_sweep
 from ..sweeps.table import read_rows
 from . import options as opt
-from .app import INTERRUPTED, app, failed, print_json, say, show
+from .app import INTERRUPTED, STUDY, app, failed, print_json, say, show
 from .text import table
 
 StudyFile = Annotated[
@@ -32,7 +32,7 @@ Scheduler = Annotated[
 Retry = Annotated[bool, opt.option("Run those again that failed.", flag="--retry")]
 
 
-@app.command()
+@app.command(rich_help_panel=STUDY)
 def sweep(
     study: StudyFile,
     out: SweepOut = None,
@@ -62,7 +62,7 @@ def sweep(
     return 0
 
 
-@app.command()
+@app.command(rich_help_panel=STUDY)
 def report(folder: SweepFolder, to: ReportTo = None, as_json: opt.AsJson = False) -> None:
     """Write the report on a sweep, finished or not: tables, pictures, one HTML page.
 

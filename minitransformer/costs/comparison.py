@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..adapters.config import AdapterConfig, AnyConfig, IA3Config, LoRAConfig, PrefixConfig
+from ..models.heads import resolved_pooling
 from .parameters import FLOAT32, count_adapters, count_parameters, shape_of
 from .step import StepCosts, count_step
 
@@ -24,7 +25,7 @@ def compare_methods(
     lora: LoRAConfig | None = None,
     ia3: IA3Config | None = None,
     prefix: PrefixConfig | None = None,
-    pooling: str = "cls",
+    pooling: str | None = None,
     language_model: bool = False,
 ) -> dict[str, Any]:
     """Every method on a base, as plain values; nothing runs, and no weights are needed.
@@ -32,12 +33,13 @@ def compare_methods(
     `adapter` says where adapters stand; there is a row for each of the `bottlenecks`. In a row,
     `share` is of the base's parameters, `work` the multiply-adds of a step over those of full
     fine-tuning, `inference` those of a forward pass over the base's.
-    `language_model`: with a head over the vocabulary and the methods that go with it.
+    `pooling`: as of a `Classifier`. `language_model`: with a head over the vocabulary and the
+    methods that go with it.
     Raises: HubError for an unknown base; ConfigError for what cannot be.
     """
     config, adapter = shape_of(base), adapter or AdapterConfig()
     lora, ia3, prefix = lora or LoRAConfig(), ia3 or IA3Config(), prefix or PrefixConfig()
-    counts = count_parameters(config)
+    counts, pooling = count_parameters(config), resolved_pooling(pooling, config.causal)
     methods: list[tuple[str, str, AnyConfig | None]] = [("full", "full", None)]
     for m in bottlenecks:
         one = replace(adapter, bottleneck=m, reduction_factor=None)

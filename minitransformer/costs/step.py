@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..adapters.config import CONFIGS, METHODS, AnyConfig
 from ..errors import ConfigError
-from ..models.heads import POOLINGS
+from ..models.heads import resolved_pooling
 from ..nn.config import TransformerConfig
 from .forward_pass import ForwardPass, MultiplyAdds
 from .parameters import FLOAT32
@@ -81,11 +81,9 @@ def count_step(
     Raises: ConfigError for an unknown method or pooling, an `adapter` of another method, or a
     language model that begins at a later block.
     """
-    if pooling is None:
-        pooling = "last" if config.causal else "cls"
-    for name, value, known in (("method", method, METHODS), ("pooling", pooling, POOLINGS)):
-        if value not in known:
-            raise ConfigError(f"{name}={value!r}: expected one of {', '.join(known)}")
+    pooling = resolved_pooling(pooling, config.causal)
+    if method not in METHODS:
+        raise ConfigError(f"method={method!r}: expected one of {', '.join(METHODS)}")
     kind = CONFIGS.get(method)
     if kind is not None and adapter is None:
         adapter = kind()

@@ -21,9 +21,10 @@ POOL = 50  # batches whose examples are sorted by length together
 class Encoded:
     """A split as token ids: n sequences, labels (n,). Made by `encode_split`, or by hand.
 
-    Labels are classes, int64, or numbers, float64. For a language model the sequences are of one
-    length T and labels (n, T) are the tokens that follow; IGNORE (-100) where one does not count.
-    Of pairs of texts, `token_types` tells which of the two each token belongs to, 0 or 1.
+    Labels are classes, int64, or numbers, float64; a list of them will do. For a language model the
+    sequences are of one length T and labels (n, T) are the tokens that follow; IGNORE (-100) where
+    one does not count. Of pairs of texts, `token_types` tells which of the two each token belongs
+    to, 0 or 1.
     Raises: DataError if there is not one label, or row of labels, for each sequence, and one type
     for each token.
     """
@@ -34,6 +35,7 @@ class Encoded:
     token_types: list[list[int]] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", np.asarray(self.labels))
         if self.token_types is not None:
             lengths = [len(types) for types in self.token_types]
             if lengths != [len(sequence) for sequence in self.sequences]:
@@ -98,8 +100,13 @@ def counted(labels: Array) -> Array:
 def encode_split(split: Split, tokenizer: Tokenizer, max_length: int) -> Encoded:
     """Token ids of a split's texts, or pairs of texts, each cut to `max_length`.
 
-    Raises: DataError if it is empty.
+    Raises: DataError if it is empty, or no `Split`.
     """
+    if not isinstance(split, Split):
+        raise DataError(
+            f"split is a {type(split).__name__}: expected a Split, as load_task(...).train is one; "
+            "tokenizer.encode takes a list of texts"
+        )
     if len(split) == 0:
         raise DataError("this split has no examples; a file without train rows is for evaluation")
     return encode_texts(split.texts, split.pairs, split.labels, tokenizer, max_length)

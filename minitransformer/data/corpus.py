@@ -156,8 +156,14 @@ def windows(tokens: Array, block_size: int, stride: int | None = None) -> Encode
     tokens that follow. A window begins `stride` tokens after the one before (default: T, side by
     side), the last one so that it ends with the text. Where two overlap, the earlier one has the
     label and the later one IGNORE: there the tokens serve as context alone.
-    Raises: DataError for a text of less than two tokens; ConfigError for a stride out of range.
+    Raises: DataError for a text of less than two tokens, or not tokenized; ConfigError for a stride
+    out of range.
     """
+    if tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
+        raise DataError(
+            f"tokens of shape {tokens.shape}, dtype {tokens.dtype}: expected the ids of one text, "
+            "as tokenizer.encode([text])[0]"
+        )
     N = len(tokens)
     if N < 2:
         raise DataError(f"a text of {N} tokens has none to predict: expected 2 or more")

@@ -6,6 +6,7 @@ be a result that nobody can explain.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -110,11 +111,12 @@ def rows_of(
             rows.append(_row(f"{where}, {unit} {line}", line, record, options))
     if empty and not options.drop_unusable:
         raise DataError(
-            f"{where}: the text or the label is empty in {listed(unit, empty)}; fill it in, or "
+            f"{where}: the text or the label is empty in {numbered(unit, empty)}; fill it in, or "
             "leave such rows out with --drop-unusable (DataOptions.drop_unusable)"
         )
     if empty:
-        log.warning(f"{where}: left out {len(empty)} rows without a text or a label")
+        rows_of_them = "1 row" if len(empty) == 1 else f"{len(empty)} rows"
+        log.warning(f"{where}: left out {rows_of_them} without a text or a label")
     if not rows:
         raise DataError(f"{where} holds no examples: give it rows with text and label")
     for row in rows:  # of JSON lines each has its own keys
@@ -127,7 +129,7 @@ def rows_of(
     return rows
 
 
-def listed(unit: str, lines: Sequence[int], most: int = 20) -> str:
+def numbered(unit: str, lines: Sequence[int], most: int = 20) -> str:
     """ "line 3", "lines 3, 7 and 9", "lines 1, 2, ... and 480 more" """
     shown = [str(line) for line in lines[:most]]
     rest = f"{len(lines) - most} more" if len(lines) > most else shown.pop()
@@ -234,9 +236,11 @@ def read_utf8(path: Path) -> str:
         return content.decode("utf-8-sig")  # spreadsheets like to write a byte order mark
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
+        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        likely = "UTF-16" if utf16 else "Windows-1252 or Latin-1"
         raise DataError(
-            f"{path}, line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8; "
-            "save the file with the encoding UTF-8"
+            f"{path}, line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8, but "
+            f"perhaps {likely}; save the file with the encoding UTF-8 (in Excel: CSV UTF-8)"
         ) from error
 
 

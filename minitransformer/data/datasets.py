@@ -242,7 +242,8 @@ def relabel(task: Task, label_names: Sequence[str]) -> Task:
     for name in task.label_names:
         if name not in label_names:
             raise DataError(
-                f"label {name!r} of {task.name} is unknown here; known: {listed(label_names)}"
+                f"label {name!r} of {task.name} is unknown here; known: {listed(label_names)}. "
+                "Take rows with other labels out, or train on data that has them"
             )
     to_new = np.array([label_names.index(name) for name in task.label_names], dtype=np.int64)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, DataError
-from .datafiles import DataOptions, Row, listed, read_rows, rows_of, stem_of
+from ..errors import ConfigError, DataError, listed
+from .datafiles import DataOptions, Row, numbered, read_rows, rows_of, stem_of
 from .memory import records_of
 from .splits import (
     Example,
@@ -102,7 +102,8 @@ def _without_rare(where: str, rows: list[Row], drop: bool) -> list[Row]:
     if not drop:
         unit = "row" if where == "data" else "line"
         told = [
-            f"{label!r} in {listed(unit, [row.line for row in own])}" for label, own in rare.items()
+            f"{label!r} in {numbered(unit, [row.line for row in own])}"
+            for label, own in rare.items()
         ]
         more = f"; and {len(told) - 20} more labels" if len(told) > 20 else ""
         raise DataError(
@@ -110,7 +111,9 @@ def _without_rare(where: str, rows: list[Row], drop: bool) -> list[Row]:
             f"examples, too few to train on and to hold out: {'; '.join(told[:20])}{more}. "
             "Add some, or leave such labels out with --drop-unusable (DataOptions.drop_unusable)"
         )
-    log.warning(f"{where}: left out {len(rare)} labels with fewer than {least} different examples")
+    names = listed(map(repr, rare))
+    what = f"the label {names}" if len(rare) == 1 else f"{len(rare)} labels ({names})"
+    log.warning(f"{where}: left out {what}, with fewer than {least} different examples")
     return [row for row in rows if row.label not in rare]
 
 

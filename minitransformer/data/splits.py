@@ -31,12 +31,16 @@ class Example(NamedTuple):
 class Split:
     """Texts and their labels: `labels` (n,) int64 counts into the task's label names.
 
-    Where the task is a number, labels are that, float64. `pairs`: the second text of each, if any.
+    Where the task is a number, labels are that, float64. A list of labels will do. `pairs`: the
+    second text of each, if any.
     """
 
     texts: list[str]
     labels: Array
     pairs: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", np.asarray(self.labels))
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import GradientError
 from ..nn.module import Array, Module
-from .checked_module import CheckedModule, generators_of, rewind
+from .checked_module import CheckedModule, generators_of, rewind, rms
 
 Gradients = dict[str, Array]  # "dx", "weight.grad", ... -> values; what is None is left out
 
@@ -255,7 +255,3 @@ def different(checked: CheckedModule, expected: Gradients, found: Gradients) -> 
 
 def same(a: Array, b: Array, noise: float = 0.0) -> bool:
     return a.shape == b.shape and bool(np.all(np.abs(a - b) <= SAME * (np.abs(b) + rms(b)) + noise))
-
-
-def rms(x: Array) -> float:
-    return float(np.sqrt(np.mean(np.square(x)))) if x.size else 0.0

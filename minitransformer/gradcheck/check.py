@@ -18,7 +18,7 @@ from ..nn.module import Array, Module
 from . import diagnosis, messages
 from .blind_spots import blind_spots, check_float64
 from .cases import cases
-from .checked_module import AnalyticGradient, CheckedModule, Move
+from .checked_module import AnalyticGradient, CheckedModule, Move, rms
 from .diagnosis import Evidence
 from .report import GradCheckReport, GradCheckRow, index_text
 
@@ -205,7 +205,3 @@ def choose_moves(
 def step_for(array: Array, eps: float) -> float:
     """eps, times the size of arrays above 1; a power of two, so that x + h is (nearly) exact."""
     return float(2.0 ** np.round(np.log2(eps * max(1.0, rms(array)))))
-
-
-def rms(x: Array) -> float:
-    return float(np.sqrt(np.mean(np.square(x)))) if x.size else 0.0

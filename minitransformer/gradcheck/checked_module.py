@@ -345,3 +345,8 @@ def argument_names(module: Module, n: int) -> list[str]:
     parameters = inspect.signature(module.forward).parameters.values()
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return [names[i] if i < len(names) else f"x{i}" for i in range(n)]
+
+
+def rms(x: Array) -> float:
+    """The root mean square of the entries."""
+    return float(np.sqrt(np.mean(np.square(x)))) if x.size else 0.0

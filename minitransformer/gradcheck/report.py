@@ -69,9 +69,9 @@ class GradCheckRow:
         return (self.name, str(self.shape), self.checked, self.worst, *numbers, self.verdict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GradCheckReport:
-    """`print` it, or let a notebook show it as a table.
+    """A table, as text where Python shows it, and as HTML in a notebook.
 
     Attributes:
         title: the kind of module.
@@ -134,6 +134,8 @@ class GradCheckReport:
         lines += [self.verdict(), *(f"* {advice}" for advice in self.advice)]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         def line(cells: tuple[str, ...], tag: str, style: str = "") -> str:

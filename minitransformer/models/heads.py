@@ -21,6 +21,32 @@ from .transformer import Transformer
 POOLINGS = ("cls", "last", "mean", "pooler")
 
 
+def check_model(model: Any, *kinds: type[Module]) -> None:
+    """Raises: ConfigError for a model of another kind, as a transformer without a head."""
+    if not isinstance(model, kinds):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        value = f"{model!r}, a str" if isinstance(model, str) else f"a {type(model).__name__}"
+        raise ConfigError(f"model is {value}: expected a {expected}")
+
+
+def resolved_pooling(pooling: str | None, causal: bool) -> str:
+    """What a classifier's head sees. None: "last" for a causal model, as `transformers` has it for
+    GPT-2, else "cls".
+
+    Raises: ConfigError for an unknown kind, and for "cls" of a causal model.
+    """
+    if pooling is None:
+        return "last" if causal else "cls"
+    if pooling not in POOLINGS:
+        raise ConfigError(f"pooling={pooling!r}: expected one of {', '.join(POOLINGS)}")
+    if causal and pooling == "cls":
+        raise ConfigError(
+            "pooling='cls', but this model is causal: its first position has read nothing but "
+            "itself; use 'last' (the default) or 'mean'"
+        )
+    return pooling
+
+
 class Pooling(Module):
     """One vector for a sequence.
 
@@ -43,6 +69,7 @@ class Pooling(Module):
 
     def forward(self, h: Array, attention_mask: Array | None = None) -> Array:
         B, T, d = h.shape
+        attention_mask = None if attention_mask is None else np.asarray(attention_mask)
         self.save_for_backward((B, d), T, attention_mask)
         if self.kind != "mean":
             return h[np.arange(B), self.position(B, T, attention_mask)]
@@ -96,9 +123,9 @@ class ClassificationHead(Module):
         dropout: float = 0.0,
         rng: Rng | None = None,
     ) -> None:
-        if n_classes < 2:
+        if not isinstance(n_classes, int | np.integer) or n_classes < 2:
             raise ConfigError(
-                f"n_classes={n_classes}: a classifier needs at least 2; for a number, a Regressor"
+                f"n_classes={n_classes!r}: a classifier needs at least 2; for a number, a Regressor"
             )
         self.dropout = Dropout(dropout)
         self.linear = Linear(d_model, n_classes, rng)
@@ -163,8 +190,8 @@ class Classifier(Module):
     """A transformer with a classification head.
 
     Shapes: ids (B, T), attention_mask (B, T), token_types (B, T) -> logits (B, n_classes).
-    `start` and `hidden` as in `Transformer`. `pooling` as in `Pooling`; None: "last" for a causal
-    model, as `transformers` has it for GPT-2, else "cls".
+    `start` and `hidden` as in `Transformer`. `pooling` as in `Pooling`, or None; see
+    `resolved_pooling`.
     Raises: ConfigError if "pooler" is asked of a model without one, or "cls" of a causal model.
     """
 
@@ -176,14 +203,8 @@ class Classifier(Module):
         dropout: float = 0.0,
         rng: Rng | None = None,
     ) -> None:
-        causal = transformer.config.causal
-        if causal and pooling == "cls":
-            raise ConfigError(
-                "pooling='cls', but this model is causal: its first position has read nothing but "
-                "itself; use 'last' (the default) or 'mean'"
-            )
-        if pooling is None:
-            pooling = "last" if causal else "cls"
+        check_model(transformer, Transformer)
+        pooling = resolved_pooling(pooling, transformer.config.causal)
         if pooling == "pooler" and transformer.pooler is None:
             raise ConfigError("pooling='pooler', but this model has no pooler; use 'cls' or 'mean'")
         self.transformer = transformer
@@ -192,6 +213,7 @@ class Classifier(Module):
         self.head.astype(transformer.dtype)
 
     def new_head(self, n_classes: int, dropout: float, rng: Rng | None) -> Head:
+        """What turns the pooled vector (B, d_model) into the output."""
         return ClassificationHead(self.transformer.config.d_model, n_classes, dropout, rng)
 
     def save_adapter(self, path: str | Path, *names: str, head: bool = True) -> None:
@@ -318,6 +340,7 @@ class LanguageModel(Module):
     """
 
     def __init__(self, transformer: Transformer, bias: bool | None = None) -> None:
+        check_model(transformer, Transformer)
         self.transformer = transformer
         bias = not transformer.config.causal if bias is None else bias
         self.head = LanguageModelHead(transformer.embeddings.token.weight, bias)
@@ -361,6 +384,7 @@ class CrossEntropy(Module):
 
     `class_weights` (K,): how much a label of each class counts in the mean, above 0.
     Shapes: logits (..., K), labels (...) integers -> a number.
+    Raises: ConfigError for an option out of range; ShapeError, DataError as `cross_entropy`.
     """
 
     def __init__(
@@ -369,6 +393,11 @@ class CrossEntropy(Module):
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"label_smoothing={label_smoothing}: expected 0 <= value < 1")
         self.label_smoothing = label_smoothing
+        if isinstance(class_weights, str):
+            raise ConfigError(
+                f"class_weights={class_weights!r}: expected a number for each class; 'balanced' is "
+                "for TrainingOptions, which know how many examples each has"
+            )
         self.class_weights = None if class_weights is None else np.array(class_weights, np.float64)
         if self.class_weights is not None and not (self.class_weights > 0).all():
             raise ConfigError(f"class_weights={class_weights}: expected numbers above 0")
@@ -401,6 +430,7 @@ class SquaredError(Module):
 
     With the labels' standard deviation as unit, 1 is what their mean as the answer would get.
     Shapes: y (B, 1), labels (B,) -> a number.
+    Raises: ShapeError if they do not fit.
     """
 
     def __init__(self, unit: float = 1.0) -> None:

@@ -113,7 +113,11 @@ class Embeddings(Module):
         x = self.token.forward(ids)
         x += self.position.forward(positions)
         if self.token_type is not None:
-            types = np.zeros_like(ids) if token_types is None else token_types
+            types = np.zeros_like(ids) if token_types is None else np.asarray(token_types)
+            if types.shape != ids.shape:
+                raise ShapeError(
+                    f"token_types has shape {types.shape}; expected {ids.shape}, one for each token"
+                )
             x += self.token_type.forward(types)
         if self.norm is not None:
             x = self.norm.forward(x)
@@ -303,6 +307,7 @@ class Transformer(Adaptable, Module):
         return [KeyValueCache(*shape, self.dtype) for _ in self.blocks]
 
     def check_cache(self) -> None:
+        """Raises: ConfigError in train mode, or if this model is not causal."""
         if self.training:
             raise ConfigError("a cache is for eval() mode: there is no backward pass through it")
         if not self.config.causal:
@@ -312,7 +317,15 @@ class Transformer(Adaptable, Module):
             )
 
     def check_ids(self, ids: Array, earlier: int = 0) -> Array:
+        """ids as an array, when it is sure that they fit; `earlier`: how many tokens came before.
+
+        Raises: ShapeError, as the class says.
+        """
         ids = np.asarray(ids)
+        if not np.issubdtype(ids.dtype, np.integer) and ids.size:
+            raise ShapeError(
+                f"ids of dtype {ids.dtype}: expected integers, as tokenizer.encode makes of texts"
+            )
         if ids.ndim != 2 or ids.size == 0:
             raise ShapeError(
                 f"ids of shape {ids.shape}: expected (batch, tokens) with at least one of each"

@@ -40,16 +40,14 @@ def additive_attention_mask(
 ) -> Array | None:
     """What is added to the scores: 0 where a query may attend, a large negative number elsewhere.
 
-    Shapes: attention_mask (B, T), nonzero for real tokens -> (B or 1, 1, 1 or Q, T), or None when
+    Shapes: attention_mask (B, T), 1 for real tokens -> (B or 1, 1, 1 or Q, T), or None when
     nothing is masked; the queries are the Q = T - first positions from `first` on. A query that
     could attend to nothing at all attends to itself.
-    Raises: ShapeError for a mask of another shape.
+    Raises: ShapeError for a mask of another shape, or with other entries than 1 and 0.
     """
-    if attention_mask is not None and attention_mask.shape != (batch, length):
-        raise ShapeError(
-            f"attention_mask has shape {attention_mask.shape}; expected {(batch, length)}, "
-            "one entry for each token (1: real, 0: padding)"
-        )
+    if attention_mask is not None:
+        attention_mask = np.asarray(attention_mask)
+        check_mask(attention_mask, (batch, length))
     visible = None
     if attention_mask is not None and not attention_mask.all():
         visible = (attention_mask != 0)[:, None, None, :]  # (B, 1, 1, T): padding is masked
@@ -63,6 +61,21 @@ def additive_attention_mask(
         itself = np.eye(length - first, length, first, dtype=bool)
         visible = visible | (empty & itself)  # a softmax over nothing would be NaN
     return np.where(visible, 0, np.finfo(dtype).min / 2).astype(dtype)
+
+
+def check_mask(attention_mask: Array, shape: tuple[int, int]) -> None:
+    """Raises: ShapeError for a mask of another shape, or with other entries than 1 and 0."""
+    if attention_mask.shape != shape:
+        raise ShapeError(
+            f"attention_mask has shape {attention_mask.shape}; expected {shape}, "
+            "one entry for each token (1: real, 0: padding)"
+        )
+    other = attention_mask[(attention_mask != 0) & (attention_mask != 1)]
+    if other.size:
+        raise ShapeError(
+            f"attention_mask contains {other[0]}: expected 1 for real tokens and 0 for padding; "
+            "what is added to the scores is made from it"
+        )
 
 
 class KeyValueCache:
@@ -124,7 +137,8 @@ class MultiHeadAttention(Module):
     values that all positions may read.
     With a cache, x holds new positions only, and they attend to the earlier ones too;
     attention_mask, if given, is (B, earlier + T).
-    Raises: ConfigError if n_heads does not divide d_model; ShapeError for a mask of another shape.
+    Raises: ConfigError if n_heads does not divide d_model; ShapeError for a mask of another shape,
+    or with other entries than 1 and 0.
     """
 
     def __init__(

@@ -315,9 +315,12 @@ def cross_entropy(
 
     Shapes: logits (..., K), labels (...) integers. Returns the loss and p (..., K), which
     `cross_entropy_backward` reads.
-    Raises: ShapeError; DataError for a label out of range or when every label is IGNORE.
+    Raises: ShapeError for labels of another shape, or that are not integers; DataError for a label
+    out of range or when every label is IGNORE.
     """
     n_classes = logits.shape[-1]
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ShapeError(f"labels of dtype {labels.dtype}: expected integers, the classes' numbers")
     if labels.shape != logits.shape[:-1]:
         raise ShapeError(
             f"labels of shape {labels.shape} do not fit logits of shape {logits.shape}; "

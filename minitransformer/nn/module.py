@@ -40,17 +40,23 @@ class Parameter:
     `grad` is None until then, and always None while the parameter is frozen. `requires_grad` says
     whether it is trained; `trainable` is another name for it. Reading `grad` always gives the whole
     array; `stored_grad` may be a `RowGradient`, which an embedding's is until somebody reads it.
+    Raises: ShapeError for whole numbers that shall train: their gradient would be cut to integers.
     """
 
     __array_ufunc__ = None  # x @ parameter is a TypeError: NumPy would take it for a single object
 
     def __init__(self, value: Array, requires_grad: bool = True) -> None:
-        self.value = value
+        self.value = np.asanyarray(value)
+        if requires_grad and not np.issubdtype(self.value.dtype, np.floating):
+            raise ShapeError(
+                f"a parameter of dtype {self.value.dtype}: expected np.float32 or np.float64"
+            )
         self.stored_grad: Array | RowGradient | None = None
         self._requires_grad = requires_grad
 
     @property
     def grad(self) -> Array | None:
+        """The gradient, of the shape of `value`; None if there is none."""
         if isinstance(self.stored_grad, RowGradient):
             # Whole from now on: whoever reads it may change it in place.
             self.stored_grad = np.asarray(self.stored_grad)
@@ -62,6 +68,7 @@ class Parameter:
 
     @property
     def requires_grad(self) -> bool:
+        """Whether it trains. Setting it to False drops the gradient."""
         return self._requires_grad
 
     @requires_grad.setter
@@ -175,9 +182,16 @@ class Module:
             _forward_pass.requires_grad = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The output y; saves what `backward` will read. The class says which shapes."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def backward(self, dy: Array) -> Array | None:
+        """From dy, of the shape of the output, to dx, or None if nothing earlier trains.
+
+        Adds to `.grad` of the parameters that train.
+        Raises: BackwardError without a forward before it, or a second time; ShapeError for a dy of
+        another shape.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
     @staticmethod
@@ -215,6 +229,7 @@ class Module:
         self._saved = saved
 
     def discard_saved(self) -> None:
+        """Forget what this module's forward has saved."""
         vars(self).pop("_saved", None)
 
     def pop_saved(self, dy: Array) -> tuple[Any, ...]:
@@ -232,11 +247,10 @@ class Module:
                     f"{unfrozen} of {name} was frozen during forward, which saved nothing for its "
                     "gradient; unfreeze before forward"
                 )
-        if dy.shape != saved.out_shape:
-            raise ShapeError(
-                f"{name}.backward got dy of shape {dy.shape}, "
-                f"but forward returned {saved.out_shape}"
-            )
+        shape = getattr(dy, "shape", None)
+        if shape != saved.out_shape:
+            got = f"dy of shape {shape}" if shape is not None else f"a {type(dy).__name__} as dy"
+            raise ShapeError(f"{name}.backward got {got}, but forward returned {saved.out_shape}")
         self.discard_saved()
         return saved.arrays
 
@@ -270,6 +284,7 @@ class Module:
                         yield f"{name}.{key}", item
 
     def own_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Parameters held as attributes, with their names; not those of the modules inside."""
         for name, held in vars(self).items():
             if isinstance(held, Parameter):
                 yield name, held
@@ -290,6 +305,7 @@ class Module:
                     yield (f"{path}.{name}" if path else name), parameter
 
     def parameters(self) -> list[Parameter]:
+        """All parameters, frozen or not, in the order of `named_parameters`."""
         return [parameter for _, parameter in self.named_parameters()]
 
     def trainable_parameters(self) -> dict[str, Parameter]:
@@ -320,7 +336,12 @@ class Module:
         return np.dtype(np.float32)
 
     def astype(self, dtype: npt.DTypeLike) -> Self:
-        """Convert every parameter in place; gradients are dropped. Returns self."""
+        """Convert every parameter in place; gradients are dropped. Returns self.
+
+        Raises: ShapeError for a dtype whose numbers are whole: every weight would be rounded.
+        """
+        if not np.issubdtype(dtype, np.floating):
+            raise ShapeError(f"dtype={dtype!r}: expected float32 or float64")
         for parameter in self.parameters():
             parameter.value = parameter.value.astype(dtype)
             parameter.grad = None
@@ -352,6 +373,7 @@ class Module:
         return self.train(False)
 
     def zero_grad(self) -> None:
+        """Drop all gradients, as before each training step: `backward` adds to what is there."""
         for parameter in self.parameters():
             parameter.grad = None
 
@@ -406,7 +428,9 @@ class HasBackward(Protocol):
 def backward_through(dy: Array, *modules: HasBackward) -> Array | None:
     """The gradient of the input of `modules`, which ran in the reverse order of this list.
 
-    None as soon as nothing earlier trains; what comes before is then not visited.
+    dy has the shape of the output of the first of them. None as soon as nothing earlier trains;
+    what comes before is then not visited.
+    Raises: what their `backward` raises.
     """
     d: Array | None = dy
     for module in modules:

@@ -28,9 +28,9 @@ class SummaryRow:
         return self.name, self.kind, str(self.shape), f"{self.count:,}", state
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
-    """Every parameter of a model. `print` it, or let a notebook show it as a table."""
+    """Every parameter of a model: a table, as text where Python shows it, as HTML in a notebook."""
 
     rows: tuple[SummaryRow, ...]
 
@@ -62,6 +62,8 @@ class Summary:
             lines.append(f"{left}  {count:>{widths[3]}}  {state}".rstrip())
         rule = "-" * (sum(widths) + 8)
         return "\n".join([lines[0], rule, *lines[1:], rule, self.footer()])
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         def cell(text: str, tag: str, align: str) -> str:

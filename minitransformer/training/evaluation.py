@@ -16,7 +16,7 @@ import numpy as np
 from ..data.batches import Batch, Batches, Encoded, batches
 from ..data.corpus import windows
 from ..errors import ConfigError, DataError, TrainingError
-from ..models.heads import Classifier, LanguageModel, Regressor, SquaredError
+from ..models.heads import Classifier, LanguageModel, Regressor, SquaredError, check_model
 from ..nn.functional import IGNORE
 from ..nn.kernels import softmax
 from ..nn.module import Array
@@ -93,6 +93,7 @@ def predict_probabilities(
 
     `threads`: how many compute batches side by side; 0 for one for each core.
     """
+    check_model(model, Classifier)
     plan = batches(encoded, batch_size)
     with eval_replicas(model, len(plan), threads) as replicas:
         return map_batches(replicas, plan, lambda p, batch: p)
@@ -116,7 +117,12 @@ def evaluate(
 def evaluate_numbers(
     model: Regressor, encoded: Encoded, batch_size: int = AT_ONCE, threads: int = 0
 ) -> NumberEvaluation:
-    """Squared error and correlations of a regressor on examples with numbers, without dropout."""
+    """Squared error and correlations of a regressor on examples with numbers, without dropout.
+
+    Raises: ConfigError for a classifier, which `evaluate` measures.
+    """
+    if not isinstance(model, Regressor):
+        raise ConfigError("this model predicts classes: evaluate measures it")
     y = predict_probabilities(model, encoded, batch_size, threads)  # (n, 1)
     return NumberEvaluation(y[:, 0].astype(np.float64), encoded.labels)
 
@@ -134,8 +140,14 @@ def perplexity(
     positions). Each begins `stride` tokens after the one before (default: half a window) and
     scores what that one did not see, so that a token has at least block_size - stride tokens as
     context, near the beginning of the text all that there are.
-    Raises: DataError for a text of less than two tokens; ConfigError for a stride out of range.
+    Raises: DataError for a text of less than two tokens, or not tokenized; ConfigError for a stride
+    out of range, and for an encoder, which would read the token that it is asked for.
     """
+    check_model(model, LanguageModel)
+    if not model.transformer.config.causal:
+        raise ConfigError(
+            "this model is an encoder, which sees all tokens at once; perplexity needs a causal one"
+        )
     if block_size is None:
         block_size = model.transformer.config.max_positions
     if stride is None:

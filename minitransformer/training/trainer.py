@@ -15,7 +15,14 @@ import numpy as np
 from ..adapters.drop import check_droppable
 from ..data.batches import Batch, Encoded, batches, check_encoded, counted
 from ..errors import ConfigError, DataError, TrainingError
-from ..models.heads import Classifier, CrossEntropy, Regressor, SquaredError
+from ..models.heads import (
+    Classifier,
+    CrossEntropy,
+    LanguageModel,
+    Regressor,
+    SquaredError,
+    check_model,
+)
 from ..nn.module import Array
 from .data_parallel import DataParallel, LossFunction, Model
 from .evaluation import validate
@@ -127,6 +134,7 @@ class Trainer:
     ) -> None:
         if best_by not in BEST_BY:
             raise ConfigError(f"best_by={best_by!r}: expected one of {', '.join(BEST_BY)}")
+        check_model(model, Classifier, LanguageModel)
         check_encoded(train=train, validation=validation)
         for name, split in (("train", train), ("validation", validation)):
             if len(split) == 0:

@@ -521,6 +521,16 @@ def test_cost_as_json_with_several_widths() -> None:
     assert [row["method"] for row in costs["methods"]] == methods
 
 
+def test_cost_of_a_causal_classifier_is_of_the_last_position() -> None:
+    """Its first position has read nothing: the head reads the last, and all are computed."""
+    costs = json.loads(call("cost", "--base", "gpt2", "--json").out)
+    assert costs["pooling"] == "last"
+    found = {row["method"]: row["multiply_adds"]["total"] for row in costs["methods"]}
+    assert found["full"] == count_step(SHAPES["gpt2"], 32, 128, "full").multiply_adds.total
+    said = call("cost", "--base", "gpt2", "--pooling", "cls")
+    assert said.status == 2 and "this model is causal" in said.err
+
+
 def test_cost_of_another_shape_of_step() -> None:
     options = ["--layers", "4,5", "--placement", "parallel", "--sites", "attention,ffn"]
     costs = json.loads(

@@ -150,7 +150,11 @@ def test_bad_file(tmp_path: Path, name: str, content: str, message: str) -> None
 def test_wrong_encoding_names_line_and_byte(tmp_path: Path) -> None:
     path = tmp_path / "latin.csv"
     path.write_bytes("text,label\ngood,1\ncafé,0\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"latin\.csv, line 3: byte 0xe9 is not UTF-8"):
+    likely = r"latin\.csv, line 3: byte 0xe9 is not UTF-8, but perhaps Windows-1252 or Latin"
+    with pytest.raises(DataError, match=likely):
+        load_task(path)
+    path.write_bytes("text,label\ngood,1\n".encode("utf-16"))
+    with pytest.raises(DataError, match=r"line 1: byte 0xf[ef] is not UTF-8, but perhaps UTF-16;"):
         load_task(path)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minitransformer.data.datafiles import DataOptions, listed
+from minitransformer.data.datafiles import DataOptions, numbered
 from minitransformer.data.datasets import load_task
 from minitransformer.data.splits import Task
 from minitransformer.errors import ConfigError, DataError
@@ -159,13 +159,18 @@ def test_rare_labels_are_named_at_once_or_left_out(
     task = load_task(path, options=DataOptions(drop_unusable=True))
     assert task.label_names == ("bad", "good")
     assert len(texts(task)) == 30
-    assert "left out 2 rows" in caplog.text and "left out 2 labels" in caplog.text
+    assert "left out 2 rows" in caplog.text
+    assert "left out 2 labels ('rare', 'rarer'), with fewer than 3" in caplog.text
+    one = [*many(), ("x", "rare"), ("", "good")]
+    load_task(write(path, ["text", "label"], one), options=DataOptions(drop_unusable=True))
+    assert "left out 1 row without" in caplog.text
+    assert "left out the label 'rare', with fewer than 3 different examples" in caplog.text
 
 
 def test_lists_of_lines() -> None:
-    assert listed("line", [3]) == "line 3"
-    assert listed("line", [3, 7, 9]) == "lines 3, 7 and 9"
-    assert listed("line", list(range(500)), most=2) == "lines 0, 1 and 498 more"
+    assert numbered("line", [3]) == "line 3"
+    assert numbered("line", [3, 7, 9]) == "lines 3, 7 and 9"
+    assert numbered("line", list(range(500)), most=2) == "lines 0, 1 and 498 more"
 
 
 def test_a_number(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ def test_summary_as_html_says_what_the_text_says() -> None:
     assert html.count("font-weight:bold") == sum(row.trainable for row in summary.rows) == 8
     assert summary.footer() in html
     assert summary.footer() in str(summary)
+    assert repr(summary) == str(summary)  # where Python shows a value without print
 
 
 def test_gradient_check_is_a_table_in_a_notebook() -> None:
@@ -34,6 +35,7 @@ def test_gradient_check_is_a_table_in_a_notebook() -> None:
     report = mt.gradcheck(Linear(3, 2, rng), rng.standard_normal((4, 3)))
     assert "<table>" in report._repr_html_()
     assert "weight" in report._repr_html_()
+    assert repr(report) == str(report)
 
 
 # -- in a real kernel ---------------------------------------------------------------------
