@@ -49,9 +49,10 @@ def races() -> Rows:
 def lost() -> Rows:
     found = read(RESULTS / "kills_minilm.json")
     return [
-        ["run", "states seen", "size of one", "longest time between two"],
+        ["run", "watched", "states seen", "size of one", "longest time between two"],
         [
-            f"`{found['command']}`", found["states"], f"{found['state_bytes'] / 1e6:.1f} MB",
+            f"`{found['command']}`", f"{found['minutes']:.1f} min", found["states"],
+            f"{found['state_bytes'] / 1e6:.1f} MB",
             f"{found['most_seconds']:.1f} s",
         ],
     ]  # fmt: skip
@@ -63,18 +64,20 @@ def fuzzing() -> Rows:
         "inputs",
         "accepted",
         "refused",
+        "by their digest",
         "crashes now",
         "kinds mended",
         "peak memory",
     ]
     rows: Rows = [
         [
-            name, f["inputs"], f["accepted"], f["refused"], sum(f["crashes"].values()),
+            name, f["inputs"], f["accepted"], f["refused"], f["refused_by_digest"],
+            sum(f["crashes"].values()),
             len(f.get("mended", ())), f"{f['peak_memory_mb']} MB",
         ]
         for name, f in read(FUZZ).items()
     ]  # fmt: skip
-    return [header, *rows, ["all", *(sum(row[i] for row in rows) for i in range(1, 6)), ""]]
+    return [header, *rows, ["all", *(sum(row[i] for row in rows) for i in range(1, 7)), ""]]
 
 
 def edges() -> Rows:

@@ -31,7 +31,7 @@ from minitransformer import AdapterConfig, RunOptions, Tokenizer, Trainer, Train
 from minitransformer.data.batches import Encoded, batches, encode_split
 from minitransformer.data.datasets import load_task
 from minitransformer.data.hub import find_checkpoint
-from minitransformer.runs.options import build_classifier
+from minitransformer.runs.model import build_classifier
 from minitransformer.training.evaluation import evaluate
 from minitransformer.training.interruption import Interrupt
 from minitransformer.training.prefix_cache import PrefixCache

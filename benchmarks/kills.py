@@ -325,10 +325,14 @@ def most_lost(work: Path, minutes: float) -> dict[str, Any]:
                 written.append(found.st_mtime)
                 size = found.st_size
         time.sleep(0.02)
+    watched = minutes - max(0, end - time.monotonic()) / 60
     process.kill()
     process.wait()
     gaps = [after - before for before, after in pairwise([*written, time.time()])]
-    return {"command": command, "states": len(written), "state_bytes": size, "gaps_seconds": gaps}
+    return {
+        "command": command, "minutes": watched, "states": len(written), "state_bytes": size,
+        "gaps_seconds": gaps,
+    }  # fmt: skip
 
 
 # -- all of them --------------------------------------------------------------------------

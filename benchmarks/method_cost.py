@@ -25,7 +25,8 @@ import minitransformer as mt
 from minitransformer.costs.memory import saved_bytes
 from minitransformer.nn.functional import cross_entropy, cross_entropy_backward
 from minitransformer.runs.folder import peak_memory_mb
-from minitransformer.runs.options import RunOptions, build_classifier
+from minitransformer.runs.model import build_classifier
+from minitransformer.runs.options import RunOptions
 from minitransformer.training.optim import AdamW, clip_by_global_norm
 
 RESULTS = Path(__file__).parent / "results"

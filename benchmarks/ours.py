@@ -12,7 +12,8 @@ from turns import Side, thread_pools
 import minitransformer as mt
 from minitransformer.costs.parameters import shape_of
 from minitransformer.data.batches import Batch, Encoded
-from minitransformer.runs.options import RunOptions, build_classifier
+from minitransformer.runs.model import build_classifier
+from minitransformer.runs.options import RunOptions
 from minitransformer.training.data_parallel import Model
 from minitransformer.training.process import keep_freed_memory
 from minitransformer.training.trainer import Trainer, TrainingOptions

@@ -28,7 +28,8 @@ from minitransformer.costs.parameters import shape_of
 from minitransformer.costs.step import count_step
 from minitransformer.nn.functional import cross_entropy, cross_entropy_backward
 from minitransformer.plots import BLUE, GREY, ORANGE, new_figure, write_png
-from minitransformer.runs.options import RunOptions, build_classifier
+from minitransformer.runs.model import build_classifier
+from minitransformer.runs.options import RunOptions
 from minitransformer.training.optim import AdamW, clip_by_global_norm
 from minitransformer.training.process import keep_freed_memory
 

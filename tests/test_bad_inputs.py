@@ -25,7 +25,8 @@ from minitransformer.errors import MiniTransformerError
 from minitransformer.formats.adapter_file import save_adapter
 from minitransformer.formats.files import read_tensors, write_tensors
 from minitransformer.runs.classification import load_run
-from minitransformer.runs.options import ADAPTER_NAME, RunOptions, build_classifier
+from minitransformer.runs.model import ADAPTER_NAME, build_classifier
+from minitransformer.runs.options import RunOptions
 
 IDS = np.ones((2, 5), np.int64)
 NO_NETWORK = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_NO_INDEX": ""}
@@ -63,6 +64,18 @@ def nan_weights(folder: Path) -> None:
     next(iter(tensors.values())).flat[0] = np.nan
     write_tensors(path, tensors, {"format": "np"})
     mt.Transformer.from_pretrained(folder)
+
+
+def adapter_over_data(folder: Path) -> None:
+    (folder / "own.csv").write_text("text,label\ngood,1\n")
+    model = tiny().freeze()
+    model.add_adapter("a")
+    model.save_adapter(folder / "own.csv", "a")
+
+
+def base_over_data(folder: Path) -> None:
+    (folder / "own.csv").write_text("text,label\ngood,1\n")
+    tiny().save_pretrained(folder / "own.csv")
 
 
 def truncated_weights(folder: Path) -> None:
@@ -134,6 +147,24 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "empty text in a file": (empty_text, "own.csv.*text.*line 3"),
     "mask of the wrong shape": (lambda _: tiny()(IDS, IDS[:, :3]), r"\(2, 3\); expected \(2, 5\)"),
+    "an additive mask": (
+        lambda _: tiny()(IDS, np.where(IDS > 2, 0, -np.inf)),
+        "attention_mask holds -inf; expected 1 for real tokens, 0 for padding",
+    ),
+    "ids of different lengths": (lambda _: tiny()([[1, 2], [3]]), "fill them up with mt.pad"),
+    "a list for the name of an adapter": (
+        lambda _: tiny().set_active(["a"]),
+        r"\['a'\]: expected the name of an adapter",
+    ),
+    "a number for the name of an adapter": (
+        lambda _: tiny().add_adapter(5),
+        "adapter name 5: expected a word",
+    ),
+    "an adapter over a file of the user's": (
+        adapter_over_data,
+        "own.csv is there, and is no adapter",
+    ),
+    "a base over a file of the user's": (base_over_data, "own.csv is a file"),
     "NaN in the weights": (nan_weights, "not finite: .* NaN"),
     "truncated weights": (truncated_weights, "cannot read .*model.safetensors.*truncated"),
     "unknown label": (unknown_label, "'bad' of own is unknown here; known: negative, positive"),

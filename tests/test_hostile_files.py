@@ -19,13 +19,22 @@ import pytest
 import minitransformer as mt
 from minitransformer.cli.app import json_text
 from minitransformer.data.hub import find_checkpoint
-from minitransformer.errors import ConfigError, DataError, MiniTransformerError, TrainingError
-from minitransformer.formats.adapter_file import FORMAT, read_adapter, save_adapter
+from minitransformer.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    MiniTransformerError,
+    TrainingError,
+)
+from minitransformer.formats import adapter_file
+from minitransformer.formats.adapter_file import read_adapter, save_adapter
+from minitransformer.formats.adapter_record import FORMAT
 from minitransformer.formats.adapterhub import read_head
 from minitransformer.formats.files import read_safetensors, write_tensors
 from minitransformer.formats.peft import load_peft, save_peft
 from minitransformer.runs.classification import load_run
-from minitransformer.runs.options import ADAPTER_NAME, build_classifier, parse_whole_numbers
+from minitransformer.runs.model import ADAPTER_NAME, build_classifier
+from minitransformer.runs.options import parse_whole_numbers
 from minitransformer.sweeps.study import parse_study, read_study
 from minitransformer.sweeps.table import Row, read_row, write_row
 from minitransformer.training.history import History
@@ -108,6 +117,64 @@ def test_a_record_that_is_nested_too_deeply_is_refused(run: Path) -> None:
     write_tensors(path, read_adapter(path).tensors, {FORMAT: DEEP})
     with pytest.raises(MiniTransformerError, match="damaged record"):
         load_run(run)
+
+
+def with_many_adapters(run: Path, n: int, **config: Any) -> None:
+    """Have the run's file name n adapters, and hold one number of each."""
+    path = run / "adapter.safetensors"
+    metadata = read_safetensors(path)[1]
+    record = json.loads(metadata[FORMAT])
+    one = {**record["adapters"].pop("task"), **config}
+    record |= {"adapters": {f"a{i}": one for i in range(n)}, "active": ["a0"]}
+    tensors = {f"blocks.0.ffn.adapters.a{i}.x": np.zeros(1, np.float32) for i in range(n)}
+    write_tensors(path, tensors, {FORMAT: json.dumps(record)})
+
+
+def test_a_file_of_thousands_of_adapters_is_refused_before_one_is_inserted(run: Path) -> None:
+    with_many_adapters(run, 5000, layers=[0], bottleneck=1)  # once 21 seconds for 2,000 of them
+    model = mt.Transformer.from_pretrained("tiny").freeze()
+    with pytest.raises(CheckpointError, match="more than 512 adapters"):
+        model.load_adapter(run)
+    assert model.adapter_names == []
+
+
+def test_adapters_that_are_large_only_together_are_refused(run: Path) -> None:
+    with_many_adapters(run, 500, bottleneck=1000)  # 4 MB each
+    model = mt.Transformer.from_pretrained("tiny").freeze()
+    with pytest.raises(CheckpointError, match="500 adapters have 64,000,000 values or more, but"):
+        model.load_adapter(run)
+
+
+def test_a_file_does_not_get_more_adapters_than_can_be_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter_file, "MOST_IN_A_FILE", 3)
+    model, other = (mt.Transformer.from_pretrained("tiny").freeze() for _ in range(2))
+    names = ["a", "b", "c", "d"]
+    for name in names:
+        model.add_adapter(name, mt.AdapterConfig(1))
+    with pytest.raises(CheckpointError, match="more than 3 adapters"):
+        model.save_adapter(tmp_path / "many.safetensors", *names)
+    model.save_adapter(tmp_path / "many.safetensors", *names[1:])
+    assert other.load_adapter(tmp_path / "many.safetensors") == "d"
+
+
+def test_fusions_of_fusions_have_bounds(run: Path) -> None:
+    """Each fusion of the two before it has more copies of the first two than they have together."""
+    model = mt.Transformer.from_pretrained("tiny").freeze()
+    names = ["a0", "a1", *(f"f{i}" for i in range(30))]
+    for name in names[:2]:
+        model.add_adapter(name, mt.AdapterConfig(1, layers=(0,)))
+    for i in range(11):
+        model.add_fusion(names[2 + i], names[i : i + 2])
+    with pytest.raises(ConfigError, match="a fusion of 752 adapters"):
+        model.add_fusion("next", names[11:13])
+
+    with_many_adapters(run, 2, layers=[0], bottleneck=1)
+    fusions = {name: names[i : i + 2] for i, name in enumerate(names[2:])}
+    change_record(run, lambda r: r.update(fusions=fusions))
+    with pytest.raises(CheckpointError, match="more than 512 adapters"):
+        mt.Transformer.from_pretrained("tiny").load_adapter(run)
 
 
 def test_answers_that_are_no_numbers_are_errors(run: Path) -> None:
@@ -261,7 +328,7 @@ def finished_row(**changes: Any) -> Row:
     [
         {"test_accuracy": None}, {"test_accuracy": "0.5"}, {"validation_accuracy": 3.5},
         {"options": {}}, {"options": 3}, {"options": {"training": 3}}, {"test_examples": [9]},
-        {"key": {}}, {"values": 0.5}, {"epochs": ["x"]},
+        {"key": {}}, {"key": "another"}, {"values": 0.5}, {"epochs": ["x"]},
     ],
 )  # fmt: skip
 def test_rows_that_are_damaged(tmp_path: Path, changes: dict[str, Any]) -> None:

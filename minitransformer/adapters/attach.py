@@ -132,8 +132,8 @@ class Adaptable(Module):
 
         Its query, key and value train; the sources are frozen. `rng` draws the start values
         (default: seed 0).
-        Raises: ConfigError if the name is taken or empty, a source is unknown or named twice, or
-        they stand at different placements.
+        Raises: ConfigError if the name is taken or empty, a source is unknown or named twice,
+        they stand at different placements, or there are too many, those of fusions included.
         """
         self.check_unmerged("add an adapter")
         rng = rng if rng is not None else np.random.default_rng(0)
@@ -177,7 +177,7 @@ class Adaptable(Module):
             raise ConfigError(
                 f"adapter name {name!r}: expected a word without dots, colons, control characters"
             )
-        if name in self.adapter_names:
+        if self.has_adapter(name):
             raise ConfigError(
                 f"an adapter {name!r} is there already; delete_adapter it, or choose another name"
             )
@@ -186,7 +186,7 @@ class Adaptable(Module):
         """Raises: ConfigError if there is no adapter of that name."""
         if not isinstance(name, str):
             raise ConfigError(f"{name!r}: expected the name of an adapter; several are 'a', 'b'")
-        if name not in self.adapter_names:
+        if not self.has_adapter(name):
             known = listed(self.adapter_names)
             raise ConfigError(f"there is no adapter {name!r}; this model has: {known}")
 
@@ -408,6 +408,12 @@ class Adaptable(Module):
     def places(self) -> list[SubLayer | AdaptedLinear]:
         """The same without their paths."""
         return [place for _, place in self.named_places()]
+
+    def has_adapter(self, name: str) -> bool:
+        """Whether there is an adapter of that name."""
+        if name.startswith(PER_ROW):
+            return False
+        return any(name in place.adapters for place in self.places())
 
     @property
     def adapter_names(self) -> list[str]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 SIGMA = 0.02  # of query and key at the start
+MOST_SOURCES = 512  # of a fusion, with all that are inside of sources: fusions of fusions multiply
 OFF_DIAGONAL = 1e-6  # of the value matrix at the start, beside ones on the diagonal
 
 
@@ -33,7 +34,8 @@ class Fusion(Module):
     Shapes: h (..., d) -> (..., d); query Linear(d, d), key and value (d, d): 3 d^2 + d parameters.
     Attributes:
         keep_weights: whether forward leaves p (..., N) in `weights`; see `fusion_weights`.
-    Raises: ConfigError if the sources do not stand at the same place in a sub-layer.
+    Raises: ConfigError if the sources do not stand at the same place in a sub-layer, or are more
+        than MOST_SOURCES.
     """
 
     keep_weights = False
@@ -45,6 +47,11 @@ class Fusion(Module):
         if len(set(placements.values())) != 1:
             listed = ", ".join(f"{name!r}: {place}" for name, place in placements.items())
             raise ConfigError(f"fusion needs adapters of one placement; got {listed or 'none'}")
+        if (n := sum(map(modules_in, sources.values()))) > MOST_SOURCES:
+            raise ConfigError(
+                f"a fusion of {n:,} adapters, those inside of fusions included; expected at most "
+                f"{MOST_SOURCES}"
+            )
         self.placement = next(iter(placements.values()))
         # The same adapter may be active on its own too, so each source saves arrays of its own.
         self.sources: dict[str, Any] = {
@@ -106,3 +113,10 @@ class Fusion(Module):
 def shared_copy(adapter: Any) -> Any:
     """Another module over the same parameters: one value, one gradient, saved arrays of its own."""
     return copy.deepcopy(adapter, {id(p): p for p in adapter.parameters()})
+
+
+def modules_in(adapter: Any) -> int:
+    """How many adapters and fusions one is made of: 1 for a plain adapter."""
+    if not isinstance(adapter, Fusion):
+        return 1
+    return 1 + sum(map(modules_in, adapter.sources.values()))

@@ -18,7 +18,7 @@ from ..nn.functional import IGNORE
 from ..nn.module import Array
 from . import hub
 from .batches import Encoded
-from .datafiles import read_utf8
+from .datafiles import read_utf8, stem_of
 from .pinned import PLAYS as SHAKESPEARE
 
 VALIDATION, HELD_OUT = 0.05, 0.1  # of each document: before its end, its end
@@ -68,7 +68,7 @@ def load_corpus(name_or_path: str | Path) -> Corpus:
         name, documents = name_or_path, shakespeare(PLAYS[name_or_path])
     else:
         path = Path(name_or_path).expanduser()
-        name, documents = path.stem, [own_text(file) for file in text_files(path)]
+        name, documents = stem_of(path), [own_text(file) for file in text_files(path)]
     length = sum(map(len, documents))
     if length < SHORTEST:
         raise DataError(

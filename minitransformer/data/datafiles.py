@@ -12,13 +12,14 @@ import io
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, printable
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +138,11 @@ def numbered(unit: str, lines: Sequence[int], most: int = 20) -> str:
     )
 
 
+def stem_of(path: str | Path) -> str:
+    """What the data of a file is called: its name without the ending, as a title can show it."""
+    return printable(Path(path).stem, keep="")
+
+
 def is_empty(record: dict[str, Any], options: DataOptions) -> bool:
     """Whether a text or the label is missing, or nothing but white space."""
     values = [record.get(name) for name in (*options.texts, options.label_column)]
@@ -153,6 +159,7 @@ def _row(where: str, line: int, record: dict[str, Any], options: DataOptions) ->
     for name, text in zip(options.texts, texts, strict=True):
         if not isinstance(text, str):
             raise DataError(f"{where}: {name} is {text!r}, expected a string")
+        check_characters(where, name, text)
     split = record.get(SPLIT)
     if SPLIT in record:
         split = SPLITS.get(str(split).strip().lower())
@@ -162,6 +169,15 @@ def _row(where: str, line: int, record: dict[str, Any], options: DataOptions) ->
             )
     label = _number(where, record, options) if options.number else _class(where, record, options)
     return Row(line, texts[0], label, split, *texts[1:])
+
+
+def check_characters(where: str, name: str, text: str) -> None:
+    """Raises: DataError for half a character, which no file could hold afterwards."""
+    half = re.search("[\ud800-\udfff]", text)
+    if half is not None:
+        raise DataError(
+            f"{where}: {name} has half a surrogate pair, {half[0]!a}: it was decoded wrongly"
+        )
 
 
 def _class(where: str, record: dict[str, Any], options: DataOptions) -> str:
@@ -177,6 +193,7 @@ def _class(where: str, record: dict[str, Any], options: DataOptions) -> str:
             f"{where}: {options.label_column} is {label!r}, expected a word or an integer; if "
             "numbers are to be predicted, say --number (DataOptions.number)"
         )
+    check_characters(where, options.label_column, label)
     return label.strip()
 
 
@@ -184,7 +201,7 @@ def _number(where: str, record: dict[str, Any], options: DataOptions) -> float:
     label = record[options.label_column]
     try:
         number = float(label)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or isinstance(label, bool):
         raise DataError(f"{where}: {options.label_column} is {label!r}, expected a number")

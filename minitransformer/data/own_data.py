@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DataError, listed
-from .datafiles import DataOptions, Row, numbered, read_rows, rows_of
+from .datafiles import DataOptions, Row, numbered, read_rows, rows_of, stem_of
 from .memory import records_of
 from .splits import (
     Example,
@@ -51,7 +52,7 @@ def rows_and_where(data: Any, options: DataOptions) -> tuple[str, list[Row], Dat
 def task_of_rows(
     where: str, rows: list[Row], options: DataOptions, rng: np.random.Generator, all_for_test: bool
 ) -> Task:
-    name = Path(where).stem
+    name = stem_of(where)
     if options.number:
         names: list[str] = [options.label_column]
         examples = [Example(row.text, float(row.label), row.pair) for row in rows]
@@ -60,6 +61,7 @@ def task_of_rows(
         if not all_for_test:
             rows = _without_rare(where, rows, options.drop_unusable)
         names = sorted({str(row.label) for row in rows}, key=_by_value)
+        _warn_of_like_labels(where, names)
         code = {label: k for k, label in enumerate(names)}
         examples = [Example(row.text, code[str(row.label)], row.pair) for row in rows]
     if all_for_test:
@@ -129,6 +131,30 @@ def _not_numbers(where: str, rows: Sequence[Row], options: DataOptions) -> None:
             f"{where}: {options.label_column} holds {len(labels)} different numbers, as "
             f"{rows[0].label}; to predict the number, say --number (DataOptions.number)"
         )
+
+
+def _warn_of_like_labels(where: str, labels: Sequence[str]) -> None:
+    """Say which labels are all but the same: they are different classes, and rarely meant so."""
+    first: dict[str, str] = {}
+    for label in labels:
+        other = first.setdefault(_essence(label), label)
+        if other != label:
+            invisible = other.casefold() != label.casefold()
+            one, two = (ascii(text) if invisible else repr(text) for text in (other, label))
+            log.warning(
+                f"{where}: the labels {one} and {two} look alike, and are two classes; if they "
+                "mean the same, write them in the same way"
+            )
+
+
+def _essence(label: str) -> str:
+    """A label without case, marks that nobody sees, and ways to write a number or an accent."""
+    seen = (mark for mark in label if unicodedata.category(mark) != "Cf")
+    plain = unicodedata.normalize("NFKC", "".join(seen)).casefold()
+    try:
+        return repr(float(plain))
+    except ValueError:
+        return squeezed(plain)
 
 
 def _warn_of_repeats(where: str, rows: Sequence[Row]) -> None:

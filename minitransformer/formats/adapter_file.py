@@ -10,18 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..adapters.attach import Adaptable
-from ..adapters.config import CONFIGS, METHODS, AnyConfig, size_of
+from ..adapters.config import METHODS, AnyConfig, size_of
 from ..adapters.fusion import Fusion
 from ..adapters.own import AdapterFactory, check_factory, own_class
-from ..adapters.select import BASE_PARTS, base_parameters
+from ..adapters.select import base_parameters
 from ..errors import CheckpointError, ConfigError, MiniTransformerError, listed
 from ..nn.module import Array, Module, Parameter
 from .adapter_parameters import (
@@ -31,120 +31,12 @@ from .adapter_parameters import (
     pooling_of,
     warn_of_trainable_base,
 )
-from .files import DIGEST, read_safetensors, write_tensors
+from .adapter_record import FORMAT, AdapterRecord
+from .files import DIGEST, read_safetensors, tensor_names, write_tensors
 from .folders import refuse_foreign, summed_up
-from .kinds import check_kinds
 
 BUILT_ANYWAY = 1_000_000  # parameters: so much is built, and then all that does not fit is listed
-FORMAT = "minitransformer-adapter-4"  # the metadata's entry beside the digest of the file
-WITHOUT_DIGEST = "minitransformer-adapter-3"  # the same without a digest
-OLDER = ("minitransformer-adapter-1", "minitransformer-adapter-2")  # told the base by its weights
-
-
-@dataclass(frozen=True)
-class AdapterRecord:
-    """The metadata of an adapter file: what is in it, and, of a run, how it was trained.
-
-    Attributes:
-        fingerprint: SHA-256 of the base that it was trained on; see the function of that name.
-        adapters: name -> configuration, in the order of insertion.
-        fusions: name -> names of the sources, in the order of insertion.
-        factories: name -> class, of those that a factory of the user's made; no code is kept.
-        active: the names that `load_adapter` activates; several are a stack.
-        pooling: how a text becomes the vector that the head sees; None if the file has no
-            classification head.
-        base_part: which parameters of the base were trained and are in the file too: "none",
-            "layer_norms" or "biases" (those of the blocks), or "all".
-        tokenizer: SHA-256 of what made token ids of the texts (`Tokenizer.fingerprint`); "" if not
-            known.
-        base: the name or folder under which that base was loaded; "" if not known.
-        method: one of METHODS: what a run trained.
-        task, label_names, max_length: the task of a run, or the text of a language run, which has
-            no labels, and of a number one, its name; and to how many tokens its texts are cut.
-        pair: whether a run reads pairs of texts.
-    """
-
-    fingerprint: str
-    adapters: dict[str, AnyConfig] = field(default_factory=dict)
-    fusions: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    factories: dict[str, str] = field(default_factory=dict)
-    active: tuple[str, ...] = ()
-    pooling: str | None = None
-    base_part: str = "none"
-    tokenizer: str = ""
-    base: str = ""
-    method: str = "adapter"
-    task: str = ""
-    label_names: tuple[str, ...] = ()
-    max_length: int = 0
-    pair: bool = False
-
-    @property
-    def adapter(self) -> Any:
-        """The configuration of the adapter, of whichever method; None if there is not one."""
-        return next(iter(self.adapters.values())) if len(self.adapters) == 1 else None
-
-    def to_metadata(self) -> dict[str, str]:
-        """The record as safetensors metadata (text to text)."""
-        adapters = {
-            name: {"method": config.method, **config.to_dict()}
-            for name, config in self.adapters.items()
-        }
-        return {FORMAT: json.dumps({**asdict(self), "adapters": adapters})}
-
-    @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> AdapterRecord:
-        """The inverse of `to_metadata`. Raises: CheckpointError for a foreign or damaged record."""
-        if not metadata.keys().isdisjoint(OLDER):
-            raise CheckpointError(
-                f"{path} was written by an older version, which knew its base by the weights "
-                "alone, not by heads, activation and tokenizer; train it again"
-            )
-        text = metadata.get(FORMAT, metadata.get(WITHOUT_DIGEST))
-        if text is None:
-            found = listed(sorted(metadata)) if metadata else "nothing"
-            raise CheckpointError(
-                f"{path} is not an adapter file of this library: its metadata holds {found}, "
-                f"expected an entry {FORMAT!r}"
-            )
-        try:
-            values = json.loads(text)
-            if values.keys() != {entry.name for entry in fields(cls)}:
-                raise ConfigError(f"entries {sorted(values)}")
-            adapters = {
-                name: CONFIGS[config.pop("method")].from_dict(config)
-                for name, config in values["adapters"].items()
-            }
-            fusions = {k: tuple(v) for k, v in values["fusions"].items()}
-            lists = {k: tuple(values[k]) for k in ("active", "label_names")}
-            record = cls(**{**values, **lists, "adapters": adapters, "fusions": fusions})
-            record.check()
-            return record
-        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"{path} has a damaged record: {error}") from error
-
-    def check(self) -> None:
-        """Raises: ConfigError for an entry of the wrong kind, or that names what is not there."""
-        check_kinds(type(self), {entry.name: getattr(self, entry.name) for entry in fields(self)})
-        for name, choices in (("base_part", BASE_PARTS), ("method", METHODS)):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {choices}")
-        known = set(self.adapters)
-        if not known.issuperset(self.factories):
-            raise ConfigError(
-                f"factories of {listed(self.factories)}: expected some of {listed(sorted(known))}"
-            )
-        for name, sources in (*self.fusions.items(), ("active", self.active)):
-            if not known.issuperset(sources):
-                raise ConfigError(
-                    f"{name}={listed(sources)}: expected some of {listed(sorted(known))}"
-                )
-            known.add(name)
-        if self.max_length < 0 or len(set(self.label_names)) < len(self.label_names):
-            raise ConfigError(
-                f"max_length={self.max_length}, label_names={listed(self.label_names)}: expected "
-                "a length from 0, and each name once"
-            )
+MOST_IN_A_FILE = 512  # adapters, with those in fusions: each takes longer to insert than the last
 
 
 @dataclass(frozen=True)
@@ -174,11 +66,19 @@ def save_adapter(
     `model` is a transformer, or has one as `transformer`. `base_fingerprint` is that of the base
     before training (default: as it is now); `about` are further entries of the record, which is
     returned.
-    Raises: ConfigError for an unknown name, or if there is nothing to write.
+    Raises: ConfigError for an unknown name, or if there is nothing to write; CheckpointError if it
+    cannot be written, or there are more adapters than one file may hold.
     """
     path = Path(path).expanduser()
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; give a file in it, as {path / 'my.safetensors'}")
+    if path.is_file() and path.suffix != ".safetensors":
+        try:
+            tensor_names(path)
+        except CheckpointError as error:
+            raise ConfigError(
+                f"{path} is there, and is no adapter file: choose another name, or remove it"
+            ) from error
     transformer, head_parameters = parts(model)
     transformer.check_unmerged("save adapters")
     for name in names:
@@ -200,6 +100,7 @@ def save_adapter(
             fusions[name] = max(fusions.get(name, ()), tuple(module.sources), key=len)
         else:
             adapters[name] = module.config
+    check_count(adapters, fusions, path)
     record = AdapterRecord(
         fingerprint=base_fingerprint or fingerprint(transformer),
         adapters=adapters,
@@ -331,27 +232,53 @@ def check_sizes(file: AdapterFile, transformer: Adaptable) -> None:
 
     Raises: CheckpointError.
     """
-    held = {key.partition(".adapters.")[2].partition(".")[0] for key in file.tensors}
-    empty = {*file.record.adapters} - held
+    held: dict[str, int] = {}  # name -> values
+    for key, tensor in file.tensors.items():
+        name = key.partition(".adapters.")[2].partition(".")[0]
+        held[name] = held.get(name, 0) + tensor.size
+    empty = file.record.adapters.keys() - held.keys()
     if empty - {*file.record.factories}:
         raise CheckpointError(
             f"{file.path} does not fit: it holds nothing of {listed(sorted(empty))}"
         )
+    check_count(file.record.adapters, file.record.fusions, file.path)
     d, blocks = transformer.config.d_model, len(transformer.blocks)
+    asked_of_all = 0.0
     for name, config in file.record.adapters.items():
         if name in file.record.factories:  # how large it is, its class says
             continue
-        own = [t.size for key, t in file.tensors.items() if f".adapters.{name}." in key]
+        own = held[name]
         places = blocks if config.layers is None else len(config.layers)
         what, size = size_of(config, d)
-        if size * d * places > sum(own) + BUILT_ANYWAY:  # the least that any method has
+        asked = size * d * places  # the least that any method has
+        if asked > own + BUILT_ANYWAY:
             raise CheckpointError(
                 f"{file.path} does not fit: {what}={size} in {places} blocks of width {d}, "
-                f"but the tensors of {name!r} have {sum(own):,} values"
+                f"but the tensors of {name!r} have {own:,} values"
             )
+        asked_of_all += asked
+    if asked_of_all > sum(held.values()) + BUILT_ANYWAY:
+        raise CheckpointError(
+            f"{file.path} does not fit: its {len(file.record.adapters)} adapters have "
+            f"{asked_of_all:,.0f} values or more, but their tensors {sum(held.values()):,}"
+        )
     n_fused = len(file.record.fusions)
     if n_fused * d * d > sum(t.size for t in file.tensors.values()) + BUILT_ANYWAY:
         raise CheckpointError(f"{file.path} does not fit: it holds no {n_fused} fusions")
+
+
+def check_count(adapters: Iterable[str], fusions: Mapping[str, Sequence[str]], path: Path) -> None:
+    """Raises: CheckpointError for more adapters than one file may hold."""
+    modules = dict.fromkeys(adapters, 1)  # name -> adapters and fusions that it is made of
+    n = len(modules)
+    for name, sources in fusions.items():
+        modules[name] = min(1 + sum(modules.get(s, 1) for s in sources), MOST_IN_A_FILE)
+        n += modules[name]
+    if n > MOST_IN_A_FILE:
+        raise CheckpointError(
+            f"{path} has more than {MOST_IN_A_FILE} adapters (those in a fusion count once more): "
+            "too many for one file, use several"
+        )
 
 
 def names_in_model(file: AdapterFile, name: str | None) -> dict[str, str]:

@@ -7,6 +7,7 @@ and it matters in training alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -194,10 +195,12 @@ def reduction_factor(d_model: int, bottleneck: int) -> float:
 def width(factor: float | Mapping[str, float], d_model: int, layers: tuple[int, ...]) -> int:
     """m, from one factor for all blocks, or one for each with a "default" for the others.
 
-    Raises: CheckpointError if the blocks differ.
+    Raises: CheckpointError if the blocks differ, or a factor is all but zero.
     """
     each = factor if isinstance(factor, Mapping) else {"default": factor}
     factors = [each[str(i)] if str(i) in each else each["default"] for i in layers]
+    if any(math.isinf(d_model / f) for f in factors):
+        raise CheckpointError(f"reduction_factor={factor!r}: too small for a width of {d_model}")
     widths = {max(1, int(d_model // f)) for f in factors}
     if len(widths) != 1:
         seen = ", ".join(map(str, sorted(widths))) or "none"

@@ -161,8 +161,11 @@ def write_checkpoint(
 
     `state` holds its parameters under our names; what is not the base's (adapters) is left out.
     `extra` goes into config.json beside the model's shape.
-    Raises: CheckpointError for a model that none of the layouts can describe.
+    Raises: CheckpointError for a model that none of the layouts can describe; ConfigError if
+    `folder` is a file.
     """
+    if folder.is_file():
+        raise ConfigError(f"{folder} is a file; expected a folder to write the base into")
     family = family_of(config)
     words = {**family.words(config), **(extra or {})}
     tensors: dict[str, Array] = {}

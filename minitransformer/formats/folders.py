@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,12 +67,13 @@ def write_words(path: Path, words: Words) -> None:
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, which takes the name `folder` at the end; if anything fails it is gone.
 
+    A process that is killed may leave `.FOLDER.PID.tmp` behind.
     Raises: ConfigError if `folder` exists; CheckpointError if it cannot be written.
     """
     if folder.exists():
         raise ConfigError(f"{folder} exists already; choose another folder")
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # of an attempt that was killed
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")  # another may write it, too
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with the same number
     try:
         temporary.mkdir(parents=True)
         yield temporary

@@ -6,10 +6,14 @@ import math
 
 import numpy as np
 
+from ..adapters.config import is_whole
 from ..errors import ConfigError, ShapeError, TrainingError
+from ..nn.attention import binary_mask
 from ..nn.kernels import softmax
 from ..nn.module import Array
 from .heads import LanguageModel, check_model
+
+MOST_TOKENS = 1_000_000  # hours of work; memory is taken for all of them at once
 
 
 def generate(
@@ -52,8 +56,11 @@ def generate(
         raise ConfigError(
             "this model is an encoder, which sees all tokens at once; generate needs a causal one"
         )
-    if not isinstance(max_new_tokens, int | np.integer) or max_new_tokens < 1:
-        raise ConfigError(f"max_new_tokens={max_new_tokens!r}: expected a whole number, 1 or more")
+    if not is_whole(max_new_tokens) or not 1 <= max_new_tokens <= MOST_TOKENS:
+        raise ConfigError(
+            f"max_new_tokens={max_new_tokens!r}: expected a whole number, 1 or more, and at most "
+            f"{MOST_TOKENS:,}"
+        )
     check_options(temperature, top_k, top_p)
     ids, mask = _checked_prompts(ids, attention_mask)
     rng = rng if rng is not None else np.random.default_rng(0)
@@ -160,7 +167,8 @@ def _checked_prompts(ids: Array, attention_mask: Array | None) -> tuple[Array, A
             f"a prompt of shape {ids.shape}: expected (batch, tokens) with at least one of each; "
             "for one sequence write [tokens], without a prompt [[tokenizer.end_id]]"
         )
-    mask = np.ones(ids.shape, np.int64) if attention_mask is None else np.asarray(attention_mask)
+    given = binary_mask(attention_mask)
+    mask = np.ones(ids.shape, np.int64) if given is None else given
     if mask.shape != ids.shape:
         raise ShapeError(
             f"attention_mask has shape {mask.shape}; expected {ids.shape}, that of the prompts"

@@ -12,6 +12,7 @@ from ..adapters.own import AdapterFactory
 from ..errors import ConfigError, DataError, ShapeError
 from ..formats import adapter_file
 from ..nn import kernels
+from ..nn.attention import binary_mask
 from ..nn.functional import IGNORE, cross_entropy, cross_entropy_backward
 from ..nn.layers import Dropout, Linear, Rng, flat
 from ..nn.module import Array, Module, Parameter, backward_through
@@ -143,6 +144,7 @@ class RegressionHead(Module):
     location and scale, the Linear starts where it should end: near numbers of size 1. They are
     saved with the head and never train.
     Shapes: v (B, d_model) -> y (B, 1).
+    Raises: ConfigError for a location or scale that float32 cannot hold beside the other.
     """
 
     def __init__(
@@ -156,6 +158,11 @@ class RegressionHead(Module):
         if not (np.isfinite(location) and 0 < scale < np.inf):
             raise ConfigError(
                 f"location={location}, scale={scale}: expected a number, and one above 0"
+            )
+        if not max(1e-4 * abs(location), 1e-37) < scale < 1e34:  # float32 has 7 digits
+            raise ConfigError(
+                f"location={location}, scale={scale}: float32 cannot tell such numbers apart; "
+                "subtract their mean from the labels, or give them in another unit"
             )
         self.dropout = Dropout(dropout)
         self.linear = Linear(d_model, 1, rng)
@@ -236,6 +243,7 @@ class Classifier(Module):
         start: int = 0,
         hidden: Array | None = None,
     ) -> Array:
+        attention_mask = binary_mask(attention_mask)
         h = self.transformer.forward(  # (B, T or 1, d)
             ids, attention_mask, token_types, self.pooling.first_only, start, hidden
         )

@@ -15,7 +15,7 @@ from ..data.hub import find_checkpoint
 from ..errors import ConfigError, ShapeError
 from ..formats import adapter_file
 from ..formats.checkpoint import read_checkpoint, write_checkpoint
-from ..nn.attention import KeyValueCache, MultiHeadAttention
+from ..nn.attention import KeyValueCache, MultiHeadAttention, binary_mask
 from ..nn.config import TransformerConfig
 from ..nn.layers import (
     Activation,
@@ -263,7 +263,7 @@ class Transformer(Adaptable, Module):
         if self.training:
             self.check_merged_weights_are_frozen()
         earlier = cache[start].length if cache else 0
-        ids = self.check_ids(ids, earlier)
+        ids, attention_mask = self.check_ids(ids, earlier), binary_mask(attention_mask)
         if positions is None and earlier:
             positions = earlier + np.arange(ids.shape[1])
         x = self.embeddings.forward(ids, token_types, positions) if hidden is None else hidden
@@ -287,7 +287,7 @@ class Transformer(Adaptable, Module):
 
         `forward(ids, mask, start=depth, hidden=...)` goes on from there.
         """
-        below = [self.embeddings, *self.blocks[:depth]]
+        below, attention_mask = [self.embeddings, *self.blocks[:depth]], binary_mask(attention_mask)
         training = self.training
         for module in below:
             module.eval()

@@ -14,6 +14,22 @@ from .layers import Dropout, Linear, Rng, default_rng
 from .module import Array, Module
 
 
+def binary_mask(attention_mask: Any) -> Array | None:
+    """A mask of 1 (or true) for real tokens and 0 for padding, as an array.
+
+    Raises: ShapeError for other values: those of an additive mask would mean the opposite.
+    """
+    if attention_mask is None:
+        return None
+    mask = np.asarray(attention_mask)
+    other = (mask != 0) & (mask != 1)
+    if other.any():
+        raise ShapeError(
+            f"attention_mask holds {mask[other][0]}; expected 1 for real tokens, 0 for padding"
+        )
+    return mask
+
+
 def additive_attention_mask(
     attention_mask: Array | None,
     causal: bool,

@@ -171,7 +171,10 @@ class Module:
         if _forward_pass.requires_grad is not None:
             return self.forward(*args, **kwargs)
         given = args or [*inspect.signature(self.forward).bind(**kwargs).arguments.values()]
-        integers = bool(given) and np.issubdtype(np.asarray(given[0]).dtype, np.integer)
+        try:
+            integers = bool(given) and np.issubdtype(np.asarray(given[0]).dtype, np.integer)
+        except ValueError as error:  # a list of lists of different lengths
+            raise ShapeError("rows of different lengths: fill them up with mt.pad") from error
         try:
             _forward_pass.requires_grad = needs_input_grad and not integers
             return self.forward(*args, **kwargs)

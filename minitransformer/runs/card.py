@@ -9,7 +9,7 @@ from typing import Any
 
 from ..data.pinned import HUB_IDS, PINNED_IDS, known_name
 from ..errors import printable
-from ..formats.adapter_file import AdapterRecord
+from ..formats.adapter_record import AdapterRecord
 from .classification import Run
 from .folder import read_json
 from .language_modeling import LanguageRun

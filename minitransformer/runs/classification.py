@@ -20,13 +20,13 @@ from ..errors import CheckpointError, ConfigError, DataError
 from ..formats.adapter_file import (
     BUILT_ANYWAY,
     AdapterFile,
-    AdapterRecord,
     check_tokenizer,
     fingerprint,
     load_adapter,
     read_adapter,
     save_adapter,
 )
+from ..formats.adapter_record import AdapterRecord
 from ..models.heads import Classifier, Regressor
 from ..models.transformer import Transformer
 from ..nn.module import Array
@@ -40,14 +40,8 @@ from ..training.evaluation import (
 from ..training.prefix_cache import PrefixCache
 from ..training.state import digest_of
 from .folder import RunFolder, base_of, open_run, read_options
-from .options import (
-    ADAPTER_NAME,
-    WHAT_TRAINS,
-    RunOptions,
-    build_classifier,
-    freeze_for,
-    with_changes,
-)
+from .model import ADAPTER_NAME, build_classifier, freeze_for
+from .options import WHAT_TRAINS, RunOptions, with_changes
 from .pipeline import Job, base_digests, digest, train_in_folder
 from .results import PREDICTIONS, read_predictions, results, texts_of, write_report
 

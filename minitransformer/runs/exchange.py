@@ -9,13 +9,15 @@ from typing import Any
 from ..adapters.config import is_whole
 from ..data.hub import find_checkpoint
 from ..errors import CheckpointError, ConfigError
-from ..formats.adapter_file import AdapterRecord, fingerprint, read_adapter, save_adapter
+from ..formats.adapter_file import fingerprint, read_adapter, save_adapter
+from ..formats.adapter_record import AdapterRecord
 from ..formats.folders import LinearHead, Words, new_folder
 from ..models.heads import Classifier, LanguageModel, Regressor
 from ..models.transformer import Transformer
 from .classification import Run, run_from
 from .language_modeling import LanguageRun, language_run_from
-from .options import ADAPTER_NAME, RunOptions
+from .model import ADAPTER_NAME
+from .options import RunOptions
 
 
 def open_run(folder: str | Path, base: str | Path | None = None) -> Run | LanguageRun:

@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.datafiles import stem_of
 from ..data.hub import find_checkpoint
 from ..errors import CheckpointError, ConfigError
 from ..formats.adapter_file import AdapterFile
@@ -109,7 +110,7 @@ def claim(
     """
     if out is None:
         named = (
-            (folder, lock_if_free(folder)) for folder in default_folders(Path(task).stem, options)
+            (folder, lock_if_free(folder)) for folder in default_folders(stem_of(task), options)
         )
         return next((folder, lock) for folder, lock in named if lock is not None)
     folder = Path(out).expanduser()

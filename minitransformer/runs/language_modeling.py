@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..adapters.config import is_whole
 from ..data.corpus import Corpus, load_corpus, windows
 from ..data.hub import find_checkpoint
 from ..data.tokenization import Tokenizer
 from ..errors import CheckpointError, ConfigError
 from ..formats.adapter_file import (
     AdapterFile,
-    AdapterRecord,
     check_tokenizer,
     find_adapter,
     fingerprint,
@@ -26,6 +26,7 @@ from ..formats.adapter_file import (
     read_adapter,
     save_adapter,
 )
+from ..formats.adapter_record import AdapterRecord
 from ..formats.files import write_text
 from ..models.generation import generate
 from ..models.heads import LanguageModel
@@ -33,14 +34,8 @@ from ..models.transformer import Transformer
 from ..nn.module import Array
 from ..training.evaluation import perplexity
 from .folder import RunFolder, base_of, open_run, read_text
-from .options import (
-    ADAPTER_NAME,
-    PRETRAINED,
-    WHAT_TRAINS,
-    LanguageOptions,
-    PretrainOptions,
-    with_changes,
-)
+from .model import ADAPTER_NAME
+from .options import PRETRAINED, WHAT_TRAINS, LanguageOptions, PretrainOptions, with_changes
 from .pipeline import Job, base_digests, digest, train_in_folder
 
 COMEDIES, HISTORIES = "shakespeare-comedies", "shakespeare-histories"  # the default texts
@@ -91,6 +86,8 @@ class LanguageRun(RunFolder):
                 f"top_k={top_k}, top_p={top_p} with temperature={temperature}: the most probable "
                 "token is taken, nothing is drawn; leave them out, or give a temperature above 0"
             )
+        if not is_whole(seed) or seed < 0:
+            raise ConfigError(f"seed={seed!r}: expected a whole number, 0 or more")
         model = self.model.replica()  # has active adapters of its own
         if not adapter:
             model.transformer.set_active(None)

@@ -1,4 +1,4 @@
-"""What may train, and the options of a run: a task or a text on a base, or a base from scratch.
+"""The options of a run: a task or a text on a base, or a base from scratch.
 
 An option that is left None stays None, so that `dataclasses.replace` does what it says. `resolved`
 puts the number in its place that a run uses; `options.json` holds those, because a run that is
@@ -16,17 +16,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..adapters.config import CONFIGS, METHODS, AnyConfig, MethodConfig
-from ..adapters.select import select_trainable
 from ..data.datafiles import DataOptions
 from ..errors import ConfigError
-from ..models.heads import POOLINGS, Classifier, Regressor
-from ..models.transformer import Transformer
+from ..models.heads import POOLINGS
 from ..nn.config import TransformerConfig
 from ..training.history import BEST_BY
 from ..training.process import cores
 from ..training.trainer import TrainingOptions
 
-ADAPTER_NAME = "task"  # what the adapter is called inside a run's own model
 WHAT_TRAINS = {  # for logs and figures
     "adapter": "adapters on a frozen",
     "lora": "LoRA on a frozen",
@@ -431,37 +428,3 @@ def check_probabilities(options: Any, *names: str) -> None:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not 0 <= value < 1:
             raise ConfigError(f"{name}={value!r}: expected 0 <= {name} < 1")
-
-
-# -- the model -----------------------------------------------------------------------------
-
-
-def build_classifier(
-    transformer: Transformer,
-    n_classes: int,
-    options: RunOptions,
-    units: tuple[float, float] = (0.0, 1.0),
-) -> Classifier:
-    """Freeze the base, insert what the method trains, put a head on top.
-
-    With one class: a Regressor, in `units` (location and scale) of its numbers.
-    The starting weights follow from the seed alone.
-    """
-    seed = options.training.seed
-    head_rng, adapter_rng = (np.random.default_rng([seed, i]) for i in (1, 2))
-    if options.config is not None:
-        transformer.add_method(ADAPTER_NAME, options.config, adapter_rng)
-    about = (options.pooling, options.head_dropout, head_rng)
-    if n_classes == 1:
-        model: Classifier = Regressor(transformer, *about, *units)
-    else:
-        model = Classifier(transformer, n_classes, *about)
-    freeze_for(options.method, model, options.layer_norm)
-    return model
-
-
-def freeze_for(method: str, model: Classifier, layer_norm: bool = False) -> None:
-    """Let exactly that train which the method trains; the head always does."""
-    select_trainable(model, method, ADAPTER_NAME)
-    if layer_norm:
-        model.transformer.train_layer_norms()

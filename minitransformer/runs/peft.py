@@ -12,7 +12,7 @@ from .card import model_card
 from .classification import Run
 from .exchange import base_for, exported_adapter, exported_head, open_run, origin_of, write_run
 from .language_modeling import LanguageRun
-from .options import ADAPTER_NAME
+from .model import ADAPTER_NAME
 
 
 def export_peft(run: Run | LanguageRun | str | Path, folder: str | Path) -> Path:

@@ -70,7 +70,7 @@ class Job(ABC):
             threads=self.options.threads,
             prefix=self.prefix,
             best_by=self.best_by,
-            inputs=self.inputs,
+            inputs={**self.inputs, "the options in options.json": options_digest(self.options)},
         )
 
     @abstractmethod
@@ -154,6 +154,12 @@ def write_results(job: Job, trainer: Trainer, folder: Path) -> dict[str, Any]:
 def digest(*texts: str) -> str:
     """SHA-256 of texts."""
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+
+
+def options_digest(options: RunOptions | LanguageOptions | PretrainOptions) -> str:
+    """Of what has no other check: neither the trainer's, nor a digest of what it names."""
+    others = ("training", "threads", "base", "data", "limit")
+    return digest(json.dumps({k: v for k, v in to_dict(options).items() if k not in others}))
 
 
 def base_digests(transformer: Transformer, weights: str, checkpoint: Path) -> dict[str, str]:

@@ -68,6 +68,11 @@ def predict_file(
         if rows == 0:
             raise DataError(f"{file} has no rows")
         os.replace(temporary, out)
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise DataError(f"{file} holds half a surrogate pair, {half!a}: {out} cannot") from error
+    except OSError as error:
+        raise DataError(f"cannot write {out}: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return rows

@@ -88,6 +88,8 @@ def read_row(path: Path) -> Row:
         values = {name: value for name, value in values.items() if name in known}
         check_kinds(Row, values)
         row = Row(**{**values, "epochs": tuple(values["epochs"])})
+        if row.key != path.stem:
+            raise ConfigError(f"its key is {row.key!r}")
         if row.finished:
             check_finished(row)
         return row

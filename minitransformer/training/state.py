@@ -106,7 +106,10 @@ class TrainingState:
             if path.exists():
                 log.warning("%s; going on from the state before that", error)
             state = cls.read(previous(path))
-            os.replace(previous(path), path)
+            try:
+                os.replace(previous(path), path)
+            except OSError as blocked:
+                raise CheckpointError(f"cannot write {path}: {blocked.strerror}") from blocked
             return state
 
     def check(

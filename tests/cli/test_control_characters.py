@@ -14,7 +14,7 @@ import pytest
 import minitransformer as mt
 from minitransformer.cli import main
 from minitransformer.errors import ConfigError, printable
-from minitransformer.formats.adapter_file import FORMAT
+from minitransformer.formats.adapter_record import FORMAT
 from minitransformer.formats.files import read_safetensors, write_tensors
 from minitransformer.sweeps.page import html_page
 

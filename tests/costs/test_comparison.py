@@ -12,7 +12,8 @@ from minitransformer.costs.comparison import compare_methods
 from minitransformer.costs.counting import count_multiply_adds
 from minitransformer.costs.parameters import SHAPES
 from minitransformer.nn.module import Array
-from minitransformer.runs.options import RunOptions, build_classifier
+from minitransformer.runs.model import build_classifier
+from minitransformer.runs.options import RunOptions
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])

@@ -7,7 +7,8 @@ import numpy as np
 from minitransformer import AdapterConfig, Transformer, TransformerConfig
 from minitransformer.costs.memory import saved_bytes
 from minitransformer.nn.layers import Linear
-from minitransformer.runs.options import RunOptions, build_classifier
+from minitransformer.runs.model import build_classifier
+from minitransformer.runs.options import RunOptions
 
 
 def test_saved_bytes_of_a_single_product() -> None:

@@ -208,3 +208,37 @@ def test_pairs(tmp_path: Path) -> None:
 def test_columns_that_cannot_be(columns: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="columns"):
         DataOptions(**columns)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shown"),
+    [
+        ("Good", "good", "'Good' and 'good' look alike"),
+        ("caf\u00e9", "cafe\u0301", r"'cafe\u0301' and 'caf\xe9' look alike"),
+        ("good\u200b", "good", r"'good' and 'good\u200b' look alike"),
+        ("1", "1.0", "'1' and '1.0' look alike"),
+    ],
+)
+def test_labels_that_look_alike_are_said(
+    one: str, other: str, shown: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = ["bad", one, "bad", other] * 5
+    load_task([(f"text {i}", label) for i, label in enumerate(labels)])
+    assert shown in caplog.text
+    caplog.clear()
+    load_task([(f"text {i}", ("bad", "good", "1", "2")[i % 4]) for i in range(20)])
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("half", [{"text": "a \ud800"}, {"label": "good\udc00"}])
+def test_half_characters_are_named_by_their_line(tmp_path: Path, half: dict[str, str]) -> None:
+    rows = [{"text": text, "label": label} for text, label in many()]
+    rows[3] |= half
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match=rf"line 4: {next(iter(half))} has half a surrogate pair"):
+        load_task(tmp_path / "a.jsonl")
+
+
+def test_a_name_that_cannot_be_shown_is_written_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "a\nb.csv", ["text", "label"], many())
+    assert load_task(path).name == r"a\nb"

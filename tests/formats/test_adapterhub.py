@@ -181,6 +181,7 @@ def folder(small_transformer: Make, tmp_path: Path) -> Path:
         ({"reduction_factor": {"0": 2, "default": 4}}, "found 4, 8"),
         ({"reduction_factor": "4"}, "adapter_config.json"),
         ({"reduction_factor": 0}, "adapter_config.json"),
+        ({"reduction_factor": 1e-308}, "reduction_factor=1e-308: too small for a width of 16"),
         ({"leave_out": [0, 1, 2]}, "found none"),
         ({"mh_adapter": False, "output_adapter": False}, "sites"),
     ],

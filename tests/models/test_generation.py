@@ -237,6 +237,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "top_p above 1": ({"temperature": 1, "top_p": 1.5}, "top_p=1.5"),
     "no effect": ({"top_k": 5}, "give temperature=1.0"),
     "no tokens to make": ({"max_new_tokens": 0}, "max_new_tokens=0: expected a whole number"),
+    "too many tokens": ({"max_new_tokens": 10**9}, "=1000000000: .* at most 1,000,000"),
+    "half a token": ({"max_new_tokens": 2.5}, "max_new_tokens=2.5: expected a whole number"),
     "empty prompt": ({"ids": np.ones((1, 0), int)}, r"prompt of shape \(1, 0\)"),
     "one row": ({"ids": np.ones(3, int)}, r"write \[tokens\]"),
     "not integers": ({"ids": np.ones((1, 3))}, "dtype float64"),

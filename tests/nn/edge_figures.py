@@ -1,5 +1,7 @@
 """Each edge of the mathematics: this library's value beside PyTorch's.
 
+Of multiply-adds that are counted beforehand, it stands beside those of a real step.
+
     python tests/nn/edge_figures.py [--before FOLDER] [--to FILE]
 
 `--before`: a folder with an earlier `minitransformer`, whose values are printed first. A value of
@@ -28,6 +30,7 @@ import minitransformer as mt  # noqa: E402
 from minitransformer.data.batches import Batch  # noqa: E402
 from minitransformer.models.heads import CrossEntropy  # noqa: E402
 from minitransformer.nn import kernels  # noqa: E402
+from minitransformer.nn.config import TransformerConfig  # noqa: E402
 from minitransformer.nn.layers import LayerNorm  # noqa: E402
 from minitransformer.training.data_parallel import DataParallel  # noqa: E402
 from minitransformer.training.optim import warmup_linear_decay  # noqa: E402
@@ -42,6 +45,7 @@ def rows() -> Iterator[Row]:
         yield from optimizers()
         yield from models()
         yield from activations()
+        yield from multiply_adds()
 
 
 def cross_entropies() -> Iterator[Row]:
@@ -127,6 +131,46 @@ def activations() -> Iterator[Row]:
         assert leaf.grad is not None
         yield f"{name}: derivative at 2e19", f"{derivative[0]:.4g}", f"{leaf.grad[0].item():.4g}"
         yield f"{name}: value at -20", f"{value[1]:.3e}", f"{y[1].item():.3e}"
+
+
+def multiply_adds() -> Iterator[Row]:
+    """Of the backward pass; in place of PyTorch's value that of a real step."""
+    shape = TransformerConfig(20, 8, 2, 2, 16, max_positions=12)
+    both = ("attention", "ffn")
+    for what, adapter, layer_norm in (
+        ("a norm inside the adapter", mt.AdapterConfig(4, norm="before"), False),
+        ("houlsby and layer norms", mt.AdapterConfig(4, placement="houlsby"), True),
+        ("parallel and layer norms", mt.AdapterConfig(4, placement="parallel", sites=both), True),
+    ):
+        counted, real = counted_backward(shape, adapter, layer_norm)
+        yield f"backward's multiply-adds, {what} (last: a real step)", f"{counted:,}", real
+
+
+def counted_backward(
+    shape: TransformerConfig, adapter: mt.AdapterConfig, layer_norm: bool
+) -> tuple[int, str]:
+    """Counted beforehand, and while a step runs, of 2 texts of 7 tokens with 4 classes."""
+    about = (shape, 2, 7, "adapter", adapter, 4, layer_norm, "mean")
+    try:
+        from minitransformer.costs.counting import count_multiply_adds
+        from minitransformer.costs.step import count_step
+    except ImportError:  # an earlier version, which counted no real step
+        from minitransformer.costs import flops  # type: ignore[attr-defined]
+
+        work = flops.count_multiply_adds(*about)
+        return work.input_gradients + work.weight_gradients + work.recomputed, ""
+    transformer = mt.Transformer(shape)
+    transformer.add_adapter("a", adapter)
+    transformer.train_adapter("a")
+    if layer_norm:
+        transformer.train_layer_norms()
+    model = mt.Classifier(transformer, 4, "mean").train()
+    with count_multiply_adds(model) as counter:
+        logits = model(np.ones((2, 7), np.int64), np.ones((2, 7), np.int64))
+        forward = counter.multiply_adds
+        model.backward(np.ones(logits.shape, np.float32))
+    real = counter.multiply_adds - forward
+    return count_step(*about).multiply_adds.backward, f"{real:,}"
 
 
 def main() -> None:

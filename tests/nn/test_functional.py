@@ -36,6 +36,7 @@ def test_ignored_labels_change_neither_loss_nor_gradient() -> None:
         (np.array([0, 3]), DataError, "label 3 is out of range: expected 0 to 2"),
         (np.array([-1, 0]), DataError, "label -1 is out of range"),
         (np.array([IGNORE, IGNORE]), DataError, "no label to learn from"),
+        (np.array([0.0, 1.0]), ShapeError, "labels of dtype float64: expected integers"),
         (np.array([0]), ShapeError, r"labels of shape \(1,\) do not fit"),
     ],
 )

@@ -24,7 +24,7 @@ from minitransformer.formats.files import read_tensors
 from minitransformer.runs.adapterhub import export_adapterhub, import_adapterhub
 from minitransformer.runs.classification import load_run
 from minitransformer.runs.language_modeling import load_language_run
-from minitransformer.runs.options import ADAPTER_NAME
+from minitransformer.runs.model import ADAPTER_NAME
 
 TEXTS = ["a wonderful film", "the meal was not good"]
 

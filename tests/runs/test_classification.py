@@ -15,7 +15,8 @@ from safetensors import safe_open
 import minitransformer as mt
 from minitransformer.data.hub import find_checkpoint
 from minitransformer.errors import CheckpointError, ConfigError, DataError
-from minitransformer.formats.adapter_file import FORMAT, fingerprint
+from minitransformer.formats.adapter_file import fingerprint
+from minitransformer.formats.adapter_record import FORMAT
 from minitransformer.formats.checkpoint import write_checkpoint
 from minitransformer.formats.files import write_tensors
 from minitransformer.runs.classification import load_run, train

@@ -12,6 +12,7 @@ import pytest
 
 import minitransformer as mt
 from minitransformer.errors import ConfigError
+from minitransformer.formats.folders import new_folder
 from minitransformer.runs.folder import open_run
 
 TEXT = "the sea is wide and the ship is gone.\n\n" * 80
@@ -144,3 +145,16 @@ def test_processes_at_once(out: str | None) -> None:
     else:
         assert said[-1] == "same" or said[0] == "same"
         assert sum(line.startswith("refused:") for line in said) == 3
+
+
+def test_two_processes_that_export_to_one_folder_do_not_destroy_each_others_work() -> None:
+    """The second begins while the first is in the middle; the name goes to whoever is first."""
+    program = "from pathlib import Path; from minitransformer.formats.folders import new_folder\n"
+    program += "with new_folder(Path('out')) as new: (new / 'file').write_text('second')"
+    with new_folder(Path("out")) as temporary:
+        (temporary / "file").write_text("first")
+        subprocess.run([sys.executable, "-c", program], check=True)
+        assert (temporary / "file").read_text() == "first"
+        Path("out").rename("of the second")
+    assert Path("out/file").read_text() == "first"
+    assert Path("of the second/file").read_text() == "second"

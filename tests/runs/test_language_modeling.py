@@ -313,6 +313,11 @@ def test_without_options_the_base_is_the_one_that_pretraining_leaves(
     assert (tmp_path / "runs" / "war-adapter-seed0" / "options.json").exists()
 
 
+def test_a_seed_below_zero_is_an_error(adapted) -> None:
+    with pytest.raises(ConfigError, match="seed=-1: expected a whole number, 0 or more"):
+        adapted.write("the", 3, seed=-1)
+
+
 def test_no_option_is_ignored_in_silence(base, adapted) -> None:
     with pytest.raises(ConfigError, match="give one of the two"):
         load_language_run(base, base=base)

@@ -19,7 +19,7 @@ from minitransformer.errors import CheckpointError, ConfigError
 from minitransformer.formats.adapter_file import read_adapter, save_adapter
 from minitransformer.runs.classification import load_run
 from minitransformer.runs.language_modeling import load_language_run
-from minitransformer.runs.options import ADAPTER_NAME
+from minitransformer.runs.model import ADAPTER_NAME
 
 TEXTS = ["a wonderful film", "the meal was not good"]
 LORA = mt.LoRAConfig(rank=3, alpha=6.0)

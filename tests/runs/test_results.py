@@ -133,6 +133,21 @@ def number_run(tmp_path_factory) -> Run:
     return train(data, options, tmp_path_factory.mktemp("runs") / "number")
 
 
+@pytest.mark.parametrize(("factor", "offset"), [(1.0, 1e9), (1e-40, 0.0), (1e37, 0.0)])
+def test_numbers_that_float32_cannot_tell_apart_are_an_error(
+    tmp_path: Path, factor: float, offset: float
+) -> None:
+    data = [(f"text {i}", offset + factor * (i % 7)) for i in range(40)]
+    with pytest.raises(ConfigError, match="float32 cannot tell such numbers apart"):
+        train(data, options(data=DataOptions(number=True)), tmp_path / "run")
+
+
+def test_a_number_beyond_all_floats_is_an_error(tmp_path: Path) -> None:
+    data = [("a", 10**400), ("b", 1)]
+    with pytest.raises(DataError, match=r"row 0: label is 1000.*, expected a number"):
+        train(data, options(data=DataOptions(number=True)), tmp_path / "run")
+
+
 def test_a_run_on_a_number(number_run) -> None:
     metrics = number_run.metrics
     assert metrics["test_pearson"] > 0.95 and metrics["test_spearman"] > 0.8
@@ -215,6 +230,27 @@ def test_a_file_that_cannot_be_labelled_leaves_nothing(
     (tmp_path / "in.csv").write_text(content)
     with pytest.raises((ConfigError, DataError), match=message):
         predict_file(run, tmp_path / "in.csv", tmp_path / out, top_k=top_k)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_half_a_character_in_another_column_cannot_be_written(run, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps({"id": "\ud800", "text": "a"}))
+    with pytest.raises(DataError, match=r"in\.jsonl holds half a surrogate pair"):
+        predict_file(run, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_a_disk_that_is_full_is_an_error_that_names_the_file(run, tmp_path: Path) -> None:
+    """A limit on the size of files fails as a full disk does, with another number."""
+    resource = pytest.importorskip("resource")
+    (tmp_path / "in.csv").write_text("text\n" + "a film\n" * 1000)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(DataError, match=r"cannot write .*out.csv: File too large"):
+            predict_file(run, tmp_path / "in.csv", tmp_path / "out.csv")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 

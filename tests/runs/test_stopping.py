@@ -204,9 +204,16 @@ def swap_tokens() -> None:
     Path("base/tokenizer.json").write_text(json.dumps(words))
 
 
+def other_activation() -> None:
+    options = json.loads(Path("stopped/options.json").read_text())
+    options["adapter"]["activation"] = "gelu"
+    Path("stopped/options.json").write_text(json.dumps(options))
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
+        (other_activation, "the options in options.json"),
         (swap_labels, EXAMPLES),
         (other_texts, EXAMPLES),
         (other_weights, "the base's weights or configuration"),
