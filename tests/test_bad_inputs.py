@@ -149,7 +149,7 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
     "mask of the wrong shape": (lambda _: tiny()(IDS, IDS[:, :3]), r"\(2, 3\); expected \(2, 5\)"),
     "an additive mask": (
         lambda _: tiny()(IDS, np.where(IDS > 2, 0, -np.inf)),
-        "attention_mask holds -inf; expected 1 for real tokens, 0 for padding",
+        "attention_mask contains -inf; expected 1 for real tokens, 0 for padding",
     ),
     "ids of different lengths": (lambda _: tiny()([[1, 2], [3]]), "fill them up with mt.pad"),
     "a list for the name of an adapter": (

@@ -131,7 +131,7 @@ ENCODED = mt.Encoded([[1, 5, 2], [1, 2]], np.array([0, 1]))
     ("call", "error", "message"),
     [
         # A mask that is added to the scores, with 0 for real tokens: it means the opposite here.
-        (lambda m: m(IDS, np.where(MASK, 0, -1e9)), ShapeError, r"contains -1000000000\.0: expec"),
+        (lambda m: m(IDS, np.where(MASK, 0, -1e9)), ShapeError, r"contains -1000000000\.0; expec"),
         (lambda m: m(["a text"]), ShapeError, "ids of dtype <U6: expected integers, as tokenizer"),
         (lambda m: m(IDS, MASK, MASK[:1]), ShapeError, r"token_types has shape \(1, 4\); expected"),
         (lambda m: m.astype("int8"), ShapeError, "dtype='int8': expected float32 or float64"),

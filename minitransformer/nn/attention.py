@@ -25,7 +25,8 @@ def binary_mask(attention_mask: Any) -> Array | None:
     other = (mask != 0) & (mask != 1)
     if other.any():
         raise ShapeError(
-            f"attention_mask holds {mask[other][0]}; expected 1 for real tokens, 0 for padding"
+            f"attention_mask contains {mask[other][0]}; expected 1 for real tokens, 0 for padding: "
+            "what is added to the scores is made from it"
         )
     return mask
 
@@ -45,9 +46,12 @@ def additive_attention_mask(
     could attend to nothing at all attends to itself.
     Raises: ShapeError for a mask of another shape, or with other entries than 1 and 0.
     """
-    if attention_mask is not None:
-        attention_mask = np.asarray(attention_mask)
-        check_mask(attention_mask, (batch, length))
+    attention_mask = binary_mask(attention_mask)
+    if attention_mask is not None and attention_mask.shape != (batch, length):
+        raise ShapeError(
+            f"attention_mask has shape {attention_mask.shape}; expected {(batch, length)}, "
+            "one entry for each token (1: real, 0: padding)"
+        )
     visible = None
     if attention_mask is not None and not attention_mask.all():
         visible = (attention_mask != 0)[:, None, None, :]  # (B, 1, 1, T): padding is masked
@@ -61,21 +65,6 @@ def additive_attention_mask(
         itself = np.eye(length - first, length, first, dtype=bool)
         visible = visible | (empty & itself)  # a softmax over nothing would be NaN
     return np.where(visible, 0, np.finfo(dtype).min / 2).astype(dtype)
-
-
-def check_mask(attention_mask: Array, shape: tuple[int, int]) -> None:
-    """Raises: ShapeError for a mask of another shape, or with other entries than 1 and 0."""
-    if attention_mask.shape != shape:
-        raise ShapeError(
-            f"attention_mask has shape {attention_mask.shape}; expected {shape}, "
-            "one entry for each token (1: real, 0: padding)"
-        )
-    other = attention_mask[(attention_mask != 0) & (attention_mask != 1)]
-    if other.size:
-        raise ShapeError(
-            f"attention_mask contains {other[0]}: expected 1 for real tokens and 0 for padding; "
-            "what is added to the scores is made from it"
-        )
 
 
 class KeyValueCache:

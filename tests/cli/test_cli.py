@@ -328,6 +328,7 @@ def test_a_run_is_never_overwritten(folder: Path) -> None:
 # -- Ctrl-C, and going on -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_is_as_if_never_interrupted() -> None:
     options = ["toy-reviews", "--base", "tiny", "--limit", "600", "--epochs", "4", "--lr", "0.01"]
     process = subprocess.Popen(

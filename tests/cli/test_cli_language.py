@@ -135,6 +135,7 @@ def test_errors_are_one_line(folder, capsys, monkeypatch, command, status, messa
     assert said.out == "" and "Traceback" not in said.err
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_it_does(folder, tmp_path) -> None:
     out = tmp_path / "base"
     command = ["pretrain", str(folder / "sea.txt"), *SMALL, *QUICK, "--out", str(out)]

@@ -100,6 +100,7 @@ def test_knows_which_words_praise(model: mt.LanguageModel, tokenizer: Tokenizer)
     assert not verdict(model, tokenizer, [mirror(text) for text in praise]).any()
 
 
+@pytest.mark.slow
 def test_adapters_learn_what_a_head_alone_cannot(tmp_path: Path) -> None:
     accuracy = {}
     adapter = mt.AdapterConfig(bottleneck=16)

@@ -127,6 +127,7 @@ def test_answers_that_are_copied_do_not_pass(number: int, part: str) -> None:
     assert sum(passed) == 0 if number not in (4, 5) else sum(passed) <= 4  # few values there
 
 
+@pytest.mark.slow
 def test_how_often_two_students_have_the_same_answer() -> None:
     """As docs/instructors.md says: a pair in four in exercise 4, one in fourteen in exercise 5."""
     sizes = [exercises.my_numbers(4, f"student-{i}") for i in range(200)]

@@ -119,6 +119,7 @@ def test_a_failed_run_is_a_row(tmp_path: Path) -> None:
     assert changed <= {f"{row.key}.json" for row in failed}
 
 
+@pytest.mark.slow
 def test_a_study_may_grow(finished: Path, tmp_path: Path) -> None:
     one_size = TINY.replace("bottleneck = [2, 8]", "bottleneck = 2")
     out = sweep(write_study(tmp_path, one_size), tmp_path / "out", jobs=1)
@@ -129,6 +130,7 @@ def test_a_study_may_grow(finished: Path, tmp_path: Path) -> None:
     assert {name: after[name] for name in before} == before
 
 
+@pytest.mark.slow
 def test_stopped_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the third run: two rows are there, and the sweep goes on with the third."""
     real, started = local.run_into, []

@@ -63,6 +63,7 @@ def timeless(history: History) -> list[dict]:
     return [{**vars(row), "seconds": None} for row in history]
 
 
+@pytest.mark.slow
 def test_full_training_learns_what_needs_attention(small_transformer) -> None:
     model = mt.Classifier(small_transformer(), 2, rng=np.random.default_rng(0))
     options = TrainingOptions(epochs=12, batch_size=16, lr=5e-3)
