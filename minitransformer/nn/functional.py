@@ -326,8 +326,6 @@ def cross_entropy(
             f"labels of shape {labels.shape} do not fit logits of shape {logits.shape}; "
             f"expected {logits.shape[:-1]}"
         )
-    if labels.dtype.kind not in "biu":
-        raise ShapeError(f"labels of dtype {labels.dtype}: expected integers, the classes' numbers")
     counted = labels != IGNORE
     if not counted.any():
         raise DataError(f"no label to learn from: all {labels.size} labels are {IGNORE} (ignored)")
