@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 import minitransformer as mt
-from minitransformer.cli.app import json_text
 from minitransformer.data.hub import find_checkpoint
 from minitransformer.errors import (
     CheckpointError,
@@ -30,7 +29,7 @@ from minitransformer.formats import adapter_file
 from minitransformer.formats.adapter_file import read_adapter, save_adapter
 from minitransformer.formats.adapter_record import FORMAT
 from minitransformer.formats.adapterhub import read_head
-from minitransformer.formats.files import read_safetensors, write_tensors
+from minitransformer.formats.files import json_text, read_safetensors, write_tensors
 from minitransformer.formats.peft import load_peft, save_peft
 from minitransformer.runs.classification import load_run
 from minitransformer.runs.model import ADAPTER_NAME, build_classifier

@@ -138,8 +138,8 @@ class Adaptable(Module):
         self.check_unmerged("add an adapter")
         rng = rng if rng is not None else np.random.default_rng(0)
         self.check_new_name(name)
-        if len(sources) < 2 or len(set(sources)) < len(sources):
-            raise ConfigError(f"sources={list(sources)}: expected two or more names, each once")
+        if isinstance(sources, str) or len(sources) < 2 or len(set(sources)) < len(sources):
+            raise ConfigError(f"sources={sources!r}: expected two or more names, each once")
         for source in sources:
             self.check_adapter(source)
             if not any(source in site.adapters for site in self.sites()):
@@ -219,9 +219,11 @@ class Adaptable(Module):
         Raises: ConfigError for an unknown name, or without any row.
         """
         self.check_unmerged("choose adapters for each row")
+        if isinstance(rows, str) or not len(rows):
+            raise ConfigError(
+                f"rows={rows!r}: expected a list of the name of an adapter, or None, for each row"
+            )
         rows = tuple(rows)
-        if not rows:
-            raise ConfigError("rows=[]: expected the name of an adapter, or None, for each row")
         for name in dict.fromkeys(rows):
             if name is not None:
                 self.check_adapter(name)

@@ -6,9 +6,7 @@ Exit status: 0 success; 1 failure, with one line on standard error; 2 bad usage;
 from __future__ import annotations
 
 import errno
-import json
 import logging
-import math
 import os
 import sys
 import traceback
@@ -21,6 +19,7 @@ import typer
 
 from .. import __version__
 from ..errors import ConfigError, MiniTransformerError, printable
+from ..formats.files import json_text
 
 INTERRUPTED = 130  # as shells count it: 128 + SIGINT
 
@@ -77,24 +76,6 @@ def shown_messages() -> Iterator[None]:
         logger.removeHandler(handler)
         logger.setLevel(level)
         warnings.formatwarning = of_warnings
-
-
-def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON that every program reads and every terminal shows.
-
-    NaN and infinity, which JSON has not, are null; control characters are \\u and four digits.
-    """
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(inner) for key, inner in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(inner) for inner in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    text = json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
-    raw = (mark for mark in set(text) if printable(mark) != mark)
-    return text.translate({ord(mark): json.dumps(mark)[1:-1] for mark in raw})
 
 
 def print_json(value: Any) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 from ..data.splits import on_one_line
 from ..errors import ConfigError, DataError
+from ..formats.files import json_text
 from ..runs.classification import Prediction, Run, load_run
 from ..runs.multitask import load_runs
 from ..runs.predict_file import predict_file
 from . import options as opt
-from .app import USE, app, json_text, say, show
+from .app import USE, app, say, show
 
 AT_ONCE = 64  # texts from standard input in a batch
 

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, printable
 from ..nn.module import Array
 
 # An entry of the metadata, as other programs may write and read it: SHA-256 of the whole file with
@@ -131,6 +132,24 @@ def csv_line(cells: Iterable[Any], delimiter: str = ",") -> str:
     line = io.StringIO(newline="")
     csv.writer(line, delimiter=delimiter).writerow(cells)
     return line.getvalue().removesuffix("\r\n") + "\n"
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON that every program reads and every terminal shows.
+
+    NaN and infinity, which JSON has not, are null; control characters are \\u and four digits.
+    """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(inner) for inner in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    text = json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    raw = (mark for mark in set(text) if printable(mark) != mark)
+    return text.translate({ord(mark): json.dumps(mark)[1:-1] for mark in raw})
 
 
 def write_text(path: Path, text: str) -> None:

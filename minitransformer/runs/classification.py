@@ -328,8 +328,7 @@ class Classification(Job):
             "the label names": digest(*task.label_names),
             **base_digests(transformer, self.base_before, checkpoint),
         }
-        labels = task.train.labels
-        units = (float(labels.mean()), float(labels.std()) or 1.0)
+        units = units_of(task.train) if task.is_number else (0.0, 1.0)
         self.model = build_classifier(transformer, len(task.label_names), options, units)
         self.best_by = options.select_by or ("loss" if task.is_number else "accuracy")
         if task.is_number and self.best_by != "loss":
@@ -380,6 +379,21 @@ class Classification(Job):
             metrics |= {f"test_{name}": value for name, value in of_test.items()}
             write_report(folder, found, self.task.test, self.label_names, self.title)
         return metrics
+
+
+def units_of(train: Split) -> tuple[float, float]:
+    """The mean and the standard deviation of the numbers to learn.
+
+    Raises: DataError if they are all the same.
+    """
+    labels = train.labels
+    mean, deviation = float(labels.mean()), float(labels.std())
+    if deviation == 0:
+        raise DataError(
+            f"the labels of the {len(labels)} training examples are all {labels[0]:g}, or too near "
+            "to each other to be told apart: there is nothing to learn"
+        )
+    return mean, deviation
 
 
 def measured(

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..data.batches import Encoded
 from ..errors import CheckpointError
-from ..formats.files import write_text
+from ..formats.files import json_text, write_text
 from ..models.transformer import Transformer
 from ..plots import plot_history
 from ..training.data_parallel import Model
@@ -177,4 +177,4 @@ def base_digests(transformer: Transformer, weights: str, checkpoint: Path) -> di
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """A readable JSON file, complete or not at all."""
-    write_text(path, json.dumps(values, indent=2) + "\n")
+    write_text(path, json_text(values, indent=2) + "\n")

@@ -339,4 +339,6 @@ def test_rows_must_fit_the_batch_and_the_model(small_transformer, token_batch) -
         model.set_adapter_per_row(["a", "x"])
     with pytest.raises(ConfigError, match="for each row"):
         model.set_adapter_per_row([])
+    with pytest.raises(ConfigError, match="rows='abc': expected a list"):
+        model.set_adapter_per_row("abc")
     assert model.rows == ("a", None, "c")

@@ -142,6 +142,30 @@ def test_numbers_that_float32_cannot_tell_apart_are_an_error(
         train(data, options(data=DataOptions(number=True)), tmp_path / "run")
 
 
+@pytest.mark.parametrize("factor", [0.0, 1e-300])
+def test_numbers_that_are_all_the_same_are_an_error(tmp_path: Path, factor: float) -> None:
+    data = [(f"text {i}", factor * (1 + i % 7)) for i in range(40)]
+    with pytest.raises(DataError, match="there is nothing to learn"):
+        train(data, options(data=DataOptions(number=True)), tmp_path / "run")
+
+
+def test_metrics_are_json_where_there_is_no_correlation(tmp_path: Path) -> None:
+    data, rows = tmp_path / "numbers.jsonl", []
+    for i in range(40):
+        split = ("train", "validation", "test", "train")[i % 4]
+        label = 5.0 if split == "test" else float(i)
+        rows.append(json.dumps({"text": f"text {i}", "label": label, "split": split}))
+    data.write_text("\n".join(rows))
+    folder = train(data, options(data=DataOptions(number=True)), tmp_path / "run").folder
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    metrics = json.loads((folder / "metrics.json").read_text(), parse_constant=refuse)
+    assert metrics["test_pearson"] is None
+    assert metrics["test_loss"] > 0
+
+
 def test_a_number_beyond_all_floats_is_an_error(tmp_path: Path) -> None:
     data = [("a", 10**400), ("b", 1)]
     with pytest.raises(DataError, match=r"row 0: label is 1000.*, expected a number"):
