@@ -12,9 +12,10 @@ from .data.splits import Split, Task
 from .data.tokenization import Tokenizer, pad
 from .gradcheck import gradcheck
 from .models.generation import generate
-from .models.heads import Classifier, CrossEntropy, LanguageModel, Regressor, SquaredError
+from .models.heads import Classifier, LanguageModel, Regressor
 from .models.transformer import Transformer
 from .nn.config import TransformerConfig
+from .nn.losses import CrossEntropy, SquaredError
 from .nn.module import Module, Parameter, backward_through
 from .runs.adapterhub import export_adapterhub, import_adapterhub
 from .runs.classification import Run, load_run, train

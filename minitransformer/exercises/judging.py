@@ -13,8 +13,9 @@ import numpy as np
 from ..data.tokenization import Tokenizer, pad
 from ..errors import BackwardError, WrongAnswer
 from ..gradcheck import gradcheck
-from ..models.heads import Classifier, CrossEntropy
+from ..models.heads import Classifier
 from ..models.transformer import Transformer
+from ..nn.losses import CrossEntropy
 from ..nn.module import Array, Module
 from .hooks import use
 from .solution import in_words

@@ -20,8 +20,9 @@ from ..data.hub import find_checkpoint
 from ..data.splits import Task
 from ..data.tokenization import Tokenizer, pad
 from ..errors import ConfigError, HubError
-from ..models.heads import Classifier, CrossEntropy
+from ..models.heads import Classifier
 from ..models.transformer import Transformer
+from ..nn.losses import CrossEntropy
 from ..training.evaluation import evaluate
 from ..training.trainer import Trainer, TrainingOptions
 from .catalogue import my_numbers

@@ -12,9 +12,10 @@ from ..adapters.config import AdapterConfig
 from ..data.batches import Batch, Encoded
 from ..data.tokenization import Tokenizer
 from ..errors import TrainingError, WrongAnswer
-from ..models.heads import Classifier, CrossEntropy
+from ..models.heads import Classifier
 from ..models.transformer import Transformer
 from ..nn import functional, kernels
+from ..nn.losses import CrossEntropy
 from ..nn.module import Array, Parameter
 from ..training.optim import SGD, AdamW
 from ..training.optim import clip_by_global_norm as library_clip

@@ -24,20 +24,13 @@ from ..adapters.lora import LoRA
 from ..adapters.per_row import PerRowAdapters
 from ..adapters.prefix import Prefix
 from ..adapters.select import select_trainable
-from ..models.heads import (
-    ClassificationHead,
-    Classifier,
-    CrossEntropy,
-    LanguageModel,
-    Pooling,
-    RegressionHead,
-    SquaredError,
-)
+from ..models.heads import ClassificationHead, Classifier, LanguageModel, Pooling, RegressionHead
 from ..models.transformer import Block, Embeddings, FeedForward, Pooler, Transformer
 from ..nn.attention import MultiHeadAttention
 from ..nn.config import TransformerConfig
 from ..nn.functional import ACTIVATIONS, IGNORE
 from ..nn.layers import Dropout, Embedding, LayerNorm, Linear
+from ..nn.losses import CrossEntropy, SquaredError
 from ..nn.module import Array, Module
 from ..nn.sublayer import SubLayer
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..data.splits import Split
 from ..errors import ShapeError
-from ..models.heads import CrossEntropy, SquaredError
+from ..nn.losses import CrossEntropy, SquaredError
 from ..nn.module import Array, Module, Parameter
 from .metrics import balanced_weights
 from .optim import AdamW, warmup_linear_decay

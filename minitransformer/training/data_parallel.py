@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from ..data.batches import Batch
 from ..errors import ConfigError, ShapeError
-from ..models.heads import Classifier, CrossEntropy, LanguageModel, SquaredError
+from ..models.heads import Classifier, LanguageModel
 from ..nn.kernels import row_tiles
 from ..nn.layers import Dropout
+from ..nn.losses import CrossEntropy, SquaredError
 from ..nn.module import Array, Parameter
 from ..nn.row_gradient import RowGradient
 from .optim import PIECE

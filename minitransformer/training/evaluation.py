@@ -16,9 +16,10 @@ import numpy as np
 from ..data.batches import Batch, Batches, Encoded, batches
 from ..data.corpus import windows
 from ..errors import ConfigError, DataError, TrainingError
-from ..models.heads import Classifier, LanguageModel, Regressor, SquaredError, check_model
+from ..models.heads import Classifier, LanguageModel, Regressor, check_model
 from ..nn.functional import IGNORE
 from ..nn.kernels import softmax
+from ..nn.losses import SquaredError
 from ..nn.module import Array
 from .data_parallel import DataParallel, Model
 from .metrics import confusion_matrix, macro_f1, pearson, spearman

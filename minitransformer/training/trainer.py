@@ -15,14 +15,8 @@ import numpy as np
 from ..adapters.drop import check_droppable
 from ..data.batches import Batch, Encoded, batches, check_encoded, counted
 from ..errors import ConfigError, DataError, TrainingError
-from ..models.heads import (
-    Classifier,
-    CrossEntropy,
-    LanguageModel,
-    Regressor,
-    SquaredError,
-    check_model,
-)
+from ..models.heads import Classifier, LanguageModel, Regressor, check_model
+from ..nn.losses import CrossEntropy, SquaredError
 from ..nn.module import Array
 from .data_parallel import DataParallel, LossFunction, Model
 from .evaluation import validate

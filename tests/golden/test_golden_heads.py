@@ -16,7 +16,8 @@ from golden_arrays import (
 from test_golden_placements import assert_condensed
 
 import minitransformer as mt
-from minitransformer.models.heads import Regressor, SquaredError
+from minitransformer.models.heads import Regressor
+from minitransformer.nn.losses import SquaredError
 
 
 @both_precisions

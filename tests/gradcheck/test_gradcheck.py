@@ -34,9 +34,9 @@ from wrong_states import OwnCache, ReturnsEarly
 from minitransformer.cli.text import gradcheck_record
 from minitransformer.errors import ConfigError, GradientError, UntestedGradientWarning
 from minitransformer.gradcheck import cases, check_library, gradcheck
-from minitransformer.models.heads import CrossEntropy
 from minitransformer.nn import functional as F
 from minitransformer.nn.layers import Dropout, Embedding, LayerNorm, Linear
+from minitransformer.nn.losses import CrossEntropy
 from minitransformer.nn.module import Array, Module, Parameter
 
 

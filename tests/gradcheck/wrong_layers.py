@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from mistakes import B, D, T, ids, numbers, x3
 
-from minitransformer.models.heads import CrossEntropy
 from minitransformer.nn import functional as F
 from minitransformer.nn.functional import IGNORE
 from minitransformer.nn.layers import Linear, flat
+from minitransformer.nn.losses import CrossEntropy
 from minitransformer.nn.module import Array, Module, Parameter
 
 

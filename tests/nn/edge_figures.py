@@ -27,8 +27,8 @@ import test_edges as edges  # noqa: E402
 import torch  # noqa: E402
 
 import minitransformer as mt  # noqa: E402
+from minitransformer import CrossEntropy  # noqa: E402
 from minitransformer.data.batches import Batch  # noqa: E402
-from minitransformer.models.heads import CrossEntropy  # noqa: E402
 from minitransformer.nn import kernels  # noqa: E402
 from minitransformer.nn.config import TransformerConfig  # noqa: E402
 from minitransformer.nn.layers import LayerNorm  # noqa: E402

@@ -13,10 +13,11 @@ import pytest
 
 import minitransformer as mt
 from minitransformer.errors import ConfigError, DataError
-from minitransformer.models.heads import CrossEntropy, Pooling
+from minitransformer.models.heads import Pooling
 from minitransformer.nn import functional, kernels
 from minitransformer.nn.config import TransformerConfig
 from minitransformer.nn.layers import LayerNorm, Linear
+from minitransformer.nn.losses import CrossEntropy
 from minitransformer.nn.module import Array, Parameter
 from minitransformer.training.optim import AdamW, warmup_linear_decay
 
