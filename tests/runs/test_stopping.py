@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,16 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [f"{'good' if i % 2 else 'bad'} film number {i},{i % 2}" for i in range(60)]
     Path("own.csv").write_text("text,label\n" + "\n".join(rows))
     shutil.copytree(find_checkpoint("tiny"), "base")
+
+
+@pytest.fixture(autouse=True)
+def _heard() -> Iterator[None]:
+    """All signals are heard, even if the tests run under nohup."""
+    heard = dict.fromkeys(SIGNALS, signal.SIG_DFL) | {"SIGINT": signal.default_int_handler}
+    before = {name: signal.signal(getattr(signal, name), how) for name, how in heard.items()}
+    yield
+    for name, how in before.items():
+        signal.signal(getattr(signal, name), how)
 
 
 def results(folder: str | Path) -> dict[str, object]:
