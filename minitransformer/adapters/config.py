@@ -214,7 +214,7 @@ class PrefixConfig(MethodConfig):
 
 AnyConfig = AdapterConfig | LoRAConfig | IA3Config | PrefixConfig
 
-Config = TypeVar("Config", bound=AnyConfig)
+T = TypeVar("T", bound=AnyConfig)
 
 CONFIGS: dict[str, type[AnyConfig]] = {
     config.method: config for config in (AdapterConfig, LoRAConfig, IA3Config, PrefixConfig)
@@ -222,7 +222,7 @@ CONFIGS: dict[str, type[AnyConfig]] = {
 METHODS = (*CONFIGS, "bitfit", "layer-norm", "head", "full")  # the last four insert nothing
 
 
-def config_or_default(config: Config | None, kind: type[Config]) -> Config:
+def config_or_default(config: T | None, kind: type[T]) -> T:
     """`config`; None: the default one. Raises: ConfigError for a configuration of another kind."""
     if config is not None and not isinstance(config, kind):
         raise ConfigError(f"config={config!r}: expected {kind.__name__}(...), or none")
