@@ -44,6 +44,13 @@ def percent(part: float, whole: float) -> str:
 # -- train --------------------------------------------------------------------------------
 
 
+BEST_IN = {  # as `History.best` chooses
+    "accuracy": "the last within one standard error of the highest accuracy",
+    "macro-f1": "the highest macro-F1",
+    "loss": "the lowest loss",
+}
+
+
 def training_report(folder: Path, metrics: dict[str, Any]) -> str:
     """What came out of a training that reached its end."""
     method, trained = metrics["method"], metrics["trainable_parameters"]
@@ -51,9 +58,10 @@ def training_report(folder: Path, metrics: dict[str, Any]) -> str:
     is_class = "accuracy" in of_test
     first_lines = classification_lines if is_class else number_lines
     epochs = metrics["training"]["epochs"]
+    chosen_by = BEST_IN[metrics["select_by"] or ("accuracy" if is_class else "loss")]
     lines = [
         *first_lines(of_test, "test"),
-        f"best epoch     {metrics['best_epoch']} of {epochs}, on the validation split",
+        f"best epoch     {metrics['best_epoch']} of {epochs}, on the validation split: {chosen_by}",
         f"trained        {trained:,} of {metrics['parameters']:,} parameters "
         f"({percent(trained, metrics['parameters'])}) in {metrics['training_seconds']:.1f} s",
     ]

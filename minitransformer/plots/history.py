@@ -42,10 +42,15 @@ def plot_history(
         places = [row.step for row in evaluations]
         axis.plot(places, measured, "o--", color=ORANGE, ms=5, label="validation")
         if (best := history.best(best_by)) is not None:
+            after = [row.validation_accuracy or 0.0 for row in evaluations if row.step]
+            lower = best_by == "accuracy" and (best.validation_accuracy or 0.0) < max(after)
+            label_of_best = f"best epoch: {best.epoch}"
+            if lower:  # as `History.best` has it
+                label_of_best += ", within one standard error of the highest"
             axis.plot(
                 best.step, getattr(best, f"validation_{column}"), "o",
                 ms=12, mew=1.6, mfc="none", mec="black", ls="none",
-                label=f"best epoch: {best.epoch}",
+                label=label_of_best,
             )  # fmt: skip
         axis.set(xlabel="training step", ylabel=label)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))

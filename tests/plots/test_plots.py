@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,16 @@ def test_validation_points_and_the_best_epoch() -> None:
         assert best.get_label() == "best epoch: 3"
         assert (best.get_xdata()[0], best.get_ydata()[0]) == (120, measured[3])
         assert len(training.get_xdata()) == 160 - 8 + 1
+
+
+def test_a_best_epoch_below_the_highest_says_why() -> None:
+    history = History(
+        replace(row, validation_examples=10.0 if row.validation_loss else None)
+        for row in made_up(4)
+    )
+    *_, best = plot_history(history, "title").axes[1].get_lines()
+    assert best.get_label() == "best epoch: 4, within one standard error of the highest"
+    assert best.get_ydata()[0] == 0.7
 
 
 def test_a_title_is_no_mathematics(tmp_path: Path) -> None:
