@@ -11,7 +11,7 @@ from ..errors import ConfigError, ShapeError, TrainingError
 from ..nn.attention import binary_mask
 from ..nn.kernels import softmax
 from ..nn.module import Array
-from .heads import LanguageModel, check_model
+from .heads import LanguageModel, check_causal
 
 MOST_TOKENS = 1_000_000  # hours of work; memory is taken for all of them at once
 
@@ -50,12 +50,8 @@ def generate(
     Raises: ConfigError for a model that is not causal, or an option out of range; ShapeError for
     ids that are not (B, T), without tokens, or padded on the right.
     """
-    check_model(model, LanguageModel)
+    check_causal(model, "generate")
     transformer = model.transformer
-    if not transformer.config.causal:
-        raise ConfigError(
-            "this model is an encoder, which sees all tokens at once; generate needs a causal one"
-        )
     if not is_whole(max_new_tokens) or not 1 <= max_new_tokens <= MOST_TOKENS:
         raise ConfigError(
             f"max_new_tokens={max_new_tokens!r}: expected a whole number, 1 or more, and at most "

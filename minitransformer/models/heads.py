@@ -11,7 +11,6 @@ from ..adapters.own import AdapterFactory
 from ..errors import ConfigError, DataError
 from ..formats import adapter_file
 from ..nn import kernels
-from ..nn.attention import binary_mask
 from ..nn.layers import Dropout, Linear, Rng, flat
 from ..nn.module import Array, Module, Parameter, backward_through
 from .transformer import Transformer
@@ -241,7 +240,6 @@ class Classifier(Module):
         start: int = 0,
         hidden: Array | None = None,
     ) -> Array:
-        attention_mask = binary_mask(attention_mask)
         h = self.transformer.forward(  # (B, T or 1, d)
             ids, attention_mask, token_types, self.pooling.first_only, start, hidden
         )
@@ -373,3 +371,12 @@ class LanguageModel(Module):
     def backward(self, dy: Array) -> None:
         self.pop_saved(dy)
         backward_through(dy, self.head, self.transformer)
+
+
+def check_causal(model: Any, what: str) -> None:
+    """Raises: ConfigError for what is no causal language model, which `what` needs."""
+    check_model(model, LanguageModel)
+    if not model.transformer.config.causal:
+        raise ConfigError(
+            f"this model is an encoder, which sees all tokens at once; {what} needs a causal one"
+        )

@@ -32,6 +32,12 @@ def plot_history(
     panels = [("loss", "cross-entropy (nats)"), ("accuracy", "accuracy (share of right answers)")]
     if steps and steps[-1].accuracy is None:  # numbers are predicted, not classes
         panels = [("loss", "squared error (1: the mean as the answer)")]
+    best, label_of_best = history.best(best_by), ""
+    if best is not None:
+        label_of_best = f"best epoch: {best.epoch}"
+        highest = max(row.validation_accuracy or 0.0 for row in evaluations if row.step)
+        if best_by == "accuracy" and (best.validation_accuracy or 0.0) < highest:
+            label_of_best += ", within one standard error of the highest"  # see `History.best`
     figure = new_figure(0.5 + 4.25 * len(panels), 3.6)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (column, label) in zip(axes, panels, strict=True):
@@ -41,12 +47,7 @@ def plot_history(
         measured = [getattr(row, f"validation_{column}") for row in evaluations]
         places = [row.step for row in evaluations]
         axis.plot(places, measured, "o--", color=ORANGE, ms=5, label="validation")
-        if (best := history.best(best_by)) is not None:
-            after = [row.validation_accuracy or 0.0 for row in evaluations if row.step]
-            lower = best_by == "accuracy" and (best.validation_accuracy or 0.0) < max(after)
-            label_of_best = f"best epoch: {best.epoch}"
-            if lower:  # as `History.best` has it
-                label_of_best += ", within one standard error of the highest"
+        if best is not None:
             axis.plot(
                 best.step, getattr(best, f"validation_{column}"), "o",
                 ms=12, mew=1.6, mfc="none", mec="black", ls="none",

@@ -16,7 +16,7 @@ import numpy as np
 from ..data.batches import Batch, Batches, Encoded, batches
 from ..data.corpus import windows
 from ..errors import ConfigError, DataError, TrainingError
-from ..models.heads import Classifier, LanguageModel, Regressor, check_model
+from ..models.heads import Classifier, LanguageModel, Regressor, check_causal, check_model
 from ..nn.functional import IGNORE
 from ..nn.kernels import softmax
 from ..nn.losses import SquaredError
@@ -144,11 +144,7 @@ def perplexity(
     Raises: DataError for a text of less than two tokens, or not tokenized; ConfigError for a stride
     out of range, and for an encoder, which would read the token that it is asked for.
     """
-    check_model(model, LanguageModel)
-    if not model.transformer.config.causal:
-        raise ConfigError(
-            "this model is an encoder, which sees all tokens at once; perplexity needs a causal one"
-        )
+    check_causal(model, "perplexity")
     if block_size is None:
         block_size = model.transformer.config.max_positions
     if stride is None:
